@@ -1,0 +1,1 @@
+"""Places where calls are run, one file each; `ASOK_BACKEND` chooses."""

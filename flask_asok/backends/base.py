@@ -1,0 +1,85 @@
+"""What a backend owes, for those who write one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from flask.ctx import AppContext
+
+from ..context import Adapters, capture
+from ..options import Options
+from ..tasks import Lane, Task, TaskSummary
+
+
+class Backend(ABC):
+    """
+    Runs the tasks of one application. Lives as long as that, is closed by `FlaskAsok.close()` or at exit.
+
+    A backend of your own implements `start` and `lane`; it is made by `init_app` with the `ASOK_*` configuration and
+    must start neither a thread nor a connection then.
+    """
+
+    name: ClassVar[str]
+    """The word for it in `ASOK_BACKEND` and in `flask asok status`."""
+    distributed: ClassVar[bool] = False
+    """Do tasks run in other processes, so that arguments travel?"""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.queues: dict[str, int] = config["ASOK_QUEUES"]
+        """The number of threads or processes for each queue, by its name."""
+        self._recent: deque[TaskSummary] = deque(maxlen=config["ASOK_RECENT_TASKS"])
+        self._adapters: Adapters = {}
+
+    def create(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: Options,
+        context: AppContext,
+    ) -> Task[Any]:
+        """Make the Task in the caller's thread, with what it carries from `context`; it is not started yet."""
+        try:
+            lane = self.lane(options.queue)
+        except KeyError:
+            known = ", ".join(sorted(self.queues))
+            raise ValueError(
+                f"Unknown queue {options.queue!r}. Queues are: {known}. Name it, and its number of threads, in ASOK_QUEUES."
+            ) from None
+        summary = TaskSummary(options.name or _name_of(fn), options.queue)
+        self._recent.append(summary)
+        return Task((fn, args, kwargs, capture(context, self._adapters)), options, summary, lane)
+
+    @abstractmethod
+    def lane(self, queue: str) -> Lane:
+        """Return what runs the tasks of `queue`; KeyError for a queue that `ASOK_QUEUES` does not name."""
+
+    @abstractmethod
+    def start(self, task: Task[Any], *, bounded: bool = True) -> None:
+        """
+        Have `task` run, after the delay in its options.
+
+        With `bounded` a full queue may make the caller run it, or raise QueueFull; without, it is accepted.
+        """
+
+    def tasks(self) -> list[TaskSummary]:
+        """Return the recent tasks, the oldest first."""
+        return list(self._recent)
+
+    def get(self, id: str) -> TaskSummary | None:
+        """Return the recent task with this id, or None."""
+        return next((summary for summary in self.tasks() if summary.id == id), None)
+
+    def close(self, timeout: float | None = None) -> None:
+        """Finish what was accepted within `timeout` seconds; log by name and id what was not. Nothing to do by default."""
+
+
+def _name_of(fn: Callable[..., Any]) -> str:
+    try:
+        return fn.__name__
+    except AttributeError:
+        inner = getattr(fn, "func", None)
+        return type(fn).__name__ if inner is None else _name_of(inner)

@@ -1,0 +1,115 @@
+"""The timer of the threads backend: delays, retries and timeouts wait here and hold no worker."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextvars import Context
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from ..logs import log_exception
+from ..tasks import Task
+
+IDLE_SECONDS = 10.0
+"""How long a thread with nothing to do stays."""
+
+Action = Callable[[Task[Any], int], None]
+Entry = tuple[float, int, Action, Task[Any], int]
+
+
+class Clock:
+    """
+    Call an action on a task when its time has come, in one thread that is there only while something waits.
+
+    Callers hand entries over through a queue; only the thread touches the heap, so nothing is locked.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._inbox: SimpleQueue[Entry | None] = SimpleQueue()
+        self._heap: list[Entry] = []
+        self._order = itertools.count()
+        self._free = [True]
+        """Who pops it may start the thread."""
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._heap) + self._inbox.qsize()
+
+    def at(self, seconds: float, action: Action, task: Task[Any]) -> None:
+        """Call `action(task, attempt)` in `seconds` from now, `attempt` being the one of this moment."""
+        self._inbox.put((self._now() + seconds, next(self._order), action, task, task.attempts))
+        if self._free:
+            self._start()
+
+    def wake(self) -> None:
+        """Look at the time again."""
+        self._inbox.put(None)
+
+    def close(self) -> None:
+        """Have the thread leave; what still waits stays for `drain`."""
+        self._closed = True
+        self.wake()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(1)
+
+    def drain(self) -> Iterable[Task[Any]]:
+        """Take out every task that waits. For a closed clock, or one whose thread was lost in a fork."""
+        while True:
+            try:
+                entry = self._inbox.get_nowait()
+            except Empty:
+                break
+            if entry is not None:
+                self._heap.append(entry)
+        entries, self._heap = self._heap, []
+        # A running task may have an entry too, for its timeout.
+        return [task for _, _, _, task, _ in sorted(entries, key=lambda entry: entry[:2]) if task.state == "waiting"]
+
+    def _start(self) -> None:
+        try:
+            self._free.pop()
+        except IndexError:
+            return
+        self._thread = threading.Thread(target=self._run, name="asok-clock", daemon=True)
+        try:
+            Context().run(self._thread.start)
+        except RuntimeError:
+            self._free.append(True)
+            raise
+
+    def _run(self) -> None:
+        try:
+            while not self._closed and self._turn():
+                pass
+        finally:
+            # First leave, then look, as the workers do.
+            self._free.append(True)
+            if self._inbox.qsize() and not self._closed:
+                self._start()
+
+    def _turn(self) -> bool:
+        """Wait for the next entry or the next due time, then do what is due; False after idling."""
+        heap = self._heap
+        timeout = heap[0][0] - self._now() if heap else IDLE_SECONDS
+        try:
+            entry = self._inbox.get(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX))
+        except Empty:
+            if not heap:
+                return False
+        else:
+            if entry is not None:
+                heapq.heappush(heap, entry)
+        while heap and heap[0][0] <= self._now() and not self._closed:
+            _, _, action, task, attempt = heapq.heappop(heap)
+            try:
+                action(task, attempt)
+            except BaseException as error:
+                log_exception("Timer of background task %s failed: %r", task.name, error)
+        return True

@@ -1,0 +1,50 @@
+"""Run each task at once, in a thread of its own that is joined: for tests and scripts."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from flask import Flask
+
+from ..tasks import Task
+from .base import Backend
+
+
+class ImmediateBackend(Backend):
+    """
+    The task is settled when `background()` returns. Delays and backoffs are not waited for.
+
+    A thread of its own, and not the caller's, so that code which leans on the caller's context fails in the test
+    as it would in production.
+    """
+
+    name = "immediate"
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__(config)
+        self.running: dict[Task[Any], Flask] = {}
+
+    def lane(self, queue: str) -> ImmediateBackend:
+        """Return itself for every known queue."""
+        self.queues[queue]
+        return self
+
+    def start(self, task: Task[Any], *, bounded: bool = True) -> None:
+        """Run all attempts of `task`, one after the other, and return when it is settled."""
+        thread = threading.Thread(target=_perform, args=(task,), name=f"asok-{task.queue}", daemon=True)
+        thread.start()
+        thread.join()
+
+    def began(self, task: Task[Any]) -> None:
+        """Nothing to note."""
+
+    def wait(self, task: Task[Any], seconds: float) -> None:
+        """Make the next attempt now."""
+        if task.requeue():
+            task.perform(threading.current_thread())
+
+
+def _perform(task: Task[Any]) -> None:
+    task.perform(threading.current_thread())

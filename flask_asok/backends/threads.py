@@ -1,0 +1,324 @@
+"""Run tasks on a pool of threads in this process: the default."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import sys
+import threading
+import time
+import traceback
+import weakref
+from collections.abc import Iterable, Mapping
+from contextvars import Context
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from flask import Flask
+
+from ..errors import QueueFull
+from ..logs import log
+from ..tasks import Task
+from .base import Backend
+from .clock import IDLE_SECONDS, Clock
+
+
+class ThreadLane:
+    """One queue and its own daemon threads, which come with the tasks and leave when there are none."""
+
+    # No lock: a caller must never wait for one that a worker holds, across a fork least of all. Each step that two
+    # threads could take at once is one atomic operation of a list, a dict or a SimpleQueue.
+
+    def __init__(self, name: str, size: int, clock: Clock) -> None:
+        self.name = name
+        self.size = size
+        self.clock = clock
+        self.queue: SimpleQueue[Task[Any] | None] = SimpleQueue()
+        self.running: dict[Task[Any], Flask] = {}
+        self.threads: dict[int, threading.Thread] = {}
+        self.free = list(range(size, 0, -1))
+        """Numbers of the threads that could be started yet: who pops one may start it."""
+        self.closed = False
+        self.warned_at = float("-inf")
+
+    def put(self, task: Task[Any]) -> None:
+        """Queue `task` and see to it that somebody will take it."""
+        self.queue.put(task)
+        if self.free:
+            self.hire()
+
+    def began(self, task: Task[Any]) -> None:
+        """Look at the queue once more: who put a task there while this one was taken saw a free thread too many."""
+        if self.free and not self.closed:
+            self.hire()
+        if task.options.timeout is not None:
+            self.clock.at(task.options.timeout, _warn_of_timeout, task)
+
+    def wait(self, task: Task[Any], seconds: float) -> None:
+        """Queue `task` after `seconds`; abandon it where there will be no such time."""
+        try:
+            self.clock.at(seconds, _queue_again, task)
+        except RuntimeError as error:
+            _abandon(task, str(error))
+        if self.closed:
+            _abandon(task, "the application shuts down")
+
+    def hire(self) -> None:
+        """Start one more thread where there is more to do than threads to do it."""
+        if self.queue.qsize() + len(self.running) <= self.size - len(self.free):
+            return
+        try:
+            number = self.free.pop()
+        except IndexError:
+            return
+        thread = threading.Thread(target=_work, args=(self, number), name=f"asok-{self.name}-{number}", daemon=True)
+        self.threads[number] = thread
+        try:
+            # In an empty context: a thread that inherits its starter's (free-threaded Python) would keep that alive.
+            Context().run(thread.start)
+        except RuntimeError:
+            # No more threads to be had: the system's limit, or an interpreter that ends.
+            self.leave(number)
+            if not self.threads:
+                self.run_queued()
+
+    def leave(self, number: int) -> None:
+        """Give a thread's number back."""
+        self.threads.pop(number, None)
+        self.free.append(number)
+
+    def run_queued(self) -> None:
+        """Run in this very thread what is queued."""
+        for task in self.drain():
+            task.perform(threading.current_thread())
+
+    def drain(self) -> Iterable[Task[Any]]:
+        """Take out what is queued."""
+        while True:
+            try:
+                task = self.queue.get_nowait()
+            except Empty:
+                return
+            if task is not None:
+                yield task
+
+    def close(self) -> None:
+        """Have each thread leave as soon as nothing is queued."""
+        self.closed = True
+        # One word is enough: each thread that leaves passes it on.
+        self.queue.put(None)
+
+
+def _work(lane: ThreadLane, number: int) -> None:
+    """Perform tasks until there are none for a while. Holds no task, hence no app, while it waits."""
+    thread = threading.current_thread()
+    get = lane.queue.get
+    try:
+        while True:
+            try:
+                task = get(timeout=0 if lane.closed else IDLE_SECONDS)
+            except Empty:
+                return
+            if task is not None:
+                task.perform(thread)
+            del task
+    finally:
+        lane.leave(number)
+        if lane.closed:
+            if lane.threads:
+                lane.queue.put(None)
+        elif lane.queue.qsize():
+            # First leave, then look: who has put a task meanwhile may have counted on this thread.
+            lane.hire()
+
+
+def _queue_again(task: Task[Any], attempt: int) -> None:
+    """Put a task that has waited into its queue, whose bound it passes: it was accepted long ago."""
+    lane = task.lane
+    assert isinstance(lane, ThreadLane)
+    if task.requeue():
+        lane.put(task)
+        task.wake()
+
+
+def _warn_of_timeout(task: Task[Any], attempt: int) -> None:
+    """Log where a task is that runs for longer than its timeout: a thread cannot be killed."""
+    if task.attempts != attempt or task not in task.lane.running or task.ident is None:
+        return
+    frame = sys._current_frames().get(task.ident)
+    stack = "".join(traceback.format_stack(frame)).rstrip() if frame else "unknown"
+    log(
+        logging.WARNING, "Background task %s (%s) has run past its timeout of %g s, and still is at:\n%s",
+        task.name, task.id, task.options.timeout, stack, extra=task.log_fields(),
+    )  # fmt: skip
+
+
+class ThreadsBackend(Backend):
+    """
+    Workers of this process. Nothing is made before the first task of a process, so a fork finds nothing to break.
+
+    Each queue holds at most `ASOK_MAX_QUEUED` tasks, past which the caller runs the task itself or, where
+    `ASOK_QUEUE_FULL` is "raise", gets QueueFull. At most `ASOK_MAX_WAITING` wait for a delay or a retry.
+    """
+
+    name = "threads"
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__(config)
+        self.shutdown_timeout: float = config["ASOK_SHUTDOWN_TIMEOUT"]
+        self._max_queued: int = config["ASOK_MAX_QUEUED"]
+        self._max_waiting: int = config["ASOK_MAX_WAITING"]
+        self._raise_when_full = config["ASOK_QUEUE_FULL"] == "raise"
+        self._closed = False
+        self._pid = os.getpid()
+        self._lanes: dict[str, ThreadLane] = {}
+        self._clock = Clock()
+        _backends.add(self)
+
+    def lane(self, queue: str) -> ThreadLane:
+        """Return the lane of `queue`, made at the first task of this process."""
+        # uWSGI forks without running the hooks of os.register_at_fork.
+        if self._pid != os.getpid():
+            self.forget()
+        try:
+            return self._lanes[queue]
+        except KeyError:
+            if not self._lanes:
+                weakref.finalize(self, _dismiss, self._lanes, self._clock).atexit = False
+            return self._lanes.setdefault(queue, ThreadLane(queue, self.queues[queue], self._clock))
+
+    def start(self, task: Task[Any], *, bounded: bool = True) -> None:
+        """Queue `task`, or have it wait for its delay; a full queue and a closed backend make the caller run it."""
+        lane = task.lane
+        assert isinstance(lane, ThreadLane)
+        options = task.options
+        if self._closed:
+            self._run_here(task)
+        elif options.delay:
+            self._wait_for_delay(task, lane, bounded)
+        elif bounded and lane.queue.qsize() >= self._max_queued:
+            self._overflow(task, lane)
+        else:
+            lane.put(task)
+
+    def close(self, timeout: float | None = None) -> None:
+        """Finish what is queued and running within `timeout` seconds, `ASOK_SHUTDOWN_TIMEOUT` when None; log the rest."""
+        _close([self], timeout)
+
+    def forget(self) -> None:
+        """Leave to the parent, in a forked child, the parent's tasks: here they are abandoned."""
+        for lane in self._lanes.values():
+            for task in (*lane.drain(), *lane.running):
+                task.lose()
+        for task in self._clock.drain():
+            task.lose()
+        # Nothing is made in their place yet: gevent may patch threads and locks after this.
+        self._pid = os.getpid()
+        self._lanes = {}
+        self._clock = Clock()
+        self._closed = False
+
+    def _wait_for_delay(self, task: Task[Any], lane: ThreadLane, bounded: bool) -> None:
+        if bounded and len(self._clock) >= self._max_waiting:
+            self._refuse(
+                task,
+                f"{self._max_waiting} tasks wait for a delay or a retry already (ASOK_MAX_WAITING)",
+            )
+        task.summary.state = "waiting"
+        lane.wait(task, task.options.delay)
+
+    def _overflow(self, task: Task[Any], lane: ThreadLane) -> None:
+        full = f"Queue {lane.name!r} holds {self._max_queued} tasks (ASOK_MAX_QUEUED)"
+        if self._raise_when_full:
+            self._refuse(task, full)
+        now = time.monotonic()
+        if now - lane.warned_at >= 1:
+            lane.warned_at = now
+            log(logging.WARNING, "%s: background task %s runs in its caller.", full, task.name)
+        self._run_here(task)
+
+    def _refuse(self, task: Task[Any], why: str) -> None:
+        task.cancel()
+        raise QueueFull(f"{why}; task {task.name} was not accepted.")
+
+    def _run_here(self, task: Task[Any]) -> None:
+        error = task.perform(threading.current_thread())
+        if error is not None and not isinstance(error, Exception):
+            # Ctrl-C, gunicorn's SystemExit and gevent's timeouts are meant for this very thread.
+            raise error
+
+
+_backends: weakref.WeakSet[ThreadsBackend] = weakref.WeakSet()
+
+
+def _dismiss(lanes: dict[str, ThreadLane], clock: Clock) -> None:
+    """Let the idle threads of an application that is gone leave at once."""
+    for lane in lanes.values():
+        lane.close()
+    clock.close()
+
+
+def _close(backends: list[ThreadsBackend], timeout: float | None = None) -> None:
+    """Close all together: each gets its whole time, and the last one does not wait for the first."""
+    started = time.monotonic()
+    for backend in backends:
+        backend._closed = True
+        backend._clock.close()
+        for task in backend._clock.drain():
+            _abandon(task, "the application shuts down")
+        for lane in list(backend._lanes.values()):
+            lane.close()
+    interrupted: BaseException | None = None
+    for backend in backends:
+        seconds = backend.shutdown_timeout if timeout is None else timeout
+        for lane in list(backend._lanes.values()):
+            try:
+                _finish(lane, started + seconds)
+            except BaseException as error:  # a second Ctrl-C: the rest is abandoned now
+                interrupted, started = error, float("-inf")
+            why = (
+                f"not finished {seconds:g} s after the shutdown began"
+                if interrupted is None
+                else "the shutdown was interrupted"
+            )
+            for task in lane.drain():
+                _abandon(task, why)
+            for task in list(lane.running):
+                if (app := lane.running.pop(task, None)) is not None:
+                    task.abandon(app, why)
+    if interrupted is not None:
+        raise interrupted
+
+
+def _finish(lane: ThreadLane, deadline: float) -> None:
+    for thread in list(lane.threads.values()):
+        if thread is not threading.current_thread():
+            thread.join(max(0.0, deadline - time.monotonic()))
+    if time.monotonic() < deadline:
+        # Whoever saw the backend open may have queued a task after the last thread had left.
+        lane.run_queued()
+
+
+def _abandon(task: Task[Any], why: str) -> None:
+    call = task.claim()
+    if call is not None:
+        task.abandon(call[3].app, why)
+
+
+def _close_at_exit() -> None:
+    open_here = [backend for backend in _backends if not backend._closed and backend._pid == os.getpid()]
+    # The tasks that are left have been named; Ctrl-C pressed again has nothing more to say.
+    with contextlib.suppress(KeyboardInterrupt):
+        _close(open_here)
+
+
+def _forget_in_child() -> None:
+    for backend in _backends:
+        backend.forget()
+
+
+atexit.register(_close_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_in_child)

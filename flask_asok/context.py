@@ -1,0 +1,106 @@
+"""What a task carries from its caller: values of `g`, context variables and where links point to."""
+
+from __future__ import annotations
+
+import sys
+from contextvars import ContextVar, copy_context
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+from flask import Flask, has_request_context, request
+from flask.ctx import AppContext
+from werkzeug.routing import MapAdapter
+
+# Carrying Flask's own variables would show the task a request that has ended, and an app context whose teardown has
+# already run: a database session that is opened in it is never given back.
+NOT_CARRIED = frozenset({"flask.app_ctx", "flask.request_ctx", "asok.current_task"})
+
+MOST_ADAPTERS = 64
+"""URL adapters kept for an app. Their key holds the Host header, which a client chooses, so they must have a bound."""
+
+Adapters = dict[tuple[str | None, ...], MapAdapter]
+
+_current_request = request._get_current_object  # type: ignore[attr-defined]
+
+
+class Carried(NamedTuple):
+    """What one task carries. Made in the caller's thread, read by each attempt, which changes nothing in it."""
+
+    app: Flask
+    values: dict[str, Any]
+    """Of the caller's `g`."""
+    variables: list[tuple[ContextVar[Any], Any]]
+    adapter: MapAdapter | None
+    """Builds URLs for the caller's scheme, host and prefix."""
+
+
+def capture(context: AppContext, adapters: Adapters) -> Carried:
+    """Take along what the caller's context holds; `adapters` is the app's bounded cache of URL adapters."""
+    return Carried._make(
+        (
+            context.app,
+            {name: _copied(value) for name in context.g if _belongs_to_task(value := context.g.get(name))},
+            [
+                (variable, value.copy() if variable.name == "decimal_context" else value)
+                for variable, value in copy_context().items()
+                if variable.name not in NOT_CARRIED
+            ],
+            _request_adapter(context.app, adapters) if has_request_context() else context.url_adapter,
+        )
+    )
+
+
+def fresh(carried: Carried) -> AppContext:
+    """Return a new app context, not yet pushed, with what was carried in place."""
+    context = carried.app.app_context()
+    for name, value in carried.values.items():
+        setattr(context.g, name, _copied(value))
+    if carried.adapter is not None:
+        context.url_adapter = carried.adapter
+    return context
+
+
+def is_bound_to_session(value: object) -> bool:
+    """Is this an ORM instance that a SQLAlchemy session still holds?"""
+    if not hasattr(type(value), "__mapper__") or "sqlalchemy.orm" not in sys.modules:
+        return False
+    return sys.modules["sqlalchemy.orm"].object_session(value) is not None
+
+
+def _belongs_to_task(value: object) -> bool:
+    """Ask the type, since asking a lazy proxy may raise. Connections, cursors and files belong to the request."""
+    return not hasattr(type(value), "close") and not is_bound_to_session(value)
+
+
+def _copied(value: Any) -> Any:
+    """Copy a plain container one level deep: extensions keep their state in one, and change it in place."""
+    kind = type(value)
+    if kind is dict or kind is list or kind is set:
+        return kind(value)
+    if kind is SimpleNamespace:
+        return SimpleNamespace(**vars(value))
+    return value
+
+
+def _request_adapter(app: Flask, adapters: Adapters) -> MapAdapter | None:
+    environ = _current_request().environ
+    host = environ.get("HTTP_HOST")
+    key: tuple[str | None, ...] = (environ.get("wsgi.url_scheme"), host, environ.get("SCRIPT_NAME"))
+    if host is None:
+        key += (environ.get("SERVER_NAME"), environ.get("SERVER_PORT"))
+    try:
+        return adapters[key]
+    except KeyError:
+        return _bind(app, adapters, key)
+
+
+def _bind(app: Flask, adapters: Adapters, key: tuple[str | None, ...]) -> MapAdapter | None:
+    """Bind anew, so that nothing else of this request, its path or its query, stays in the cache."""
+    bound = app.create_url_adapter(_current_request())
+    if bound is None:
+        return None
+    adapter = app.url_map.bind(bound.server_name, bound.script_name, bound.subdomain, bound.url_scheme)
+    if len(adapters) >= MOST_ADAPTERS:
+        adapters.clear()
+    adapters[key] = adapter
+    return adapter

@@ -1,0 +1,183 @@
+"""The door: `background()` takes a call in, checks it, and hands it to the application's backend."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar, Unpack, overload
+
+from flask import Flask, g, request, session
+from flask.globals import app_ctx
+from flask.sessions import SessionMixin
+from werkzeug.datastructures import FileStorage, MultiDict
+from werkzeug.local import LocalProxy
+from werkzeug.wrappers import Request
+
+from . import signals
+from .context import is_bound_to_session
+from .errors import NotConfigured
+from .options import DEFAULT, Options, OptionValues, TaskOptionValues
+from .state import KEY, state_of
+from .tasks import Task
+
+P = ParamSpec("P")
+R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
+
+_current_context = app_ctx._get_current_object  # type: ignore[attr-defined]
+
+_NO_CONTEXT = (
+    "background() was called outside of an application context. Use `with app.app_context():` around the call."
+)
+
+_PLAIN = frozenset({str, int, float, bool, bytes, type(None), dict, list, tuple, set, frozenset})
+"""Types of arguments that need no look."""
+
+
+def task(**options: Unpack[TaskOptionValues]) -> Callable[[F], F]:
+    """
+    Set the options with which `background()` runs the decorated function, and return that same plain function.
+
+    Takes the options of `background.using()`, and `prepare`: called with the arguments in the caller's thread, it checks
+    them and returns the `(args, kwargs)` to queue; what it raises, `background()` raises. Raises TypeError or ValueError
+    for an option that is no good.
+    """
+    checked = DEFAULT.replace(**options)
+
+    def decorate(fn: F) -> F:
+        if not callable(fn):
+            raise TypeError(f"@task() decorates a function, not {type(fn).__name__}.")
+        fn.__asok_options__ = checked  # type: ignore[attr-defined]
+        return fn
+
+    return decorate
+
+
+class Door:
+    """What `background` is: called, it runs a function in the background; `using` sets options for one call."""
+
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs) -> Task[R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Task[R]: ...
+
+    def __call__(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task[Any]:
+        """
+        Run `fn(*args, **kwargs)` on the application's backend and return its Task at once.
+
+        Works wherever an app context is: in a request, a CLI command, a shell, inside another task. All keywords are
+        the function's own; `using` takes options. An error in `fn` is logged and kept by the Task, never raised here.
+
+        Raises NotConfigured without an app context or without `FlaskAsok` on its app; TypeError or ValueError for what
+        cannot be run: not callable, an argument that ends with the request, an unknown queue; QueueFull at a bound.
+        """
+        return _enqueue(fn, args, kwargs, getattr(fn, "__asok_options__", DEFAULT))
+
+    def using(self, **options: Unpack[OptionValues]) -> Using:
+        """
+        Return a `background` with options: `background.using(retries=3, delay=60)(fn, ...)`.
+
+        - `retries` (int, 0): further attempts after one that raised; `retry_on` (exception types, Exception): which errors
+          are worth one; `backoff`: seconds before attempt n, a number, a sequence or a callable; 2, 4, 8 ... 600 by default.
+        - `delay` (seconds or timedelta): wait before the first attempt.
+        - `queue` (str): one of `ASOK_QUEUES`. `name` (str): for logs.
+        - `timeout` (seconds or timedelta): a thread past it is logged with its stack; a Celery worker is stopped.
+        - `when`: "now"; "response", after the last byte was sent; "commit", after the outermost database commit.
+
+        They beat the ones of `@task()`. Raises TypeError or ValueError for an option that is no good.
+        """
+        DEFAULT.replace(**options)
+        return Using(options)
+
+    def __repr__(self) -> str:
+        return "<flask_asok.background>"
+
+
+class Using:
+    """A `background` with options set. It holds nothing else and can be called any number of times."""
+
+    def __init__(self, options: OptionValues) -> None:
+        self._options = options
+
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs) -> Task[R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Task[R]: ...
+
+    def __call__(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task[Any]:
+        """Run `fn(*args, **kwargs)` as `background()` does, with these options."""
+        options: Options = getattr(fn, "__asok_options__", DEFAULT)
+        return _enqueue(fn, args, kwargs, options.replace(**self._options))
+
+
+background = Door()
+
+
+def _enqueue(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Task[Any]:
+    try:
+        context = _current_context()
+    except RuntimeError:
+        raise NotConfigured(_NO_CONTEXT) from None
+    app: Flask = context.app
+    state = app.extensions.get(KEY) or state_of(app)
+    if not callable(fn):
+        raise TypeError(
+            f"background() takes a function and its arguments, not {type(fn).__name__}. "
+            "Write background(send, user), without calling send() yourself."
+        )
+    if options.prepare is not None:
+        args, kwargs = options.prepare(*args, **kwargs)
+    for position, arg in enumerate(args):
+        if type(arg) not in _PLAIN:
+            args = (*args[:position], _checked(arg, app), *args[position + 1 :])
+    for name, arg in kwargs.items():
+        if type(arg) not in _PLAIN:
+            kwargs[name] = _checked(arg, app)
+    backend = state.backend
+    task = backend.create(fn, args, kwargs, options, context)
+    if signals.task_queued.receivers:
+        signals.emit(signals.task_queued, app, task=task)
+    if options.when == "now":
+        backend.start(task)
+    else:
+        from .holds import hold
+
+        hold(task, app, backend.start)
+    return task
+
+
+def _checked(arg: Any, app: Flask) -> Any:
+    """Return what the task may get of `arg`; TypeError, with what to do instead, for what ends with the request."""
+    if isinstance(arg, LocalProxy):
+        if arg is request or arg is session or arg is g:
+            name = "request" if arg is request else "session" if arg is session else "g"
+            raise TypeError(_no_good(name))
+        try:
+            arg = arg._get_current_object()
+        except RuntimeError:
+            return arg
+    if isinstance(arg, Request):
+        raise TypeError(_no_good("request"))
+    if isinstance(arg, SessionMixin):
+        raise TypeError(_no_good("session"))
+    if isinstance(arg, app.app_ctx_globals_class):
+        raise TypeError(_no_good("g"))
+    if isinstance(arg, FileStorage) or (
+        isinstance(arg, MultiDict) and any(isinstance(value, FileStorage) for value in arg.values())
+    ):
+        raise TypeError(
+            "An uploaded file closes with the response. Save it first, and pass its path: "
+            "path = save_upload(request.files[...], folder)."
+        )
+    if is_bound_to_session(arg):
+        warnings.warn(
+            f"A {type(arg).__name__} bound to a database session was passed to background(): the session ends with the "
+            f"request. Pass its id, and load it in the task.",
+            stacklevel=4,
+        )
+    return arg
+
+
+def _no_good(name: str) -> str:
+    wanted = {"request": "request.form", "session": 'session["user_id"]', "g": "g.user_id"}[name]
+    return f"`{name}` ends with the response: pass the values that the task needs, for instance {wanted}."

@@ -1,0 +1,140 @@
+"""FlaskAsok, the extension: START HERE."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import entry_points
+from typing import Any
+
+from flask import Flask, current_app
+
+from .backends.base import Backend
+from .cli import asok_cli
+from .dispatch import background
+from .holds import listen
+from .state import KEY, State, state_of
+from .tasks import TaskSummary
+
+DEFAULT_QUEUES = {"default": 8, "webhooks": 8, "images": 2, "mail": 2, "cache": 4}
+
+DEFAULTS: dict[str, Any] = {
+    "ASOK_BACKEND": "threads",
+    "ASOK_QUEUES": {},
+    "ASOK_MAX_QUEUED": 10_000,
+    "ASOK_MAX_WAITING": 100_000,
+    "ASOK_QUEUE_FULL": "run",
+    "ASOK_RECENT_TASKS": 1_000,
+    "ASOK_SHUTDOWN_TIMEOUT": None,
+}
+
+
+class FlaskAsok:
+    """
+    Background work for Flask: `FlaskAsok(app)`, or `asok = FlaskAsok()` and `asok.init_app(app)` in a factory.
+
+    It holds no application: one object may serve several, each with its own state at `app.extensions["asok"]`. Methods
+    find theirs through `current_app`, so they need an app context.
+    """
+
+    background = background
+    """`flask_asok.background`, the same object."""
+
+    def __init__(self, app: Flask | None = None) -> None:
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """
+        Set up `app`: read its configuration, once and now. No thread starts and nothing is connected.
+
+        - `ASOK_BACKEND` ("threads"): where tasks run. "threads" of this process; "immediate", for tests, at the call;
+          or the name of a backend that another package registers as an entry point in `flask_asok.backends`.
+        - `ASOK_QUEUES` ({}): queues and their number of threads, on top of `{"default": 8, "webhooks": 8, "images": 2,
+          "mail": 2, "cache": 4}`.
+        - `ASOK_MAX_QUEUED` (10,000): tasks that one queue holds. Past it see `ASOK_QUEUE_FULL`.
+        - `ASOK_MAX_WAITING` (100,000): tasks that wait for a delay; past it `background()` raises QueueFull.
+        - `ASOK_QUEUE_FULL` ("run"): "run", the caller runs the task itself; "raise", `background()` raises QueueFull.
+        - `ASOK_RECENT_TASKS` (1,000): summaries that `tasks()` and `get()` remember.
+        - `ASOK_SHUTDOWN_TIMEOUT` (None): seconds that tasks have to finish when the process ends; None is 8, or 1 under
+          the development server's reloader.
+
+        As `FLASK_ASOK_...` environment variables they work through `app.config.from_prefixed_env()`. Raises RuntimeError
+        for an app that is set up already; ValueError or TypeError for a value that is no good.
+        """
+        if KEY in app.extensions:
+            raise RuntimeError(f"Flask-Asok is set up on the app {app.import_name!r} already. Call init_app(app) once.")
+        for key, value in DEFAULTS.items():
+            app.config.setdefault(key, value)
+        config = _checked({key: app.config[key] for key in DEFAULTS})
+        app.extensions[KEY] = State(config, _backend(config["ASOK_BACKEND"])(config))
+        listen(app)
+        app.cli.add_command(asok_cli)
+
+    def tasks(self) -> list[TaskSummary]:
+        """Return the recent tasks of the current app in this process, the oldest first."""
+        return _state().backend.tasks()
+
+    def get(self, id: str) -> TaskSummary | None:
+        """Return the recent task of the current app with this id, or None."""
+        return _state().backend.get(id)
+
+    def close(self, app: Flask, timeout: float | None = None) -> None:
+        """
+        Finish the tasks of `app` within `timeout` seconds (None: `ASOK_SHUTDOWN_TIMEOUT`) and end its threads.
+
+        Tasks that are not finished then are abandoned, each logged by name and id. A task started afterwards runs in its
+        caller. Happens by itself at exit; call it in a server that stops in another way. Closing twice is harmless.
+        """
+        state_of(app).close(timeout)
+
+
+def _state() -> State:
+    return state_of(current_app)
+
+
+def _checked(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration with every default filled in; raise for a value that is no good."""
+    queues = {**DEFAULT_QUEUES, **_expect(config, "ASOK_QUEUES", dict)}
+    for name, size in queues.items():
+        if not isinstance(name, str) or not name or type(size) is not int or size < 1:
+            raise ValueError(
+                f"ASOK_QUEUES must map names to numbers of threads, 1 or more; {name!r}: {size!r} does not."
+            )
+    for key in ("ASOK_MAX_QUEUED", "ASOK_MAX_WAITING", "ASOK_RECENT_TASKS"):
+        if _expect(config, key, int) < 1:
+            raise ValueError(f"{key} must be 1 or more, not {config[key]}.")
+    if config["ASOK_QUEUE_FULL"] not in ("run", "raise"):
+        raise ValueError(f'ASOK_QUEUE_FULL must be "run" or "raise", not {config["ASOK_QUEUE_FULL"]!r}.')
+    timeout = config["ASOK_SHUTDOWN_TIMEOUT"]
+    if timeout is None:
+        timeout = 1.0 if os.environ.get("WERKZEUG_RUN_MAIN") == "true" else 8.0
+    elif _expect(config, "ASOK_SHUTDOWN_TIMEOUT", (int, float)) < 0:
+        raise ValueError(f"ASOK_SHUTDOWN_TIMEOUT must not be negative, not {timeout!r}.")
+    return {**config, "ASOK_QUEUES": queues, "ASOK_SHUTDOWN_TIMEOUT": float(timeout)}
+
+
+def _expect(config: dict[str, Any], key: str, kind: type | tuple[type, ...]) -> Any:
+    value = config[key]
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"{key} must not be of type {type(value).__name__}: {value!r}.")
+    return value
+
+
+def _backend(name: str) -> type[Backend]:
+    """Import the chosen backend, and no other."""
+    match name:
+        case "threads":
+            from .backends.threads import ThreadsBackend
+
+            return ThreadsBackend
+        case "immediate":
+            from .backends.immediate import ImmediateBackend
+
+            return ImmediateBackend
+    found = entry_points(group="flask_asok.backends", name=name)
+    if not found:
+        others = sorted({entry.name for entry in entry_points(group="flask_asok.backends")})
+        known = ", ".join(['"threads"', '"immediate"', *(f'"{other}"' for other in others)])
+        raise ValueError(f"ASOK_BACKEND is {name!r}; it must be one of {known}.")
+    backend: type[Backend] = next(iter(found)).load()
+    return backend

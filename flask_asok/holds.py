@@ -1,0 +1,160 @@
+"""Hold a task until the response is sent or the transaction is committed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from flask import (
+    Flask,
+    Response,
+    got_request_exception,
+    has_app_context,
+    has_request_context,
+    request,
+    request_finished,
+)
+
+from .errors import NotConfigured
+from .logs import log_exception
+from .tasks import Task
+
+Start = Callable[..., None]
+Held = tuple[Task[Any], Start]
+
+_ENVIRON_KEY = "flask_asok.held"
+_SESSION_KEY = "flask_asok.held"
+
+
+def hold(task: Task[Any], app: Flask, start: Start) -> None:
+    """Have `start(task)` called at the moment that the task's `when` option names; at once where there is none to wait for."""
+    if task.options.when == "response":
+        _hold_for_response(task, start)
+    else:
+        _hold_for_commit(task, app, start)
+
+
+def _release(task: Task[Any], start: Start, *, bounded: bool) -> None:
+    """Start a held task. Nobody is left to raise to, so what goes wrong is logged."""
+    task._hold = None
+    if not task.requeue():
+        return
+    try:
+        start(task, bounded=bounded)
+    except Exception as error:
+        log_exception("Background task %s (%s) could not be started: %r", task.name, task.id, error)
+        task.cancel()
+
+
+# The response
+
+
+class _ResponseHold:
+    def __init__(self, environ: dict[str, Any]) -> None:
+        self._environ = environ
+
+    def is_ours(self) -> bool:
+        return has_request_context() and request.environ is self._environ
+
+
+def _hold_for_response(task: Task[Any], start: Start) -> None:
+    if not has_request_context():
+        start(task)
+        return
+    environ = request.environ
+    task.summary.state = "waiting"
+    task._hold = _ResponseHold(environ)
+    environ.setdefault(_ENVIRON_KEY, []).append((task, start))
+
+
+def listen(app: Flask) -> None:
+    """Follow the requests of `app` for the tasks that wait for their end."""
+    request_finished.connect(_attach, app)
+    got_request_exception.connect(_cancel, app)
+    app.teardown_request(_release_left)
+
+
+def _attach(sender: Flask, response: Response, **_: Any) -> None:
+    held: list[Held] = request.environ.pop(_ENVIRON_KEY, [])
+    for task, start in held:
+        response.call_on_close(partial(_release, task, start, bounded=True))
+
+
+def _cancel(sender: Flask, **_: Any) -> None:
+    for task, _start in request.environ.pop(_ENVIRON_KEY, []):
+        task.cancel()
+
+
+def _release_left(error: BaseException | None) -> None:
+    """End the wait of a request that made no response: `test_request_context()`, or an error past every handler."""
+    for task, start in request.environ.pop(_ENVIRON_KEY, []):
+        if error is None:
+            _release(task, start, bounded=True)
+        else:
+            task.cancel()
+
+
+# The commit
+
+
+class _CommitHold:
+    def __init__(self, app: Flask, session: Any) -> None:
+        self._app = app
+        self._session = session
+
+    def is_ours(self) -> bool:
+        # Outside of an app context there is no session that could be this one.
+        return has_app_context() and _session_of(self._app) is self._session
+
+
+def _session_of(app: Flask) -> Any:
+    try:
+        return app.extensions["sqlalchemy"].session()
+    except KeyError:
+        raise NotConfigured(
+            'when="commit" follows the session of Flask-SQLAlchemy, which is not set up on this app. '
+            "Call background() after your own commit instead."
+        ) from None
+
+
+def _hold_for_commit(task: Task[Any], app: Flask, start: Start) -> None:
+    session = _session_of(app)
+    if not session.in_transaction():
+        start(task)
+        return
+    task.summary.state = "waiting"
+    task._hold = _CommitHold(app, session)
+    if _SESSION_KEY not in session.info:
+        from sqlalchemy import event
+
+        session.info[_SESSION_KEY] = []
+        event.listen(session, "after_commit", _after_commit)
+        event.listen(session, "after_transaction_end", _after_transaction_end)
+    transaction = session.get_nested_transaction() or session.get_transaction()
+    session.info[_SESSION_KEY].append((task, start, transaction))
+
+
+def _after_commit(session: Any) -> None:
+    """Start what waited for the root transaction; what waited for a savepoint waits for that one's parent now."""
+    held = session.info[_SESSION_KEY]
+    savepoint = session.get_nested_transaction()
+    if savepoint is not None:
+        session.info[_SESSION_KEY] = [
+            (task, start, savepoint.parent if transaction is savepoint else transaction)
+            for task, start, transaction in held
+        ]
+        return
+    session.info[_SESSION_KEY] = []
+    for task, start, _ in held:
+        # Not in this thread, full queue or not: it is in the middle of its commit.
+        _release(task, start, bounded=False)
+
+
+def _after_transaction_end(session: Any, transaction: Any) -> None:
+    """Cancel what waited for a transaction that ended otherwise: rolled back, or closed."""
+    held = session.info[_SESSION_KEY]
+    session.info[_SESSION_KEY] = [entry for entry in held if entry[2] is not transaction]
+    for task, _start, waited_for in held:
+        if waited_for is transaction:
+            task.cancel()

@@ -1,0 +1,172 @@
+"""What travels with a call besides its arguments: retries, delay, queue and the rest."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal, TypedDict, Unpack
+
+from .errors import AsokError
+
+Backoff = float | Sequence[float] | Callable[[int], float]
+When = Literal["now", "response", "commit"]
+Prepare = Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]
+
+LONGEST_BACKOFF = 600.0
+"""Seconds past which the default backoff no longer doubles."""
+
+
+class Retry(AsokError):
+    """
+    Raise this in a task to have it run again, `after` seconds from now or by the task's backoff when None.
+
+    It spends one of the task's retries; with none left the task fails with its cause (`raise Retry() from error`),
+    or with the Retry itself where there is none.
+    """
+
+    def __init__(self, after: float | timedelta | None = None) -> None:
+        self.after = None if after is None else _seconds("after", after)
+        super().__init__("retry" if self.after is None else f"retry after {self.after:g} s")
+
+
+class OptionValues(TypedDict, total=False):
+    """The keywords that `background.using()` accepts."""
+
+    retries: int
+    retry_on: type[BaseException] | tuple[type[BaseException], ...]
+    backoff: Backoff | None
+    delay: float | timedelta
+    queue: str
+    name: str | None
+    timeout: float | timedelta | None
+    when: When
+
+
+class TaskOptionValues(OptionValues, total=False):
+    """The keywords that `@task()` accepts."""
+
+    prepare: Prepare | None
+
+
+@dataclass(slots=True, kw_only=True)
+class Options:
+    """The checked options of one call. Never changed once made: `replace` gives another one."""
+
+    retries: int = 0
+    retry_on: tuple[type[BaseException], ...] = (Exception,)
+    backoff: Backoff | None = None
+    delay: float = 0.0
+    """Seconds between the call and its first attempt."""
+    queue: str = "default"
+    name: str | None = None
+    timeout: float | None = None
+    """Seconds after which an attempt is too long."""
+    when: When = "now"
+    prepare: Prepare | None = None
+
+    def replace(self, **values: Unpack[TaskOptionValues]) -> Options:
+        """Return options with `values` in place of these; TypeError or ValueError says which value is no good."""
+        checked: dict[str, Any] = {}
+        for name, value in values.items():
+            check = _CHECKS.get(name)
+            if check is None:
+                raise TypeError(f"Unknown option {name!r}. Options are: {', '.join(sorted(_CHECKS))}.")
+            checked[name] = check(name, value)
+        return dataclasses.replace(self, **checked)
+
+    def wait_before(self, attempt: int, chance: Callable[[], float] = random.random) -> float:
+        """
+        Return the seconds to wait before attempt `attempt`, the first retry being attempt 2.
+
+        By default 2, 4, 8 ... up to 600, less up to a fifth so that tasks that failed together do not return together.
+        """
+        backoff = self.backoff
+        if backoff is None:
+            longest = min(2.0 ** min(attempt - 1, 10), LONGEST_BACKOFF)
+            return longest * (1 - 0.2 * chance())
+        if callable(backoff):
+            return _seconds("backoff", backoff(attempt))
+        if isinstance(backoff, Sequence):
+            return float(backoff[min(attempt - 2, len(backoff) - 1)])
+        return float(backoff)
+
+
+def _seconds(name: str, value: object) -> float:
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be seconds or a timedelta, not {type(value).__name__}.")
+    if not math.isfinite(value) or value < 0:
+        raise ValueError(f"{name} must be finite and not negative, not {value!r}.")
+    return float(value)
+
+
+def _timeout(name: str, value: object) -> float | None:
+    return None if value is None else _seconds(name, value)
+
+
+def _retries(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, not {type(value).__name__}.")
+    if value < 0:
+        raise ValueError(f"{name} must not be negative, not {value}.")
+    return value
+
+
+def _retry_on(name: str, value: object) -> tuple[type[BaseException], ...]:
+    types = value if isinstance(value, tuple) else (value,)
+    for kind in types:
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise TypeError(f"{name} must be an exception type or a tuple of them, not {value!r}.")
+    return types
+
+
+def _backoff(name: str, value: object) -> object:
+    if value is None or callable(value):
+        return value
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        if not value:
+            raise ValueError(f"{name} must hold at least one number of seconds.")
+        return tuple(_seconds(name, item) for item in value)
+    return _seconds(name, value)
+
+
+def _queue(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {type(value).__name__}.")
+    return value
+
+
+def _name(name: str, value: object) -> str | None:
+    return None if value is None else _queue(name, value)
+
+
+def _when(name: str, value: object) -> object:
+    if value not in ("now", "response", "commit"):
+        raise ValueError(f'{name} must be "now", "response" or "commit", not {value!r}.')
+    return value
+
+
+def _prepare(name: str, value: object) -> object:
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} must be callable, not {type(value).__name__}.")
+    return value
+
+
+_CHECKS: dict[str, Callable[[str, object], object]] = {
+    "retries": _retries,
+    "retry_on": _retry_on,
+    "backoff": _backoff,
+    "delay": _seconds,
+    "queue": _queue,
+    "name": _name,
+    "timeout": _timeout,
+    "when": _when,
+    "prepare": _prepare,
+}
+
+DEFAULT = Options()

@@ -1,0 +1,36 @@
+"""Signals sent as a task moves through its states; the sender is the application."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from blinker import NamedSignal, Namespace
+from flask import Flask
+
+from .logs import is_ctrl_c, log_exception
+
+_signals = Namespace()
+
+task_queued: NamedSignal = _signals.signal("task-queued")
+"""The task was accepted. Receivers get `task`, as with every signal here; this one is sent in the caller's thread."""
+task_started: NamedSignal = _signals.signal("task-started")
+"""An attempt begins. Like the following ones it is sent in the thread that runs the task, outside of its context."""
+task_succeeded: NamedSignal = _signals.signal("task-succeeded")
+task_failed: NamedSignal = _signals.signal("task-failed")
+"""The last attempt raised; `error` is what it raised."""
+task_retried: NamedSignal = _signals.signal("task-retried")
+"""An attempt raised `error`; the next one begins in `wait` seconds."""
+task_cancelled: NamedSignal = _signals.signal("task-cancelled")
+task_abandoned: NamedSignal = _signals.signal("task-abandoned")
+"""The task was not finished when its process shut down."""
+
+
+def emit(signal: NamedSignal, app: Flask, **kwargs: Any) -> None:
+    """Call every receiver of `signal`; one that raises is logged and keeps neither the others nor the task."""
+    for receiver in signal.receivers_for(app):
+        try:
+            receiver(app, **kwargs)
+        except BaseException as error:
+            log_exception("Receiver of %s failed: %r", signal.name, error)
+            if is_ctrl_c(error):
+                raise

@@ -1,0 +1,70 @@
+"""What Flask-Asok keeps for one application."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from flask import Flask
+
+from .backends.base import Backend
+from .errors import NotConfigured
+
+T = TypeVar("T")
+
+KEY = "asok"
+"""Where it is, in `app.extensions`."""
+
+
+class State:
+    """Made by `init_app`, kept at `app.extensions["asok"]`, lives as long as the application."""
+
+    def __init__(self, config: dict[str, Any], backend: Backend) -> None:
+        self.config = config
+        """The `ASOK_*` values, read once."""
+        self.backend = backend
+        self._forget()
+
+    def shared(self, key: str, make: Callable[[], T]) -> T:
+        """
+        Return this application's one object in this process under `key`, made by `make()` when first asked for.
+
+        A forked child makes its own: connections must not be shared with the parent. An object that has `close` is
+        closed with the application.
+        """
+        if self._pid != os.getpid():
+            self._forget()
+        try:
+            return self._shared[key]  # type: ignore[no-any-return]
+        except KeyError:
+            with self._lock:
+                if key not in self._shared:
+                    self._shared[key] = make()
+                return self._shared[key]  # type: ignore[no-any-return]
+
+    def close(self, timeout: float | None = None) -> None:
+        """Close the backend, which may still use them, then the shared objects."""
+        self.backend.close(timeout)
+        while self._shared:
+            _, shared = self._shared.popitem()
+            with contextlib.suppress(AttributeError):
+                shared.close()
+
+    def _forget(self) -> None:
+        self._pid = os.getpid()
+        self._shared: dict[str, Any] = {}
+        # Reentrant, since making one object may ask for another.
+        self._lock = threading.RLock()
+
+
+def state_of(app: Flask) -> State:
+    """Return what `init_app` left on `app`; NotConfigured where it was never called."""
+    try:
+        return app.extensions[KEY]  # type: ignore[no-any-return]
+    except KeyError:
+        raise NotConfigured(
+            f"Flask-Asok is not set up on the app {app.import_name!r}. Call FlaskAsok(app) or init_app(app) first."
+        ) from None

@@ -1,0 +1,513 @@
+"""The Task: the handle on one call, and the one attempt at a time that it makes in a worker."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from contextvars import Context, ContextVar
+from datetime import UTC, datetime
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, Protocol, TypeVar
+
+from . import signals
+from .context import Carried, fresh
+from .errors import TaskAbandoned, TaskCancelled
+from .logs import log, log_exception, safe_repr
+from .options import Options, Retry
+
+if TYPE_CHECKING:
+    from blinker import NamedSignal
+    from flask import Flask
+
+R = TypeVar("R", covariant=True)
+
+State = Literal["queued", "running", "waiting", "succeeded", "failed", "cancelled", "abandoned"]
+SETTLED: frozenset[State] = frozenset({"succeeded", "failed", "cancelled", "abandoned"})
+
+Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], Carried]
+
+LONGEST_ERROR_TEXT = 500
+"""Characters of an error's text that a summary keeps."""
+
+_current: ContextVar[Task[Any] | None] = ContextVar("asok.current_task", default=None)
+_numbers = itertools.count(1)
+_secret = os.urandom(16)
+
+
+def _renew_ids() -> None:
+    """Give a forked child ids of its own."""
+    global _secret
+    _secret = os.urandom(16)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_ids)
+
+
+def current_task() -> Task[Any] | None:
+    """Return the task that this code runs in, or None outside of one."""
+    return _current.get()
+
+
+class Lane(Protocol):
+    """What a task needs of the place that runs it."""
+
+    running: dict[Task[Any], Flask]
+
+    def began(self, task: Task[Any]) -> None:
+        """Note that an attempt of `task` begins in this very thread."""
+
+    def wait(self, task: Task[Any], seconds: float) -> None:
+        """Run `task` again after `seconds`, holding no thread meanwhile."""
+
+
+class Hold(Protocol):
+    """What keeps a task from being started."""
+
+    def is_ours(self) -> bool:
+        """Does this very thread have to go on before the hold can end?"""
+
+
+class TaskSummary:
+    """
+    What is remembered of one task: no argument, result or traceback.
+
+    It follows the task while that runs. Times are aware datetimes in UTC.
+    """
+
+    __slots__ = (
+        "_enqueued", "_finished", "_id", "_number", "_started",
+        "attempts", "error", "name", "queue", "state",
+    )  # fmt: skip
+
+    def __init__(self, name: str, queue: str) -> None:
+        self._number = next(_numbers)
+        self._id: str | None = None
+        self._enqueued = time.time()
+        self._started = 0.0
+        self._finished = 0.0
+        self.name = name
+        self.queue = queue
+        self.state: State = "queued"
+        self.attempts = 0
+        self.error: str | None = None
+
+    @property
+    def id(self) -> str:
+        """32 hexadecimal digits, made when first asked for: a random id for each task would double its cost."""
+        if self._id is None:
+            number = self._number.to_bytes(8, "big")
+            self._id = hashlib.blake2b(number, key=_secret, digest_size=16).hexdigest()
+        return self._id
+
+    @property
+    def enqueued_at(self) -> datetime:
+        """When `background()` was called."""
+        return datetime.fromtimestamp(self._enqueued, UTC)
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When the latest attempt began."""
+        return datetime.fromtimestamp(self._started, UTC) if self._started else None
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """When the task was settled."""
+        return datetime.fromtimestamp(self._finished, UTC) if self._finished else None
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds from the start of the latest attempt to its end, or until now; None before the first."""
+        return (self._finished or time.time()) - self._started if self._started else None
+
+    def __repr__(self) -> str:
+        return f"<TaskSummary {self.name} {self.state} {self.id}>"
+
+
+class Task(threading.Thread, Generic[R]):
+    """
+    One call of `background()`, to be waited on like the thread it stands for.
+
+    `join`, `is_alive`, `name`, `ident`, `native_id` and `daemon` mean what they mean on a `threading.Thread`; the work is
+    done by a pooled thread, so that no thread is started for it. The handle may be dropped: the task runs all the same.
+    """
+
+    # Thread.__init__ is never called: it would cost more than the whole rest of the task. Each public accessor of
+    # Thread is overridden instead, and threading's own tables never list a task.
+
+    _done = False
+    _waiters: list[threading.Lock] = []  # noqa: RUF012 - empty for ever; a task that is waited for gets its own
+    _value: Any = None
+    _error: BaseException | None = None
+    _thread: threading.Thread | None = None
+    _awaits: Task[Any] | None = None
+    _hold: Hold | None = None
+
+    def __init__(self, call: Call, options: Options, summary: TaskSummary, lane: Lane) -> None:
+        # Whoever pops the call out of the box has claimed the task, to run or to settle it: one atomic step, no lock.
+        self._box = [call]
+        self.options = options
+        self.summary = summary
+        self.lane = lane
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name} {self.state} {self.id}>"
+
+    # What every thread has
+
+    @property
+    def name(self) -> str:
+        """The function's name or the `name` option; used in logs."""
+        return self.summary.name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self.summary.name = str(name)
+
+    @property
+    def ident(self) -> int | None:
+        """The identifier of the thread that runs, or ran, the latest attempt; None before."""
+        return None if self._thread is None else self._thread.ident
+
+    @property
+    def native_id(self) -> int | None:
+        """The system's identifier of that thread."""
+        return None if self._thread is None else self._thread.native_id
+
+    @property
+    def daemon(self) -> bool:
+        """True: an interpreter that ends waits `ASOK_SHUTDOWN_TIMEOUT` seconds for its tasks, and no longer."""
+        return True
+
+    @daemon.setter
+    def daemon(self, daemonic: bool) -> None:
+        raise RuntimeError("A task runs on its backend's threads; their daemon status cannot be set.")
+
+    def is_alive(self) -> bool:
+        """Return True until the task is settled."""
+        return not self._done
+
+    def start(self) -> NoReturn:
+        """Raise RuntimeError, as on any thread that was started."""
+        raise RuntimeError("A task is started by background(), and once.")
+
+    def run(self) -> NoReturn:
+        """Raise RuntimeError: a backend runs tasks."""
+        raise RuntimeError("A task is run by its backend; call the function itself to run it here.")
+
+    def join(self, timeout: float | None = None) -> None:
+        """
+        Wait until the task is settled, or for `timeout` seconds at most.
+
+        Inside another task it cannot deadlock: a task that is still queued is run right here, and the call then
+        returns late if that takes longer than `timeout`. RuntimeError for a task that waits for its caller: itself, one
+        that joins it, one held until this very response or commit.
+        """
+        if self._done:
+            return
+        if self._hold is not None and self._hold.is_ours():
+            raise RuntimeError(
+                f"Task {self.name} starts after this response or commit: joining it here would never end."
+            )
+        waiting = _current.get()
+        if waiting is None:
+            self._wait(timeout, in_task=False)
+        else:
+            waiting._await(self, timeout)
+
+    # What a thread lacks
+
+    @property
+    def id(self) -> str:
+        """32 characters, the same over all attempts: good as an idempotency key. Not guessable from another id."""
+        return self.summary.id
+
+    @property
+    def queue(self) -> str:
+        """The name of the task's queue."""
+        return self.summary.queue
+
+    @property
+    def state(self) -> State:
+        """`queued`, `running`, `waiting` (for a delay, a retry or a hold), or settled: `succeeded`, `failed`, `cancelled`, `abandoned`."""
+        return self.summary.state
+
+    @property
+    def attempts(self) -> int:
+        """How many attempts have begun."""
+        return self.summary.attempts
+
+    @property
+    def enqueued_at(self) -> datetime:
+        """When `background()` was called; aware, in UTC, like the two below."""
+        return self.summary.enqueued_at
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When the latest attempt began."""
+        return self.summary.started_at
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """When the task was settled."""
+        return self.summary.finished_at
+
+    def result(self, timeout: float | None = None) -> R:
+        """
+        Wait like `join` and return what the function returned.
+
+        Raises what the task raised; TimeoutError when it is not settled within `timeout` seconds; TaskCancelled or
+        TaskAbandoned when it never finished.
+        """
+        error = self.exception(timeout)
+        if error is None:
+            return self._value  # type: ignore[no-any-return]
+        try:
+            raise error
+        finally:
+            # The error's traceback holds this frame from here on, and the frame the error: a cycle.
+            del error, self
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait like `join` and return what the task raised, or None; raises as `result` does when it never finished."""
+        if self.summary.state not in SETTLED:
+            self.join(timeout)
+        match self.summary.state:
+            case "succeeded" | "failed":
+                return self._error
+            case "cancelled":
+                raise TaskCancelled(f"Task {self.name} was cancelled.")
+            case "abandoned":
+                raise TaskAbandoned(
+                    f"Task {self.name} was abandoned: its process ended or was forked before it finished."
+                )
+        raise TimeoutError(f"Task {self.name} is {self.state} after {timeout} s.")
+
+    def cancel(self) -> bool:
+        """Keep the task from running. Return False when it already runs, or ran; a cancelled task never runs."""
+        call = self.claim()
+        if call is not None:
+            self.settle("cancelled", call[3].app, signals.task_cancelled)
+        return self.summary.state == "cancelled"
+
+    # For backends
+
+    def claim(self) -> Call | None:
+        """Take the call out of the task: of all that try, one gets it, and must run or settle the task."""
+        try:
+            return self._box.pop()
+        except IndexError:
+            return None
+
+    def requeue(self) -> bool:
+        """Turn a waiting task into a queued one; False when it was cancelled meanwhile. Call `wake` once it is queued."""
+        call = self.claim()
+        if call is None:
+            return False
+        self.summary.state = "queued"
+        self._box.append(call)
+        return True
+
+    def perform(self, thread: threading.Thread) -> BaseException | None:
+        """Run one attempt here and now, in `thread`, unless somebody else has claimed it. Return what it raised."""
+        call = self.claim()
+        if call is None:
+            return None
+        summary, lane = self.summary, self.lane
+        summary.attempts += 1
+        summary._started = time.time()
+        summary.state = "running"
+        self._thread = thread
+        lane.running[self] = call[3].app
+        lane.began(self)
+        if signals.task_started.receivers:
+            signals.emit(signals.task_started, call[3].app, task=self)
+        value, error = Context().run(_attempt, self, call)
+        # Missing when a shutdown has abandoned the task: it is settled, and its outcome comes too late.
+        if lane.running.pop(self, None) is None:
+            return error
+        if error is None:
+            self._value = value
+            self.settle("succeeded", call[3].app, signals.task_succeeded)
+        else:
+            self._fail_or_wait(call, error)
+        return error
+
+    def settle(self, state: State, app: Flask, signal: NamedSignal, **kwargs: Any) -> None:
+        """Give the claimed task its last state, tell the receivers of `signal`, then let go who waits."""
+        self.summary._finished = time.time()
+        self.summary.state = state
+        if signal.receivers:
+            signals.emit(signal, app, task=self, **kwargs)
+        # Last, so that whoever joins finds the context torn down, the error logged and the signals sent.
+        self._done = True
+        if self._waiters:
+            self.wake()
+
+    def abandon(self, app: Flask, why: str) -> None:
+        """Settle as abandoned, and log it by name and id, a task that the caller has claimed or taken out of `running`."""
+        log(
+            logging.ERROR, "Background task %s (%s) abandoned while %s: %s.",
+            self.name, self.id, self.state, why, extra=self.log_fields(),
+        )  # fmt: skip
+        self.settle("abandoned", app, signals.task_abandoned)
+
+    def lose(self) -> None:
+        """Settle as abandoned without a word: in a forked child, whose parent goes on with the task."""
+        self._box.clear()
+        self.summary.state = "abandoned"
+        self._done = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Let all who wait look again."""
+        while self._waiters:
+            try:
+                self._waiters.pop().release()
+            except IndexError:  # pragma: no cover - a waiter timed out between the two lines
+                break
+
+    def log_fields(self) -> dict[str, Any]:
+        """Return the `extra` fields of a log record about this task."""
+        summary = self.summary
+        started = summary._started or time.time()
+        return {
+            "task_id": summary.id,
+            "task_name": summary.name,
+            "task_queue": summary.queue,
+            "task_attempt": summary.attempts,
+            "task_queued_ms": round((started - summary._enqueued) * 1000, 3),
+            "task_duration_ms": round((summary.duration or 0.0) * 1000, 3),
+        }
+
+    def _fail_or_wait(self, call: Call, error: BaseException) -> None:
+        summary, app = self.summary, call[3].app
+        summary.error = safe_repr(error)[:LONGEST_ERROR_TEXT]
+        seconds = self._seconds_to_retry(error)
+        if seconds is not None:
+            log(
+                logging.WARNING, "Background task %s failed (attempt %s of %s, next in %.3g s): %r",
+                summary.name, summary.attempts, self.options.retries + 1, seconds, error,
+                exc_info=error, extra=self.log_fields(),
+            )  # fmt: skip
+            summary.state = "waiting"
+            if signals.task_retried.receivers:
+                signals.emit(signals.task_retried, app, task=self, error=error, wait=seconds)
+            self._box.append(call)
+            self.lane.wait(self, seconds)
+            return
+        if isinstance(error, Retry) and error.__cause__ is not None:
+            error = error.__cause__
+            summary.error = safe_repr(error)[:LONGEST_ERROR_TEXT]
+        self._error = error
+        log(
+            logging.ERROR,
+            "Background task %s failed: %r",
+            summary.name,
+            error,
+            exc_info=error,
+            extra=self.log_fields(),
+        )
+        self.settle("failed", app, signals.task_failed, error=error)
+
+    def _seconds_to_retry(self, error: BaseException) -> float | None:
+        options, attempts = self.options, self.summary.attempts
+        if attempts > options.retries or not isinstance(error, (Retry, *options.retry_on)):
+            return None
+        if isinstance(error, Retry) and error.after is not None:
+            return error.after
+        try:
+            return options.wait_before(attempts + 1)
+        except Exception as wrong:
+            log_exception("Backoff of background task %s failed: %r", self.name, wrong)
+            return None
+
+    def _await(self, other: Task[Any], timeout: float | None) -> None:
+        """Wait in this running task for `other`, unless that one, by however many joins, waits for this."""
+        link: Task[Any] | None = other
+        self._awaits = other
+        try:
+            while link is not None:
+                if link is self:
+                    raise RuntimeError(
+                        f"Task {self.name} cannot join {other.name}, which waits for {self.name} itself."
+                    )
+                link = link._awaits
+            other._wait(timeout, in_task=True)
+        finally:
+            self._awaits = None
+
+    def _wait(self, timeout: float | None, *, in_task: bool) -> None:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self._done:
+            if in_task and timeout != 0 and self._is_claimable():
+                self.perform(threading.current_thread())
+            elif deadline is None:
+                self._wait_for_change(-1, in_task)
+            elif (left := deadline - time.monotonic()) > 0:
+                self._wait_for_change(left, in_task)
+            else:
+                return
+
+    def _is_claimable(self) -> bool:
+        return bool(self._box) and self.summary.state == "queued"
+
+    def _wait_for_change(self, seconds: float, in_task: bool) -> None:
+        """Wait until the task is settled or queued again, for `seconds` at most, or without limit when -1."""
+        lock = threading.Lock()
+        lock.acquire()
+        waiters: list[threading.Lock] = self.__dict__.setdefault("_waiters", [])
+        waiters.append(lock)
+        # It may have changed before it could see that somebody waits.
+        changed = self._done or (in_task and self._is_claimable())
+        if not changed:
+            changed = lock.acquire(timeout=seconds)
+        if not changed:
+            with contextlib.suppress(ValueError):
+                waiters.remove(lock)
+
+
+def _attempt(task: Task[Any], call: Call) -> tuple[Any, BaseException | None]:
+    """Call the function in a fresh app context; return its value or its error once that context is torn down."""
+    fn, args, kwargs, carried = call
+    value: Any = None
+    error: BaseException | None = None
+    for variable, carried_value in carried.variables:
+        variable.set(carried_value)
+    _current.set(task)
+    try:
+        context = fresh(carried)
+        context.push()
+    except BaseException as raised:
+        return None, raised
+    try:
+        value = fn(*args, **kwargs)
+        if type(value) is CoroutineType:
+            value = _run_coroutine(carried.app, value)
+    except BaseException as raised:
+        # Without this frame, which would tie the error to the task that keeps it: a cycle, and noise in the log.
+        error = raised.with_traceback(raised.__traceback__ and raised.__traceback__.tb_next)
+    try:
+        context.pop(error)
+    except BaseException as raised:
+        log_exception("Teardown after background task %s failed: %r", task.name, raised)
+    return value, error
+
+
+def _run_coroutine(app: Flask, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    async def outcome() -> Any:
+        return await coroutine
+
+    try:
+        run = app.ensure_sync(outcome)
+    except RuntimeError:
+        # Flask's "async" extra is not installed; its text says so. Not to be awaited any more.
+        coroutine.close()
+        raise
+    return run()
