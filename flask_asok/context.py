@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextvars import ContextVar, copy_context
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 from flask import Flask, has_request_context, request
 from flask.ctx import AppContext
@@ -23,40 +23,39 @@ Adapters = dict[tuple[str | None, ...], MapAdapter]
 _current_request = request._get_current_object  # type: ignore[attr-defined]
 
 
-class Carried(NamedTuple):
-    """What one task carries. Made in the caller's thread, read by each attempt, which changes nothing in it."""
+Variables = list[tuple[ContextVar[Any], Any]]
 
-    app: Flask
-    values: dict[str, Any]
-    """Of the caller's `g`."""
-    variables: list[tuple[ContextVar[Any], Any]]
-    adapter: MapAdapter | None
-    """Builds URLs for the caller's scheme, host and prefix."""
+Carried = tuple[Flask, dict[str, Any], Variables, MapAdapter | None]
+"""The application, the values of the caller's `g`, its context variables, and what builds URLs for its scheme, host and
+prefix. A plain tuple, since each task makes one. No attempt changes anything in it."""
 
 
 def capture(context: AppContext, adapters: Adapters) -> Carried:
     """Take along what the caller's context holds; `adapters` is the app's bounded cache of URL adapters."""
-    return Carried._make(
-        (
-            context.app,
-            {name: _copied(value) for name in context.g if _belongs_to_task(value := context.g.get(name))},
-            [
-                (variable, value.copy() if variable.name == "decimal_context" else value)
-                for variable, value in copy_context().items()
-                if variable.name not in NOT_CARRIED
-            ],
-            _request_adapter(context.app, adapters) if has_request_context() else context.url_adapter,
-        )
-    )
+    app = context.app
+    values = {}
+    for name in context.g:
+        value = context.g.get(name)
+        if _belongs_to_task(value):
+            values[name] = _copied(value)
+    variables = []
+    around = copy_context()
+    for variable in around:
+        name = variable.name
+        if name not in NOT_CARRIED:
+            value = around[variable]
+            variables.append((variable, value.copy() if name == "decimal_context" else value))
+    return app, values, variables, _request_adapter(app, adapters) if has_request_context() else context.url_adapter
 
 
 def fresh(carried: Carried) -> AppContext:
     """Return a new app context, not yet pushed, with what was carried in place."""
-    context = carried.app.app_context()
-    for name, value in carried.values.items():
+    app, values, _, adapter = carried
+    context = app.app_context()
+    for name, value in values.items():
         setattr(context.g, name, _copied(value))
-    if carried.adapter is not None:
-        context.url_adapter = carried.adapter
+    if adapter is not None:
+        context.url_adapter = adapter
     return context
 
 

@@ -13,10 +13,10 @@ from werkzeug.datastructures import FileStorage, MultiDict
 from werkzeug.local import LocalProxy
 from werkzeug.wrappers import Request
 
-from . import signals
 from .context import is_bound_to_session
 from .errors import NotConfigured
 from .options import DEFAULT, Options, OptionValues, TaskOptionValues
+from .signals import emit, task_queued
 from .state import KEY, state_of
 from .tasks import Task
 
@@ -127,16 +127,18 @@ def _enqueue(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, An
         )
     if options.prepare is not None:
         args, kwargs = options.prepare(*args, **kwargs)
-    for position, arg in enumerate(args):
-        if type(arg) not in _PLAIN:
-            args = (*args[:position], _checked(arg, app), *args[position + 1 :])
-    for name, arg in kwargs.items():
-        if type(arg) not in _PLAIN:
-            kwargs[name] = _checked(arg, app)
+    if args:
+        for position, arg in enumerate(args):
+            if type(arg) not in _PLAIN:
+                args = (*args[:position], _checked(arg, app), *args[position + 1 :])
+    if kwargs:
+        for name, arg in kwargs.items():
+            if type(arg) not in _PLAIN:
+                kwargs[name] = _checked(arg, app)
     backend = state.backend
     task = backend.create(fn, args, kwargs, options, context)
-    if signals.task_queued.receivers:
-        signals.emit(signals.task_queued, app, task=task)
+    if task_queued.receivers:
+        emit(task_queued, app, task=task)
     if options.when == "now":
         backend.start(task)
     else:

@@ -15,11 +15,19 @@ from datetime import UTC, datetime
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, Protocol, TypeVar
 
-from . import signals
 from .context import Carried, fresh
 from .errors import TaskAbandoned, TaskCancelled
 from .logs import log, log_exception, safe_repr
 from .options import Options, Retry
+from .signals import (
+    emit,
+    task_abandoned,
+    task_cancelled,
+    task_failed,
+    task_retried,
+    task_started,
+    task_succeeded,
+)
 
 if TYPE_CHECKING:
     from blinker import NamedSignal
@@ -293,7 +301,7 @@ class Task(threading.Thread, Generic[R]):
         """Keep the task from running. Return False when it already runs, or ran; a cancelled task never runs."""
         call = self.claim()
         if call is not None:
-            self.settle("cancelled", call[3].app, signals.task_cancelled)
+            self.settle("cancelled", call[3][0], task_cancelled)
         return self.summary.state == "cancelled"
 
     # For backends
@@ -316,25 +324,26 @@ class Task(threading.Thread, Generic[R]):
 
     def perform(self, thread: threading.Thread) -> BaseException | None:
         """Run one attempt here and now, in `thread`, unless somebody else has claimed it. Return what it raised."""
-        call = self.claim()
-        if call is None:
+        try:
+            call = self._box.pop()
+        except IndexError:
             return None
-        summary, lane = self.summary, self.lane
+        summary, lane, app = self.summary, self.lane, call[3][0]
         summary.attempts += 1
         summary._started = time.time()
         summary.state = "running"
         self._thread = thread
-        lane.running[self] = call[3].app
+        lane.running[self] = app
         lane.began(self)
-        if signals.task_started.receivers:
-            signals.emit(signals.task_started, call[3].app, task=self)
+        if task_started.receivers:
+            emit(task_started, app, task=self)
         value, error = Context().run(_attempt, self, call)
         # Missing when a shutdown has abandoned the task: it is settled, and its outcome comes too late.
         if lane.running.pop(self, None) is None:
             return error
         if error is None:
             self._value = value
-            self.settle("succeeded", call[3].app, signals.task_succeeded)
+            self.settle("succeeded", app, task_succeeded)
         else:
             self._fail_or_wait(call, error)
         return error
@@ -344,7 +353,7 @@ class Task(threading.Thread, Generic[R]):
         self.summary._finished = time.time()
         self.summary.state = state
         if signal.receivers:
-            signals.emit(signal, app, task=self, **kwargs)
+            emit(signal, app, task=self, **kwargs)
         # Last, so that whoever joins finds the context torn down, the error logged and the signals sent.
         self._done = True
         if self._waiters:
@@ -356,7 +365,7 @@ class Task(threading.Thread, Generic[R]):
             logging.ERROR, "Background task %s (%s) abandoned while %s: %s.",
             self.name, self.id, self.state, why, extra=self.log_fields(),
         )  # fmt: skip
-        self.settle("abandoned", app, signals.task_abandoned)
+        self.settle("abandoned", app, task_abandoned)
 
     def lose(self) -> None:
         """Settle as abandoned without a word: in a forked child, whose parent goes on with the task."""
@@ -387,7 +396,7 @@ class Task(threading.Thread, Generic[R]):
         }
 
     def _fail_or_wait(self, call: Call, error: BaseException) -> None:
-        summary, app = self.summary, call[3].app
+        summary, app = self.summary, call[3][0]
         summary.error = safe_repr(error)[:LONGEST_ERROR_TEXT]
         seconds = self._seconds_to_retry(error)
         if seconds is not None:
@@ -397,8 +406,8 @@ class Task(threading.Thread, Generic[R]):
                 exc_info=error, extra=self.log_fields(),
             )  # fmt: skip
             summary.state = "waiting"
-            if signals.task_retried.receivers:
-                signals.emit(signals.task_retried, app, task=self, error=error, wait=seconds)
+            if task_retried.receivers:
+                emit(task_retried, app, task=self, error=error, wait=seconds)
             self._box.append(call)
             self.lane.wait(self, seconds)
             return
@@ -414,7 +423,7 @@ class Task(threading.Thread, Generic[R]):
             exc_info=error,
             extra=self.log_fields(),
         )
-        self.settle("failed", app, signals.task_failed, error=error)
+        self.settle("failed", app, task_failed, error=error)
 
     def _seconds_to_retry(self, error: BaseException) -> float | None:
         options, attempts = self.options, self.summary.attempts
@@ -478,7 +487,8 @@ def _attempt(task: Task[Any], call: Call) -> tuple[Any, BaseException | None]:
     fn, args, kwargs, carried = call
     value: Any = None
     error: BaseException | None = None
-    for variable, carried_value in carried.variables:
+    app, _, variables, _ = carried
+    for variable, carried_value in variables:
         variable.set(carried_value)
     _current.set(task)
     try:
@@ -489,7 +499,7 @@ def _attempt(task: Task[Any], call: Call) -> tuple[Any, BaseException | None]:
     try:
         value = fn(*args, **kwargs)
         if type(value) is CoroutineType:
-            value = _run_coroutine(carried.app, value)
+            value = _run_coroutine(app, value)
     except BaseException as raised:
         # Without this frame, which would tie the error to the task that keeps it: a cycle, and noise in the log.
         error = raised.with_traceback(raised.__traceback__ and raised.__traceback__.tb_next)

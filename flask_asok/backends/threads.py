@@ -11,9 +11,9 @@ import threading
 import time
 import traceback
 import weakref
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
 from contextvars import Context
-from queue import Empty, SimpleQueue
 from typing import Any
 
 from flask import Flask
@@ -25,34 +25,51 @@ from .base import Backend
 from .clock import IDLE_SECONDS, Clock
 
 
+# uWSGI, whose module is there only inside of it, forks without running the hooks of os.register_at_fork.
+_FORKS_UNSEEN = "uwsgi" in sys.modules or not hasattr(os, "register_at_fork")
+
+
 class ThreadLane:
     """One queue and its own daemon threads, which come with the tasks and leave when there are none."""
 
     # No lock: a caller must never wait for one that a worker holds, across a fork least of all. Each step that two
-    # threads could take at once is one atomic operation of a list, a dict or a SimpleQueue.
+    # threads could take at once is one atomic operation of a list, a dict or a deque. No SimpleQueue either: each get()
+    # of one wakes a second waiter for nothing, which with ten idle threads costs more than the whole task.
 
     def __init__(self, name: str, size: int, clock: Clock) -> None:
         self.name = name
-        self.size = size
         self.clock = clock
-        self.queue: SimpleQueue[Task[Any] | None] = SimpleQueue()
+        self.queue: deque[Task[Any]] = deque()
         self.running: dict[Task[Any], Flask] = {}
         self.threads: dict[int, threading.Thread] = {}
         self.free = list(range(size, 0, -1))
         """Numbers of the threads that could be started yet: who pops one may start it."""
+        self.parked: list[threading.Lock] = []
+        """A held lock for each idle thread, the latest last: who pops one wakes it by releasing it."""
+        self.token = [True]
+        """Who pops it may wake or start a thread, which gives it back: one at a time, each looks on when it is there."""
         self.closed = False
         self.warned_at = float("-inf")
 
     def put(self, task: Task[Any]) -> None:
-        """Queue `task` and see to it that somebody will take it."""
-        self.queue.put(task)
-        if self.free:
+        """Queue `task`, then see to it that somebody will take it."""
+        self.queue.append(task)
+        if self.token and (self.parked or self.free):
+            self.wake()
+
+    def wake(self) -> None:
+        """Wake the thread that was busy last, or start one, unless another is on its way."""
+        try:
+            self.token.pop()
+        except IndexError:
+            return
+        try:
+            self.parked.pop().release()
+        except IndexError:
             self.hire()
 
     def began(self, task: Task[Any]) -> None:
-        """Look at the queue once more: who put a task there while this one was taken saw a free thread too many."""
-        if self.free and not self.closed:
-            self.hire()
+        """Have an attempt watched that has a timeout."""
         if task.options.timeout is not None:
             self.clock.at(task.options.timeout, _warn_of_timeout, task)
 
@@ -66,12 +83,11 @@ class ThreadLane:
             _abandon(task, "the application shuts down")
 
     def hire(self) -> None:
-        """Start one more thread where there is more to do than threads to do it."""
-        if self.queue.qsize() + len(self.running) <= self.size - len(self.free):
-            return
+        """Start one more thread, if there may be one more. It, or this, gives the token back."""
         try:
             number = self.free.pop()
         except IndexError:
+            self.token.append(True)
             return
         thread = threading.Thread(target=_work, args=(self, number), name=f"asok-{self.name}-{number}", daemon=True)
         self.threads[number] = thread
@@ -80,6 +96,7 @@ class ThreadLane:
             Context().run(thread.start)
         except RuntimeError:
             # No more threads to be had: the system's limit, or an interpreter that ends.
+            self.token.append(True)
             self.leave(number)
             if not self.threads:
                 self.run_queued()
@@ -89,49 +106,64 @@ class ThreadLane:
         self.threads.pop(number, None)
         self.free.append(number)
 
+    def park(self, lock: threading.Lock) -> bool:
+        """Wait in an idle thread, which holds `lock`, until there may be a task; False when none came for a while."""
+        self.parked.append(lock)
+        # First park, then look: who has put a task meanwhile may not have seen this thread.
+        if self.queue or self.closed or not lock.acquire(timeout=IDLE_SECONDS):
+            try:
+                self.parked.remove(lock)
+            except ValueError:
+                # Somebody is just waking it.
+                lock.acquire()
+            else:
+                return bool(self.queue)
+        self.token.append(True)
+        return True
+
+    def drain(self) -> Iterator[Task[Any]]:
+        """Take out what is queued."""
+        while self.queue:
+            with contextlib.suppress(IndexError):
+                yield self.queue.popleft()
+
     def run_queued(self) -> None:
         """Run in this very thread what is queued."""
         for task in self.drain():
             task.perform(threading.current_thread())
 
-    def drain(self) -> Iterable[Task[Any]]:
-        """Take out what is queued."""
-        while True:
-            try:
-                task = self.queue.get_nowait()
-            except Empty:
-                return
-            if task is not None:
-                yield task
-
     def close(self) -> None:
         """Have each thread leave as soon as nothing is queued."""
         self.closed = True
-        # One word is enough: each thread that leaves passes it on.
-        self.queue.put(None)
+        while self.parked:
+            with contextlib.suppress(IndexError):
+                self.parked.pop().release()
 
 
 def _work(lane: ThreadLane, number: int) -> None:
     """Perform tasks until there are none for a while. Holds no task, hence no app, while it waits."""
     thread = threading.current_thread()
-    get = lane.queue.get
+    lock = threading.Lock()
+    lock.acquire()
+    take, queue = lane.queue.popleft, lane.queue
+    lane.token.append(True)
     try:
         while True:
             try:
-                task = get(timeout=0 if lane.closed else IDLE_SECONDS)
-            except Empty:
-                return
-            if task is not None:
+                task = take()
+            except IndexError:
+                if not lane.park(lock):
+                    return
+            else:
+                if queue and lane.token and (lane.parked or lane.free):
+                    lane.wake()
                 task.perform(thread)
-            del task
+                del task
     finally:
         lane.leave(number)
-        if lane.closed:
-            if lane.threads:
-                lane.queue.put(None)
-        elif lane.queue.qsize():
+        if queue:
             # First leave, then look: who has put a task meanwhile may have counted on this thread.
-            lane.hire()
+            lane.wake()
 
 
 def _queue_again(task: Task[Any], attempt: int) -> None:
@@ -179,8 +211,7 @@ class ThreadsBackend(Backend):
 
     def lane(self, queue: str) -> ThreadLane:
         """Return the lane of `queue`, made at the first task of this process."""
-        # uWSGI forks without running the hooks of os.register_at_fork.
-        if self._pid != os.getpid():
+        if _FORKS_UNSEEN and self._pid != os.getpid():
             self.forget()
         try:
             return self._lanes[queue]
@@ -198,7 +229,7 @@ class ThreadsBackend(Backend):
             self._run_here(task)
         elif options.delay:
             self._wait_for_delay(task, lane, bounded)
-        elif bounded and lane.queue.qsize() >= self._max_queued:
+        elif bounded and len(lane.queue) >= self._max_queued:
             self._overflow(task, lane)
         else:
             lane.put(task)
@@ -304,7 +335,7 @@ def _finish(lane: ThreadLane, deadline: float) -> None:
 def _abandon(task: Task[Any], why: str) -> None:
     call = task.claim()
     if call is not None:
-        task.abandon(call[3].app, why)
+        task.abandon(call[3][0], why)
 
 
 def _close_at_exit() -> None:
