@@ -38,9 +38,9 @@ def task(**options: Unpack[TaskOptionValues]) -> Callable[[F], F]:
     """
     Set the options with which `background()` runs the decorated function, and return that same plain function.
 
-    Takes the options of `background.using()`, and `prepare`: called with the arguments in the caller's thread, it checks
-    them and returns the `(args, kwargs)` to queue; what it raises, `background()` raises. Raises TypeError or ValueError
-    for an option that is no good.
+    Takes the options of `background.using()`, and `prepare`: called with the arguments in the caller's thread, it
+    checks them and returns the `(args, kwargs)` to queue; what it raises, `background()` raises. Raises TypeError or
+    ValueError for an option that is no good.
     """
     checked = DEFAULT.replace(**options)
 
@@ -77,8 +77,9 @@ class Door:
         """
         Return a `background` with options: `background.using(retries=3, delay=60)(fn, ...)`.
 
-        - `retries` (int, 0): further attempts after one that raised; `retry_on` (exception types, Exception): which errors
-          are worth one; `backoff`: seconds before attempt n, a number, a sequence or a callable; 2, 4, 8 ... 600 by default.
+        - `retries` (int, 0): further attempts after one that raised; `retry_on` (exception types, Exception): which
+          errors are worth one; `backoff`: seconds before attempt n, as a number, a sequence or a callable, 2, 4, 8 ...
+          600 by default.
         - `delay` (seconds or timedelta): wait before the first attempt.
         - `queue` (str): one of `ASOK_QUEUES`. `name` (str): for logs.
         - `timeout` (seconds or timedelta): a thread past it is logged with its stack; a Celery worker is stopped.

@@ -12,6 +12,7 @@ from .backends.base import Backend
 from .cli import asok_cli
 from .dispatch import background
 from .holds import listen
+from .recipes.webhooks import settings as webhooks
 from .state import KEY, State, state_of
 from .tasks import TaskSummary
 
@@ -25,6 +26,9 @@ DEFAULTS: dict[str, Any] = {
     "ASOK_QUEUE_FULL": "run",
     "ASOK_RECENT_TASKS": 1_000,
     "ASOK_SHUTDOWN_TIMEOUT": None,
+    "ASOK_MAIL_TIMEOUT": 10.0,
+    "ASOK_MAIL_CA_FILE": None,
+    **webhooks.DEFAULTS,
 }
 
 
@@ -55,8 +59,18 @@ class FlaskAsok:
         - `ASOK_MAX_WAITING` (100,000): tasks that wait for a delay; past it `background()` raises QueueFull.
         - `ASOK_QUEUE_FULL` ("run"): "run", the caller runs the task itself; "raise", `background()` raises QueueFull.
         - `ASOK_RECENT_TASKS` (1,000): summaries that `tasks()` and `get()` remember.
-        - `ASOK_SHUTDOWN_TIMEOUT` (None): seconds that tasks have to finish when the process ends; None is 8, or 1 under
-          the development server's reloader.
+        - `ASOK_SHUTDOWN_TIMEOUT` (None): seconds that tasks have to finish when the process ends; None is 8, or 1
+          under the development server's reloader.
+        - `ASOK_MAIL_TIMEOUT` (10.0): seconds that the SMTP server has to connect and to answer a command.
+        - `ASOK_MAIL_CA_FILE` (None): path of certificates (PEM) to trust for mail, besides the system's.
+        - `ASOK_WEBHOOK_ALLOW` (()): hosts ("hooks.local") and networks ("10.1.0.0/16") that webhooks may go to though
+          they are not public. Addresses where clouds keep credentials stay denied.
+        - `ASOK_WEBHOOK_SECRETS` ({}): names and their `whsec_...` secret, or a list of them, the newest first.
+        - `ASOK_WEBHOOK_MAX_BYTES` (262,144): the longest payload.
+        - `ASOK_WEBHOOK_PER_HOST` (4): deliveries to one host at once, in one process.
+        - `ASOK_WEBHOOK_PROXY` (None): "http://user:password@host:port" that all webhooks go through; it then decides
+          which addresses are allowed. No proxy is taken from the environment.
+        - `ASOK_WEBHOOK_CA_FILE` (None): path of certificates (PEM) to trust for webhooks, besides the system's.
 
         As `FLASK_ASOK_...` environment variables they work through `app.config.from_prefixed_env()`. Raises RuntimeError
         for an app that is set up already; ValueError or TypeError for a value that is no good.
@@ -82,8 +96,8 @@ class FlaskAsok:
         """
         Finish the tasks of `app` within `timeout` seconds (None: `ASOK_SHUTDOWN_TIMEOUT`) and end its threads.
 
-        Tasks that are not finished then are abandoned, each logged by name and id. A task started afterwards runs in its
-        caller. Happens by itself at exit; call it in a server that stops in another way. Closing twice is harmless.
+        Tasks that are not finished then are abandoned, each logged by name and id. A task started afterwards runs in
+        its caller. Happens by itself at exit; call it in a server that stops in another way. Closing twice is harmless.
         """
         state_of(app).close(timeout)
 
@@ -105,6 +119,9 @@ def _checked(config: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{key} must be 1 or more, not {config[key]}.")
     if config["ASOK_QUEUE_FULL"] not in ("run", "raise"):
         raise ValueError(f'ASOK_QUEUE_FULL must be "run" or "raise", not {config["ASOK_QUEUE_FULL"]!r}.')
+    if not 0 < _expect(config, "ASOK_MAIL_TIMEOUT", (int, float)) < float("inf"):
+        raise ValueError(f"ASOK_MAIL_TIMEOUT must be seconds, more than 0, not {config['ASOK_MAIL_TIMEOUT']!r}.")
+    webhooks.check(config)
     timeout = config["ASOK_SHUTDOWN_TIMEOUT"]
     if timeout is None:
         timeout = 1.0 if os.environ.get("WERKZEUG_RUN_MAIN") == "true" else 8.0

@@ -28,17 +28,17 @@ _SESSION_KEY = "flask_asok.held"
 
 
 def hold(task: Task[Any], app: Flask, start: Start) -> None:
-    """Have `start(task)` called at the moment that the task's `when` option names; at once where there is none to wait for."""
+    """Have `start(task)` called at the moment that its `when` option names; at once where none is to come."""
     if task.options.when == "response":
         _hold_for_response(task, start)
     else:
         _hold_for_commit(task, app, start)
 
 
-def _release(task: Task[Any], start: Start, *, bounded: bool) -> None:
-    """Start a held task. Nobody is left to raise to, so what goes wrong is logged."""
-    task._hold = None
-    if not task.requeue():
+def release(task: Task[Any], start: Start, *, bounded: bool) -> None:
+    """Start a held task, once. Nobody is left to raise to, so what goes wrong is logged."""
+    held, task._hold = task._hold, None
+    if held is None or not task.requeue():
         return
     try:
         start(task, bounded=bounded)
@@ -78,7 +78,7 @@ def listen(app: Flask) -> None:
 def _attach(sender: Flask, response: Response, **_: Any) -> None:
     held: list[Held] = request.environ.pop(_ENVIRON_KEY, [])
     for task, start in held:
-        response.call_on_close(partial(_release, task, start, bounded=True))
+        response.call_on_close(partial(release, task, start, bounded=True))
 
 
 def _cancel(sender: Flask, **_: Any) -> None:
@@ -90,7 +90,7 @@ def _release_left(error: BaseException | None) -> None:
     """End the wait of a request that made no response: `test_request_context()`, or an error past every handler."""
     for task, start in request.environ.pop(_ENVIRON_KEY, []):
         if error is None:
-            _release(task, start, bounded=True)
+            release(task, start, bounded=True)
         else:
             task.cancel()
 
@@ -148,7 +148,7 @@ def _after_commit(session: Any) -> None:
     session.info[_SESSION_KEY] = []
     for task, start, _ in held:
         # Not in this thread, full queue or not: it is in the middle of its commit.
-        _release(task, start, bounded=False)
+        release(task, start, bounded=False)
 
 
 def _after_transaction_end(session: Any, transaction: Any) -> None:

@@ -142,8 +142,8 @@ class Task(threading.Thread, Generic[R]):
     """
     One call of `background()`, to be waited on like the thread it stands for.
 
-    `join`, `is_alive`, `name`, `ident`, `native_id` and `daemon` mean what they mean on a `threading.Thread`; the work is
-    done by a pooled thread, so that no thread is started for it. The handle may be dropped: the task runs all the same.
+    `join`, `is_alive`, `name`, `ident`, `native_id` and `daemon` mean what they mean on a `threading.Thread`; the work
+    is done by a pooled thread, so that no thread is started for it. The task runs all the same when nobody keeps it.
     """
 
     # Thread.__init__ is never called: it would cost more than the whole rest of the task. Each public accessor of
@@ -243,7 +243,8 @@ class Task(threading.Thread, Generic[R]):
 
     @property
     def state(self) -> State:
-        """`queued`, `running`, `waiting` (for a delay, a retry or a hold), or settled: `succeeded`, `failed`, `cancelled`, `abandoned`."""
+        """`queued`, `running`, `waiting` (for a delay, a retry, the response or the commit), or settled: `succeeded`,
+        `failed`, `cancelled`, `abandoned`."""
         return self.summary.state
 
     @property
@@ -301,10 +302,15 @@ class Task(threading.Thread, Generic[R]):
         """Keep the task from running. Return False when it already runs, or ran; a cancelled task never runs."""
         call = self.claim()
         if call is not None:
+            self._hold = None
             self.settle("cancelled", call[3][0], task_cancelled)
         return self.summary.state == "cancelled"
 
     # For backends
+
+    def is_held(self) -> bool:
+        """Does the task wait for a response or a commit?"""
+        return self._hold is not None
 
     def claim(self) -> Call | None:
         """Take the call out of the task: of all that try, one gets it, and must run or settle the task."""
@@ -314,7 +320,7 @@ class Task(threading.Thread, Generic[R]):
             return None
 
     def requeue(self) -> bool:
-        """Turn a waiting task into a queued one; False when it was cancelled meanwhile. Call `wake` once it is queued."""
+        """Make a waiting task a queued one; False when it was cancelled meanwhile. Call `wake` once it is queued."""
         call = self.claim()
         if call is None:
             return False
@@ -360,7 +366,7 @@ class Task(threading.Thread, Generic[R]):
             self.wake()
 
     def abandon(self, app: Flask, why: str) -> None:
-        """Settle as abandoned, and log it by name and id, a task that the caller has claimed or taken out of `running`."""
+        """Settle as abandoned, and log, a task that the caller has claimed or has taken out of `running`."""
         log(
             logging.ERROR, "Background task %s (%s) abandoned while %s: %s.",
             self.name, self.id, self.state, why, extra=self.log_fields(),

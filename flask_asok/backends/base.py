@@ -47,7 +47,8 @@ class Backend(ABC):
         except KeyError:
             known = ", ".join(sorted(self.queues))
             raise ValueError(
-                f"Unknown queue {options.queue!r}. Queues are: {known}. Name it, and its number of threads, in ASOK_QUEUES."
+                f"Unknown queue {options.queue!r}. Queues are: {known}. "
+                "Name it, and its number of threads, in ASOK_QUEUES."
             ) from None
         summary = TaskSummary(options.name or _name_of(fn), options.queue)
         self._recent.append(summary)
@@ -73,8 +74,8 @@ class Backend(ABC):
         """Return the recent task with this id, or None."""
         return next((summary for summary in self.tasks() if summary.id == id), None)
 
-    def close(self, timeout: float | None = None) -> None:
-        """Finish what was accepted within `timeout` seconds; log by name and id what was not. Nothing to do by default."""
+    def close(self, timeout: float | None = None) -> None:  # noqa: B027 - nothing to do by default
+        """Finish within `timeout` seconds what was accepted; log by name and id what was not."""
 
 
 def _name_of(fn: Callable[..., Any]) -> str:

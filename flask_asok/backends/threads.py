@@ -24,7 +24,6 @@ from ..tasks import Task
 from .base import Backend
 from .clock import IDLE_SECONDS, Clock
 
-
 # uWSGI, whose module is there only inside of it, forks without running the hooks of os.register_at_fork.
 _FORKS_UNSEEN = "uwsgi" in sys.modules or not hasattr(os, "register_at_fork")
 
@@ -47,7 +46,7 @@ class ThreadLane:
         self.parked: list[threading.Lock] = []
         """A held lock for each idle thread, the latest last: who pops one wakes it by releasing it."""
         self.token = [True]
-        """Who pops it may wake or start a thread, which gives it back: one at a time, each looks on when it is there."""
+        """Who pops it may wake or start a thread, which gives it back: one at a time, and each looks on."""
         self.closed = False
         self.warned_at = float("-inf")
 
@@ -235,7 +234,7 @@ class ThreadsBackend(Backend):
             lane.put(task)
 
     def close(self, timeout: float | None = None) -> None:
-        """Finish what is queued and running within `timeout` seconds, `ASOK_SHUTDOWN_TIMEOUT` when None; log the rest."""
+        """Finish within `timeout` seconds (None: `ASOK_SHUTDOWN_TIMEOUT`) what is queued and running; log the rest."""
         _close([self], timeout)
 
     def forget(self) -> None:

@@ -1,0 +1,113 @@
+"""Every check of the project, the same here and in CI: `nox -l` lists them."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nox
+
+nox.options.default_venv_backend = "virtualenv"
+nox.options.sessions = ["lint", "typing", "tests", "docs"]
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+SUPPORTED = nox.project.python_versions(PYPROJECT)
+HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def interpreter(version: str) -> str | None:
+    """Return the path of a Python that really runs; a pyenv shim may be there and not run."""
+    if version == HERE:
+        return sys.executable
+    pyenv = sorted(Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")).glob(f"versions/{version}.*/bin/python"))
+    for candidate in (shutil.which(f"python{version}"), *map(str, reversed(pyenv))):
+        if candidate and subprocess.run([candidate, "-c", ""], capture_output=True).returncode == 0:
+            return candidate
+    return None
+
+
+PYTHONS = {version: path for version in SUPPORTED if (path := interpreter(version))}
+
+
+def groups(*names: str) -> list[str]:
+    """Return the requirements of dependency groups; an older pip knows no `--group`."""
+    return nox.project.dependency_groups(PYPROJECT, *names)
+
+
+def install_wheel(session: nox.Session, *extras: str) -> None:
+    """Build the wheel and install that: what the tests find is what users get."""
+    folder = session.create_tmp()
+    for old in Path(folder).glob("*.whl"):
+        old.unlink()
+    session.install("build")
+    session.run("python", "-m", "build", "--wheel", "--outdir", folder, silent=True)
+    (wheel,) = Path(folder).glob("*.whl")
+    session.install(f"{wheel}[{','.join(extras)}]" if extras else str(wheel))
+
+
+@nox.session(python=False)
+def tests(session: nox.Session) -> None:
+    """Run the tests on this Python, and on every other supported one that is there."""
+    for version in PYTHONS:
+        session.notify(f"tests-{version}", session.posargs)
+
+
+def tests_on(version: str, path: str) -> None:
+    @nox.session(name=f"tests-{version}", python=path)
+    def run(session: nox.Session) -> None:
+        install_wheel(session, "async", "celery", "example")
+        session.install(*groups("tests"))
+        # The tree's own package must not be found in place of the wheel.
+        session.run("python", "-P", "-m", "pytest", *(session.posargs or ["tests"]), env={"PYTHONSAFEPATH": "1"})
+
+
+for _version, _path in PYTHONS.items():
+    tests_on(_version, _path)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Measure which branches of the package the tests reach."""
+    session.install("-e", ".[async,celery,example]", *groups("tests"))
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine", success_codes=[0, 1])
+    session.run("coverage", "report")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and format."""
+    session.install(*groups("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Check the types, as strict as can be, and that all that is public has one."""
+    session.install("-e", ".[async,celery]", *groups("typing"))
+    session.run("mypy")
+    session.run("mypy", "tests/typing")
+    session.run("pyright", "--verifytypes", "flask_asok", "--ignoreexternal")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation; a warning is an error."""
+    session.install("-e", ".[celery]", *groups("docs"))
+    session.run("sphinx-build", "-W", "-b", "html", "docs", "docs/_build/html")
+
+
+@nox.session
+def example(session: nox.Session) -> None:
+    """Serve the example application on http://127.0.0.1:5000."""
+    session.install(".[example]")
+    session.run("flask", "--app", "example_app", "run", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure against peers, side by side; see benchmarks/README.md."""
+    session.install("-e", ".[celery]", *groups("bench"))
+    session.run("python", "-m", "benchmarks", *session.posargs)
