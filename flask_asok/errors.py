@@ -5,8 +5,25 @@ AsokError
 ├── NotConfigured          no app context, or the app has no extension
 ├── QueueFull              a bound was reached and nothing may be dropped
 ├── TaskCancelled          result() of a task that was cancelled
-└── TaskAbandoned          result() of a task that a shutdown or a fork left behind
+├── TaskAbandoned          result() of a task that a shutdown or a fork left behind
+├── ImageError             a file is no picture that may be worked on; `reason` says why
+├── MailError              a mail was not sent
+│   ├── MailUnavailable    for now: no connection, connection lost, or an SMTP answer 4xx
+│   └── MailRefused        for good: an SMTP answer 5xx, no verified TLS, login refused
+└── WebhookError           a webhook was not delivered
+    ├── WebhookUnavailable for now: no connection, no answer in time, or 408, 425, 429, 5xx
+    ├── WebhookRejected    for good: any other answer, redirects among them
+    │   └── WebhookGone    410: the receiver wants no more of them
+    ├── WebhookBlocked     the address is not allowed; nothing was sent
+    └── WebhookNotVerified the signature of a webhook that came in does not match
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .recipes.webhooks import Delivery
 
 
 class AsokError(Exception):
@@ -27,3 +44,80 @@ class TaskCancelled(AsokError):
 
 class TaskAbandoned(AsokError):
     """Raised by `result()` and `exception()` of a task that was not finished at shutdown or lost in a fork."""
+
+
+class MailError(AsokError):
+    """
+    Raised when a mail, or all of a batch, could not be sent.
+
+    `code` is the SMTP answer (int) or None where there was none. `receipts` holds the Receipt of each mail of the call
+    that was tried, in its order: who was accepted, who was refused and why.
+    """
+
+    def __init__(self, text: str, *, code: int | None = None, receipts: list[Any] | None = None) -> None:
+        super().__init__(text)
+        self.code = code
+        self.receipts = receipts or []
+
+
+class MailUnavailable(MailError):
+    """Raised when trying again later may help; nothing was accepted. A task that raises it is retried."""
+
+
+class MailRefused(MailError):
+    """Raised when trying again would not help. A task that raises it has failed."""
+
+
+class WebhookError(AsokError):
+    """
+    Base of the errors of webhooks. No text, here or in its causes, holds a secret or more of a URL than its host.
+
+    `delivery` is the Delivery that failed, None where there is none.
+    """
+
+    def __init__(self, text: str, delivery: Delivery | None = None) -> None:
+        super().__init__(text)
+        self.delivery = delivery
+
+
+class WebhookUnavailable(WebhookError):
+    """
+    Raised when trying again later may help. A task that raises it is retried.
+
+    `retry_after` is how many seconds the receiver asked to wait, None where it did not.
+    """
+
+    def __init__(self, text: str, delivery: Delivery | None = None, retry_after: float | None = None) -> None:
+        super().__init__(text, delivery)
+        self.retry_after = retry_after
+
+
+class WebhookRejected(WebhookError):
+    """Raised when the receiver's answer would be the same again. A task that raises it has failed."""
+
+
+class WebhookGone(WebhookRejected):
+    """Raised for a 410: the endpoint is to be disabled."""
+
+
+class WebhookBlocked(WebhookError):
+    """Raised when the URL leads to an address that is not allowed. No packet was sent there."""
+
+
+class WebhookNotVerified(WebhookError):
+    """Raised by `verify_webhook` for a request that nobody with the secret has signed just now."""
+
+
+class ImageError(AsokError):
+    """
+    Raised when a picture cannot be worked on; the file at its path is as it was.
+
+    `reason` is one of "no_file" (the upload field was left empty), "not_a_file" (a link, a folder, a device),
+    "unknown_format" (the content is no picture of an accepted format), "too_many_bytes", "too_many_pixels", "damaged"
+    (the content is cut off or broken), "several_pages" (it would lose pages), "cannot_write" (the format asked for
+    cannot hold it) and "changed" (somebody else kept writing to the file).
+    """
+
+    def __init__(self, text: str, *, reason: str = "damaged") -> None:
+        super().__init__(text)
+        self.reason = reason

@@ -24,6 +24,22 @@ task_cancelled: NamedSignal = _signals.signal("task-cancelled")
 task_abandoned: NamedSignal = _signals.signal("task-abandoned")
 """The task was not finished when its process shut down."""
 
+mail_refused: NamedSignal = _signals.signal("mail-refused")
+"""
+The SMTP server refused recipients for good: `message_id`, `refused` (a list of `Refusal`: address, code, text).
+
+Sent in the thread and the app context of the task, also where other recipients of the same mail were accepted.
+"""
+
+webhook_failed: NamedSignal = _signals.signal("webhook-failed")
+"""
+A webhook was not delivered, and nothing will try again: `delivery` has what it takes to store and replay it, `error` why.
+
+Sent in the thread and the app context of the attempt. It holds no secret: of the URL only scheme, host and port.
+"""
+webhook_gone: NamedSignal = _signals.signal("webhook-gone")
+"""The receiver answered 410: disable the endpoint. Sent before `webhook_failed`, with the same arguments."""
+
 
 def emit(signal: NamedSignal, app: Flask, **kwargs: Any) -> None:
     """Call every receiver of `signal`; one that raises is logged and keeps neither the others nor the task."""

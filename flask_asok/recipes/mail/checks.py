@@ -1,0 +1,82 @@
+"""What text a mail may carry: nothing that ends a header or an SMTP command early."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from email.header import Header
+from typing import Any
+
+from flask_mail import BadHeaderError
+
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_FIELD_NAME = re.compile(r"[!-9;-~]+")
+"""RFC 5322, 3.6.8: printable ASCII but the colon."""
+_TOKEN = re.compile(r"[A-Za-z0-9!#$&^_.+-]+")
+
+_OWN_HEADERS = {
+    "from": "sender=",
+    "to": "to=",
+    "cc": "cc=",
+    "bcc": "bcc=",
+    "subject": "subject=",
+    "date": "nothing, it is set",
+    "mime-version": "nothing, it is set",
+    "content-type": "body=, html= and attachments=",
+    "content-transfer-encoding": "nothing, it is set",
+}
+"""Headers that would be there twice, and what to use instead."""
+
+
+class HeaderInjectionError(ValueError, BadHeaderError):
+    """Raised for a line break or another control character where it would let text become a header or a command."""
+
+
+def checked_line(name: str, value: Any) -> str:
+    """Return `value` as one line of text. Lazy strings (a translation) become the text they are in this thread."""
+    text = checked_text(name, value) or ""
+    if found := _CONTROL.search(text):
+        raise HeaderInjectionError(f"{name} holds the control character {found[0]!r}: it must be one line of text.")
+    return text
+
+
+def checked_text(name: str, value: Any, charset: str | None = None) -> str | None:
+    """Return `value` as a plain str that `charset` (UTF-8 when None) can encode, or None for None."""
+    if value is None:
+        return None
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        raise TypeError(f"{name} must be text, not {type(value).__name__}: decode it first.")
+    text = "".join(str(value))
+    try:
+        text.encode(charset or "utf-8")
+    except (UnicodeEncodeError, LookupError) as error:
+        raise ValueError(f"{name} cannot be encoded: {error}") from error
+    return text
+
+
+def checked_token(name: str, value: Any) -> str:
+    """Return a MIME subtype."""
+    if not isinstance(value, str) or not _TOKEN.fullmatch(value):
+        raise HeaderInjectionError(f"{name}: {value!r} is no MIME subtype.")
+    return value
+
+
+def checked_option(name: str, value: Any) -> str:
+    """Return an option of the MAIL or RCPT command: a single word, or it could end the command and begin another."""
+    if not isinstance(value, str) or not value.isascii() or not value.isprintable() or " " in value:
+        raise HeaderInjectionError(f"{name}: {value!r} is no SMTP parameter.")
+    return value
+
+
+def checked_headers(headers: Mapping[str, Any]) -> dict[str, str]:
+    """Return further headers, ready to be written; the Message-ID under just this name."""
+    checked = {}
+    for name, value in headers.items():
+        if not isinstance(name, str) or not _FIELD_NAME.fullmatch(name):
+            raise HeaderInjectionError(f"{name!r} is no name of a header.")
+        if instead := _OWN_HEADERS.get(name.lower()):
+            raise ValueError(f"The header {name} would be there twice. Use {instead}.")
+        text = checked_line(f"The header {name}", value)
+        name = "Message-ID" if name.lower() == "message-id" else name
+        checked[name] = text if text.isascii() else Header(text, "utf-8", header_name=name).encode(linesep="\r\n")
+    return checked

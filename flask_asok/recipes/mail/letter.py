@@ -1,0 +1,172 @@
+"""A mail as it is queued: checked, complete, plain data."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from email.utils import make_msgid
+from typing import TYPE_CHECKING, Any
+
+from .addresses import Address, one_address, some_addresses
+from .attachments import AttachedFile, attached_file
+from .checks import checked_headers, checked_line, checked_option, checked_text, checked_token
+
+if TYPE_CHECKING:
+    from flask_mail import Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Letter:
+    """
+    Everything of one mail: what its headers say, its parts, and its envelope.
+
+    Plain data: no open file, no password, no Flask-Mail object. Its id and its date are set once, so that every attempt
+    sends the same mail.
+    """
+
+    message_id: str
+    date: float
+    """Seconds since the epoch."""
+    subject: str
+    sender: Address
+    to: list[Address]
+    cc: list[Address]
+    bcc: list[Address]
+    reply_to: Address | None
+    body: str | None
+    alternatives: dict[str, str]
+    """Further forms of the body by subtype: `{"html": ...}`."""
+    attachments: list[AttachedFile]
+    headers: dict[str, str]
+    envelope_from: str
+    envelope_to: list[str]
+    """The recipients still to be served, bare addresses in ASCII."""
+    charset: str | None = None
+    mail_options: list[str] = field(default_factory=list)
+    rcpt_options: list[str] = field(default_factory=list)
+    content: bytes | None = None
+    """The finished mail of a subclass of Flask-Mail's Message, which may sign it; any other is made when it is sent."""
+
+    def __repr__(self) -> str:
+        # Bodies hold password links: they stay out of logs and tracebacks.
+        return f"<Letter {self.message_id} to {len(self.envelope_to)} recipients>"
+
+
+def letter_of(
+    to: Any,
+    subject: Any = "",
+    body: Any = None,
+    *,
+    html: Any = None,
+    cc: Any = None,
+    bcc: Any = None,
+    sender: Any = None,
+    reply_to: Any = None,
+    attachments: Iterable[Any] = (),
+    headers: Mapping[str, Any] | None = None,
+    template: str | None = None,
+    context: Mapping[str, Any] | None = None,
+    default_sender: Any = None,
+) -> Letter:
+    """Return the letter that these arguments of `send_mail` describe; raise for what cannot be sent."""
+    if template is not None:
+        from .templates import rendered
+
+        if body is not None or html is not None:
+            raise TypeError("Pass either template= or body= and html=, not both.")
+        body, html = rendered(template, context or {})
+    elif context is not None:
+        raise TypeError("context= belongs to template=.")
+    return _checked(
+        subject=subject,
+        sender=sender or default_sender,
+        to=to,
+        cc=cc,
+        bcc=bcc,
+        reply_to=reply_to,
+        body=body,
+        alternatives={} if html is None else {"html": html},
+        attachments=[attachments] if isinstance(attachments, str) else attachments,
+        headers=headers,
+    )
+
+
+def letter_of_message(message: Message) -> Letter:
+    """Return the letter that a Flask-Mail Message describes, its Message-ID kept; raise for what cannot be sent."""
+    from flask_mail import Message
+
+    letter = _checked(
+        subject=message.subject,
+        sender=message.sender,
+        to=message.recipients,
+        cc=message.cc,
+        bcc=message.bcc,
+        reply_to=message.reply_to,
+        body=message.body,
+        alternatives=message.alts,
+        attachments=message.attachments or (),
+        headers=message.extra_headers,
+        charset=message.charset,
+        date=message.date,
+        message_id=message.msgId,
+        mail_options=message.mail_options,
+        rcpt_options=message.rcpt_options,
+    )
+    if type(message) is Message:
+        return letter
+    # A subclass may sign or encrypt: only it knows how, and it may need what this thread holds.
+    return dataclasses.replace(letter, content=message.as_bytes())
+
+
+def _checked(
+    *,
+    subject: Any,
+    sender: Any,
+    to: Any,
+    cc: Any,
+    bcc: Any,
+    reply_to: Any,
+    body: Any,
+    alternatives: Mapping[str, Any],
+    attachments: Iterable[Any],
+    headers: Mapping[str, Any] | None,
+    charset: str | None = None,
+    date: float | None = None,
+    message_id: str | None = None,
+    mail_options: Iterable[str] = (),
+    rcpt_options: Iterable[str] = (),
+) -> Letter:
+    if not sender:
+        raise ValueError("The mail has no sender. Pass sender= or set MAIL_DEFAULT_SENDER.")
+    author = one_address("sender", sender)
+    groups = {name: some_addresses(name, value) for name, value in (("to", to), ("cc", cc), ("bcc", bcc))}
+    # A dict, because an address that is given twice gets one mail.
+    recipients = list({found.ascii: None for group in groups.values() for found in group})
+    if not recipients:
+        raise ValueError("The mail has no recipient: to, cc and bcc are empty.")
+    extra = checked_headers(headers or {})
+    given_id = extra.pop("Message-ID", message_id)
+    return Letter(
+        message_id=given_id or make_msgid(domain=author.ascii.rpartition("@")[2]),
+        date=time.time() if date is None else date,
+        subject=checked_line("subject", subject),
+        sender=author.value,
+        to=[found.value for found in groups["to"]],
+        cc=[found.value for found in groups["cc"]],
+        bcc=[found.value for found in groups["bcc"]],
+        reply_to=one_address("reply_to", reply_to).value if reply_to else None,
+        body=checked_text("body", body, charset),
+        alternatives={
+            checked_token("alts", subtype): checked_text(subtype, text, charset) or ""
+            for subtype, text in alternatives.items()
+        },
+        attachments=[attached_file(attachment) for attachment in attachments],
+        headers=extra,
+        envelope_from=author.ascii,
+        envelope_to=recipients,
+        charset=charset,
+        mail_options=[checked_option("mail_options", option) for option in mail_options],
+        rcpt_options=[checked_option("rcpt_options", option) for option in rcpt_options],
+    )

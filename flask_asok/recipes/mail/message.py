@@ -1,0 +1,65 @@
+"""The Flask-Mail Message that a letter becomes when it is sent."""
+
+from __future__ import annotations
+
+from email.charset import QP, Charset
+from email.mime.text import MIMEText
+from email.policy import compat32
+
+from flask_mail import Attachment, Message
+
+from .letter import Letter
+
+_LONGEST_LINE = 900
+"""Octets; RFC 5322, 2.1.1, ends at 998, and servers refuse the mail or cut the line."""
+
+_POLICY = compat32.clone(linesep="\r\n")
+"""Flask-Mail's own, `policy.SMTP`, puts a space into a long name or header that is part ASCII and part not."""
+
+
+class LetterMessage(Message):
+    """What the receivers of Flask-Mail's `email_dispatched` (`record_messages()`) get: a Message like any other."""
+
+    def __init__(self, letter: Letter) -> None:
+        super().__init__(
+            subject=letter.subject,
+            recipients=list(letter.to),
+            body=letter.body,
+            sender="set below",
+            cc=list(letter.cc),
+            bcc=list(letter.bcc),
+            attachments=[
+                Attachment(file.filename, file.content_type, file.data, file.disposition, dict(file.headers))
+                for file in letter.attachments
+            ],
+            reply_to=letter.reply_to,
+            date=letter.date,
+            charset=letter.charset,
+            extra_headers=dict(letter.headers),
+            mail_options=list(letter.mail_options),
+            rcpt_options=list(letter.rcpt_options),
+        )
+        # Message() drops the "html" of its alts when it is given no html=.
+        self.alts = dict(letter.alternatives)
+        # Message() makes a str of a pair, in which a comma in the name would end the address.
+        self.sender = letter.sender
+        self.msgId = letter.message_id
+        self.letter = letter
+
+    def as_bytes(self) -> bytes:
+        """Return the mail as it goes over the wire."""
+        if self.letter.content is not None:
+            return self.letter.content
+        return self._message().as_bytes(policy=_POLICY)
+
+    def _mimetext(self, text: str | None, subtype: str = "plain") -> MIMEText:
+        """
+        Write text as quoted-printable unless every server can take it as it is.
+
+        Flask-Mail writes raw UTF-8 and lines of any length: an old server garbles the one, and refuses the other.
+        """
+        text = text or ""
+        charset = Charset(self.charset or "utf-8")
+        if not text.isascii() or any(len(line) > _LONGEST_LINE for line in text.splitlines()):
+            charset.body_encoding = QP
+        return MIMEText(text, subtype, charset)  # type: ignore[arg-type]
