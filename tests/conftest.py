@@ -1,0 +1,79 @@
+"""Applications to test with, and a watch for what a test leaves behind."""
+
+import gc
+import threading
+
+import pytest
+from flask import Flask, has_app_context, has_request_context
+from flask.globals import app_ctx, request_ctx
+
+from flask_asok import FlaskAsok
+
+BACKENDS = {"threads": {}, "immediate": {}}
+"""Each backend that the promises are proved on, with the configuration it needs."""
+
+
+def asok_threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("asok")]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left():
+    """Fail a test that leaves a thread of Flask-Asok or an application context behind."""
+    yield
+    pushed = has_app_context()
+    while has_request_context():
+        request_ctx.pop()
+    while has_app_context():
+        app_ctx.pop()
+    assert not pushed, "An application context is still pushed."
+    if asok_threads():
+        # The threads of an application that nobody holds any more leave by themselves.
+        gc.collect()
+    for thread in asok_threads():
+        thread.join(5)
+    assert not asok_threads()
+
+
+@pytest.fixture
+def make_app():
+    """Make applications with the configuration that a test needs; they are closed after it."""
+    apps = []
+
+    def make(name="shop", **config):
+        app = Flask(name)
+        app.config.from_mapping(SECRET_KEY="a secret of the tests", **config)
+        FlaskAsok(app)
+        apps.append(app)
+        return app
+
+    yield make
+
+    for app in apps:
+        FlaskAsok().close(app, timeout=5)
+
+
+@pytest.fixture(params=list(BACKENDS))
+def backend(request):
+    """The configuration that chooses a backend, each in turn."""
+    return {"ASOK_BACKEND": request.param, **BACKENDS[request.param]}
+
+
+@pytest.fixture
+def app(make_app, backend):
+    """An application on each backend in turn, for what must hold on all of them."""
+    return make_app(**backend)
+
+
+@pytest.fixture
+def threads_app(make_app):
+    """An application on the threads backend."""
+    return make_app()
+
+
+@pytest.fixture
+def gate():
+    """An Event that a task waits for; opened after the test, so that a failure does not leave the task behind."""
+    event = threading.Event()
+    yield event
+    event.set()
