@@ -73,3 +73,12 @@ def ping(timeout: float) -> None:
 
 def _pong() -> str:
     return "pong"
+
+
+@asok_cli.command("send-test-mail")
+@click.argument("address")
+def send_test_mail(address: str) -> None:
+    """Send a mail to ADDRESS by the app's MAIL_* settings, now. Exits with 1 when the server does not take it."""
+    from .recipes.mail.trial import send_test_mail as send
+
+    send(address)

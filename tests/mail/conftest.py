@@ -131,9 +131,8 @@ def make_app() -> Iterator[Callable[..., Flask]]:
 
     def make(server: Server | None = None, **config: Any) -> Flask:
         app = Flask("shop", root_path=os.path.dirname(__file__))
-        app.config.update(
-            MAIL_DEFAULT_SENDER="shop@example.com", MAIL_SERVER="127.0.0.1", ASOK_MAIL_TIMEOUT=5.0, **config
-        )
+        defaults = {"MAIL_DEFAULT_SENDER": "shop@example.com", "MAIL_SERVER": "127.0.0.1", "ASOK_MAIL_TIMEOUT": 5.0}
+        app.config.update(defaults | config)
         if server is not None:
             app.config["MAIL_PORT"] = server.port
         FlaskAsok(app)

@@ -67,6 +67,8 @@ def _address(name: str, value: Any, *, only: bool = False) -> Found:
     ascii_spec = _ascii(name, spec)
     if not display:
         return Found(spec, ascii_spec)
+    if not isinstance(value, str) and not only:
+        return Found((display, spec), ascii_spec)
     # Flask-Mail reads a str with parseaddr(), which takes `Doe, John <...>` for the address "Doe".
     text = value if isinstance(value, str) else f"{display} <{spec}>"
     return Found(text if parseaddr(text) == (display, spec) else (display, spec), ascii_spec)

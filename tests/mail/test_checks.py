@@ -1,0 +1,323 @@
+"""What raises at the call, before anything is queued."""
+
+from __future__ import annotations
+
+import flask_mail
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from jinja2 import TemplateNotFound
+
+from flask_asok import Mail
+from flask_asok.recipes.mail.addresses import some_addresses
+from flask_asok.recipes.mail.letter import letter_of
+from flask_asok.recipes.mail.message import LetterMessage
+from flask_asok.signals import task_queued
+
+BREAKS = ["\r", "\n", "\r\n", "\0", "\x0b", "\x1b", "\x7f"]
+
+
+@pytest.fixture
+def app(make_app):
+    """An app whose server nobody asks: nothing here may get so far."""
+    app = make_app(MAIL_PORT=1)
+    queued = []
+
+    def receiver(sender, task) -> None:
+        queued.append(task)
+
+    with app.app_context(), task_queued.connected_to(receiver):
+        yield app
+    assert queued == []
+
+
+def send(**changed):
+    return Mail.send(**{"to": "user@example.com", "subject": "Hello", "body": "World", **changed})
+
+
+@pytest.mark.parametrize("line_break", BREAKS)
+@pytest.mark.parametrize(
+    "where",
+    [
+        lambda text: {"subject": text},
+        lambda text: {"to": f"{text} <user@example.com>"},
+        lambda text: {"to": f"user@example.com{text}"},
+        lambda text: {"to": [(text, "user@example.com")]},
+        lambda text: {"cc": ("Name", f"user@example.com{text}")},
+        lambda text: {"bcc": [f"user{text}@example.com"]},
+        lambda text: {"sender": (text, "user@example.com")},
+        lambda text: {"reply_to": f"{text} <user@example.com>"},
+        lambda text: {"headers": {"X-Own": text}},
+        lambda text: {"headers": {f"X-{text}": "value"}},
+        lambda text: {"attachments": [(text, "data")]},
+        lambda text: {"attachments": [("a.txt", "data", f"text/plain{text}")]},
+        lambda text: {"attachments": [flask_mail.Attachment("a", "text/plain", "x", "inline" + text)]},
+        lambda text: {"attachments": [flask_mail.Attachment("a", "text/plain", "x", headers={"X": text})]},
+    ],
+    ids=[
+        "subject", "to", "to-address", "to-pair", "cc", "bcc", "sender", "reply_to", "header", "header-name",
+        "attachment", "content-type", "disposition", "attachment-header",
+    ],
+)  # fmt: skip
+def test_header_injection(app, where, line_break):
+    """A line break or a NUL anywhere in a header or an address is a ValueError, and a BadHeaderError of Flask-Mail's."""
+    with pytest.raises(ValueError, match=r"\S") as caught:
+        send(**where(f"a{line_break}Bcc: victim@example.com"))
+    assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize("name", ["cc", "bcc", "extra_headers", "mail_options", "rcpt_options", "subject", "alts"])
+def test_injection_in_a_message(app, name):
+    """What Flask-Mail does not look at is checked in its Messages as well."""
+    flask_mail.Mail(app)
+    evil = "a@example.com\r\nBcc: victim@example.com"
+    values = {
+        "extra_headers": {"X-Own": evil},
+        "subject": f"folded\r\n {evil}",
+        "alts": {f"html\r\n{evil}": "x"},
+    }
+    given_values = {"subject": "Hello", name: values.get(name, [evil])}
+
+    with pytest.raises(flask_mail.BadHeaderError) as caught:
+        Mail.send_message(flask_mail.Message(recipients=["user@example.com"], body="x", **given_values))
+    assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "", " ", "user", "@example.com", "user@", "user@example..com", "user@-example.com", "us er@example.com",
+        ".user@example.com", "us..er@example.com", "user@exa mple.com", "<user@example.com", "user@example.com>",
+        "a@example.com, b@example.com", "a@example.com;b@example.com", "a@example.com, B <b@example.com>",
+        "Doe, John <a@example.com>", f"{'x' * 65}@example.com", f"a@{'x.' * 130}com", "jörg@example.com",
+        "user@exämple..com", "user@example.com ORCPT=x", 'a"b@example.com', "user@@example.com", "a@b@example.com",
+        "user@example.com.",
+    ],
+)  # fmt: skip
+def test_bad_address(app, address):
+    """An address that no server would take is a ValueError that shows it."""
+    with pytest.raises(ValueError, match=r"^to: "):
+        send(to=address)
+
+
+@pytest.mark.parametrize(
+    "address", [7, b"user@example.com", {"user@example.com": "x"}, object(), [7], [("a", "b", "c")]]
+)
+def test_no_address(app, address):
+    """What is no text is a TypeError."""
+    with pytest.raises(TypeError, match="to"):
+        send(to=address)
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ("a@example.com", "a@example.com"),
+        (" a@example.com ", "a@example.com"),
+        ("<a@example.com>", "a@example.com"),
+        ('"Doe, John" <a@example.com>', '"Doe, John" <a@example.com>'),
+        ("a@example.com <a@example.com>", ("a@example.com", "a@example.com")),
+        ("Zoë <a@example.com>", "Zoë <a@example.com>"),
+        ("root@localhost", "root@localhost"),
+        ("a@[127.0.0.1]", "a@[127.0.0.1]"),
+        ("o'neil+tag@example.com", "o'neil+tag@example.com"),
+        (("Name", "a@example.com"), ("Name", "a@example.com")),
+    ],
+)
+def test_good_address(value, found):
+    """What people write is understood, and reaches Flask-Mail in a form that it writes correctly."""
+    (address,) = some_addresses("to", value)
+
+    assert address.ascii.startswith(("a@", "root@", "o'neil"))
+    from email.utils import parseaddr
+
+    def parsed(one):
+        return one if isinstance(one, tuple) else parseaddr(one)
+
+    assert parsed(address.value) == parsed(found)
+
+
+def test_pair_of_addresses():
+    """A tuple of two addresses is two addresses, not a name and an address."""
+    found = some_addresses("to", ("a@example.com", "b@example.com"))
+
+    assert [each.ascii for each in found] == ["a@example.com", "b@example.com"]
+
+
+def test_comma_in_the_sender(app):
+    """Flask-Mail turns the pair ("Doe, John", ...) of a Message into text; it is understood."""
+    letter = letter_of("a@example.com", sender="Doe, John <d@example.com>")
+
+    assert letter.sender == ("Doe, John", "d@example.com")
+
+
+@pytest.mark.parametrize("to", [None, [], ()])
+def test_no_recipient(app, to):
+    """A mail to nobody is a ValueError."""
+    with pytest.raises(ValueError, match="no recipient"):
+        send(to=to)
+
+
+def test_blind_copies_only(app):
+    """Blind copies alone are recipients too."""
+    assert letter_of(None, bcc="a@example.com", sender="b@example.com").envelope_to == ["a@example.com"]
+
+
+def test_no_sender(make_app):
+    """A mail from nobody is a ValueError that names the setting."""
+    with make_app(MAIL_DEFAULT_SENDER=None).app_context(), pytest.raises(ValueError, match="MAIL_DEFAULT_SENDER"):
+        send()
+
+
+def test_unreadable_attachment(app, tmp_path):
+    """A file that is not there, or is a folder, raises at the call."""
+    with pytest.raises(FileNotFoundError):
+        send(attachments=[tmp_path / "missing.pdf"])
+    with pytest.raises(OSError, match="directory"):
+        send(attachments=[tmp_path])
+
+
+def test_closed_attachment(app, tmp_path):
+    """A closed file raises at the call."""
+    (tmp_path / "a.txt").write_text("x")
+    with (tmp_path / "a.txt").open() as file:
+        pass
+
+    with pytest.raises(ValueError, match="closed file"):
+        send(attachments=[file])
+
+
+@pytest.mark.parametrize("attachment", [7, ("a.txt",), ("a.txt", 7), ("a.txt", None), b"data", None])
+def test_no_attachment(app, attachment):
+    """What is no file is a TypeError."""
+    with pytest.raises(TypeError, match=r"attach|data"):
+        send(attachments=[attachment])
+
+
+def test_nameless_file(app):
+    """A file without a name asks for one."""
+    import io
+
+    with pytest.raises(TypeError, match="needs a name"):
+        send(attachments=[io.BytesIO(b"x")])
+
+
+@pytest.mark.parametrize("name", ["From", "to", "Bcc", "SUBJECT", "Content-Type", "Date"])
+def test_header_of_ours(app, name):
+    """A header that has an argument of its own would be there twice: ValueError."""
+    with pytest.raises(ValueError, match="twice"):
+        send(headers={name: "x@example.com"})
+
+
+@pytest.mark.parametrize("field", ["subject", "body", "html"])
+def test_text_that_is_none(app, field):
+    """Bytes are a TypeError, text that cannot be encoded is a ValueError."""
+    with pytest.raises(TypeError, match=field):
+        send(**{field: b"bytes"})
+    with pytest.raises(ValueError, match=field):
+        send(**{field: "\ud800"})
+
+
+def test_template_that_is_missing(app):
+    """A template that does not exist raises at the call, and so does one that it includes."""
+    with pytest.raises(TemplateNotFound, match="nothere"):
+        Mail.send("user@example.com", "Hello", template="nothere")
+    with pytest.raises(TemplateNotFound, match="missing"):
+        Mail.send("user@example.com", "Hello", template="broken")
+
+
+def test_template_or_text(app):
+    """A template and a text is one too many; so is a context without a template."""
+    with pytest.raises(TypeError, match="template"):
+        send(template="welcome")
+    with pytest.raises(TypeError, match="template"):
+        send(context={"name": "Ann"})
+
+
+def test_message_and_more(app):
+    """A Message says all of a mail."""
+    flask_mail.Mail(app)
+
+    with pytest.raises(TypeError, match="Message"):
+        Mail.send(flask_mail.Message("Hello", ["user@example.com"]), subject="Other")
+
+
+def test_one_bad_mail_in_a_batch(app):
+    """One mistake in a batch, and none of it is sent."""
+    with pytest.raises(ValueError, match="no mail address"):
+        Mail.send_many([{"to": "user@example.com"}, {"to": "user"}])
+
+
+def test_charset_of_a_message(app):
+    """A Message's own charset must be one, and hold its text."""
+    flask_mail.Mail(app)
+    for charset in ("latin-1", "no-such-charset"):
+        message = flask_mail.Message("Hello", ["user@example.com"], body="→", charset=charset)
+
+        with pytest.raises(ValueError, match="body"):
+            Mail.send_message(message)
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("inf"), "10", True, None])
+def test_timeout_setting(make_app, timeout):
+    """ASOK_MAIL_TIMEOUT is a number of seconds, or the app does not start."""
+    with pytest.raises((TypeError, ValueError), match="ASOK_MAIL_TIMEOUT"):
+        make_app(ASOK_MAIL_TIMEOUT=timeout)
+
+
+@pytest.fixture
+def plain_app(make_app):
+    app = make_app()
+    flask_mail.Mail(app)
+    return app
+
+
+text = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=120)
+names = text.map(lambda name: " ".join(name.split()))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    name=names,
+    subject=names,
+    body=st.text(st.characters(exclude_categories=["Cs"]), max_size=300),
+    file=text,
+    data=st.binary(max_size=300),
+    value=names,
+)
+def test_what_passes_arrives(plain_app, name, subject, body, file, data, value):
+    """Whatever passes the checks becomes a mail that says just that, with no header that was not asked for."""
+    import email
+    import email.policy
+
+    with plain_app.app_context():
+        letter = letter_of(
+            [(name, "user@example.com")],
+            subject,
+            body,
+            sender="shop@example.com",
+            attachments=[(file, data, "application/x-own")],
+            headers={"X-Own": value},
+        )
+        content = LetterMessage(letter).as_bytes()
+
+    message = email.message_from_bytes(content, policy=email.policy.default)
+    assert content.isascii()
+    assert set(message.keys()) <= {
+        "Content-Type", "MIME-Version", "Subject", "From", "To", "Date", "Message-ID", "X-Own",
+    }  # fmt: skip
+    assert squeezed(message["To"].addresses[0].display_name) == squeezed(name)
+    assert message["To"].addresses[0].addr_spec == "user@example.com"
+    assert squeezed(message["Subject"] or "") == squeezed(subject)
+    assert squeezed(message["X-Own"]) == squeezed(value)
+    plain, attached = message.iter_parts()
+    assert lines(plain.get_payload(decode=True).decode()) == lines(body)
+    assert attached.get_payload(decode=True) == data
+
+
+def lines(value: str) -> str:
+    return value.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n")
+
+
+def squeezed(value: str) -> str:
+    return "".join(value.split())

@@ -1,0 +1,332 @@
+"""Silent, slow and lying servers; TLS and logins."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+import trustme
+
+from flask_asok import Mail, MailRefused, MailUnavailable, background, send_mail
+from flask_asok.recipes.mail import connection
+
+TIMEOUT = 15
+
+
+@pytest.fixture
+def listen() -> Iterator[Callable[..., int]]:
+    """Serve each connection with a function of the test, in a thread; give the port."""
+    over = threading.Event()
+    threads: list[threading.Thread] = []
+    with contextlib.ExitStack() as sockets:
+
+        def start(talk: Callable[[socket.socket, threading.Event], None]) -> int:
+            listener = sockets.enter_context(socket.create_server(("127.0.0.1", 0)))
+
+            def serve() -> None:
+                # Closing a listener wakes nobody who waits in accept().
+                listener.settimeout(0.2)
+                while not over.is_set():
+                    try:
+                        sock, _ = listener.accept()
+                    except OSError:
+                        continue
+                    sock.settimeout(TIMEOUT)
+                    with sock, contextlib.suppress(OSError):
+                        talk(sock, over)
+
+            thread = threading.Thread(target=serve)
+            threads.append(thread)
+            thread.start()
+            return listener.getsockname()[1]
+
+        yield start
+        over.set()
+        for thread in threads:
+            thread.join(TIMEOUT)
+            assert not thread.is_alive()
+
+
+def attempt(app, **mail):
+    """Send once, and give the error and how long it took."""
+    started = time.monotonic()
+    with app.app_context():
+        mail = {"to": "user@example.com", "subject": "Hello", "body": "World", **mail}
+        error = background.using(retries=0)(send_mail, **mail).exception(TIMEOUT)
+    return error, time.monotonic() - started
+
+
+def answer_all(sock: socket.socket, until: bytes) -> None:
+    """Speak SMTP up to the command `until`, exclusive."""
+    sock.sendall(b"220 hello\r\n")
+    lines = sock.makefile("rb")
+    for line in lines:
+        if line.upper().startswith(until):
+            return
+        sock.sendall(b"354 go on\r\n" if line.upper().startswith(b"DATA") else b"250 OK\r\n")
+
+
+def silent(sock, over) -> None:
+    over.wait(TIMEOUT)
+
+
+def silent_after_hello(sock, over) -> None:
+    answer_all(sock, until=b"MAIL")
+    over.wait(TIMEOUT)
+
+
+def one_byte_at_a_time(sock, over) -> None:
+    while not over.wait(0.1):
+        sock.sendall(b"2")
+
+
+def endless_answer(sock, over) -> None:
+    while not over.wait(0.05):
+        sock.sendall(b"220-and so on\r\n")
+
+
+@pytest.mark.parametrize("talk", [silent, silent_after_hello, one_byte_at_a_time, endless_answer])
+def test_silent_server(make_app, listen, talk):
+    """A server that does not answer in time holds a thread for `ASOK_MAIL_TIMEOUT`, and is tried again later."""
+    app = make_app(MAIL_PORT=listen(talk), MAIL_USE_TLS=False)
+    app.extensions["asok"].config["ASOK_MAIL_TIMEOUT"] = 0.5
+
+    error, seconds = attempt(app)
+
+    assert isinstance(error, MailUnavailable)
+    assert "timed out" in str(error)
+    assert 0.4 < seconds < 2.5
+
+
+def test_patience_after_the_mail(make_app, listen):
+    """The answer to the mail itself may take longer: who hangs up there sends the mail twice."""
+    answered = threading.Event()
+
+    def scan_first(sock, over) -> None:
+        answer_all(sock, until=b".\r\n")
+        answered.wait(0.8)
+        sock.sendall(b"250 taken\r\n")
+        sock.recv(100)
+
+    app = make_app(MAIL_PORT=listen(scan_first))
+    app.extensions["asok"].config["ASOK_MAIL_TIMEOUT"] = 0.4
+
+    error, _ = attempt(app)
+
+    assert error is None
+
+
+def test_large_mail_over_a_slow_line(make_app, listen):
+    """The timeout is for standing still: a mail that takes longer to transmit gets through."""
+    app = make_app(MAIL_PORT=listen(slow_server))
+    app.extensions["asok"].config["ASOK_MAIL_TIMEOUT"] = 0.5
+
+    error, seconds = attempt(app, attachments=[("a.bin", bytes(4_000_000))])
+
+    assert error is None
+    assert seconds > 0.7
+
+
+def slow_server(sock, over) -> None:
+    answer_all(sock, until=b"DATA")
+    sock.sendall(b"354 go on\r\n")
+    end = b""
+    while not end.endswith(b"\r\n.\r\n"):
+        over.wait(0.01)
+        end = (end + sock.recv(131072))[-5:]
+    sock.sendall(b"250 taken\r\n")
+    sock.recv(100)
+
+
+def test_rubbish(make_app, listen):
+    """A server that speaks no SMTP is an error of the settings, not tried again."""
+    app = make_app(MAIL_PORT=listen(lambda sock, over: sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")))
+
+    error, _ = attempt(app)
+
+    assert isinstance(error, MailRefused)
+
+
+def test_busy(make_app, listen):
+    """A server that is too busy to say hello is tried again later."""
+    app = make_app(MAIL_PORT=listen(lambda sock, over: sock.sendall(b"421 too many connections\r\n")))
+
+    error, _ = attempt(app)
+
+    assert isinstance(error, MailUnavailable)
+    assert error.code == 421
+
+
+def test_starttls(make_app, serve, handler, server_tls, ca_file):
+    """With MAIL_USE_TLS the mail goes over TLS, verified against the certificates in ASOK_MAIL_CA_FILE."""
+    server = serve(tls_context=server_tls, require_starttls=True)
+    app = make_app(server, MAIL_SERVER="localhost", MAIL_USE_TLS=True, ASOK_MAIL_CA_FILE=ca_file)
+
+    error, _ = attempt(app)
+
+    assert error is None
+    assert handler.take().message["Subject"] == "Hello"
+
+
+def test_tls_from_the_start(make_app, serve, handler, server_tls, ca_file):
+    """With MAIL_USE_SSL as well."""
+    server = serve(ssl_context=server_tls, server_hostname="localhost")
+    app = make_app(server, MAIL_SERVER="localhost", MAIL_USE_SSL=True, ASOK_MAIL_CA_FILE=ca_file)
+
+    error, _ = attempt(app)
+
+    assert error is None
+    assert handler.take().message["Subject"] == "Hello"
+
+
+@pytest.mark.parametrize("key", ["MAIL_USE_TLS", "MAIL_USE_SSL"])
+@pytest.mark.parametrize("wrong", ["authority", "name"])
+def test_unverified(make_app, serve, handler, server_tls, ca_file, key, wrong, tmp_path):
+    """A certificate of another authority, or for another name: nothing is sent, not even the login."""
+    server = serve(**({"ssl_context": server_tls} if key == "MAIL_USE_SSL" else {"tls_context": server_tls}))
+    if wrong == "authority":
+        trustme.CA().cert_pem.write_to_path(ca_file)
+    name = "127.0.0.1" if wrong == "name" else "localhost"
+    app = make_app(server, MAIL_SERVER=name, ASOK_MAIL_CA_FILE=ca_file, **{key: True})
+    app.config.update(MAIL_USERNAME="shop", MAIL_PASSWORD="secret")
+
+    error, _ = attempt(app)
+
+    assert isinstance(error, MailRefused)
+    assert "ASOK_MAIL_CA_FILE" in str(error)
+    assert (handler.transactions, handler.logins) == (0, [])
+
+
+def test_no_starttls(make_app, serve, handler):
+    """Where TLS is wanted and the server has none, nothing is sent in the clear."""
+    app = make_app(serve(), MAIL_USE_TLS=True)
+
+    error, _ = attempt(app)
+
+    assert isinstance(error, MailRefused)
+    assert "STARTTLS" in str(error)
+    assert handler.transactions == 0
+
+
+def test_tls_on_a_plain_port(make_app, serve, handler):
+    """MAIL_USE_SSL on a port without TLS: the error says which setting is for which port."""
+    app = make_app(serve(), MAIL_USE_SSL=True)
+
+    error, _ = attempt(app)
+
+    assert isinstance(error, MailRefused)
+    assert "MAIL_USE_TLS" in str(error)
+
+
+def test_missing_ca_file(make_app, serve, handler):
+    """A file of certificates that is not there fails the mail, and is not tried again."""
+    app = make_app(serve(), MAIL_USE_TLS=True, ASOK_MAIL_CA_FILE="/no/such/file.pem")
+
+    with app.app_context():
+        task = Mail.send("user@example.com", "Hello", "World")
+
+        assert isinstance(task.exception(TIMEOUT), FileNotFoundError)
+    assert task.attempts == 1
+
+
+@pytest.fixture
+def login_server(serve, handler, server_tls):
+    return serve(tls_context=server_tls, require_starttls=True, auth_required=True, authenticator=handler.authenticate)
+
+
+def login_app(make_app, server, ca_file, password):
+    return make_app(
+        server,
+        MAIL_SERVER="localhost",
+        MAIL_USE_TLS=True,
+        MAIL_USERNAME="shop",
+        MAIL_PASSWORD=password,
+        ASOK_MAIL_CA_FILE=ca_file,
+    )
+
+
+def test_login(make_app, login_server, handler, ca_file):
+    """MAIL_USERNAME and MAIL_PASSWORD log in, once per connection."""
+    app = login_app(make_app, login_server, ca_file, "secret")
+
+    error, _ = attempt(app)
+
+    assert error is None
+    assert handler.logins == [(b"shop", b"secret")]
+
+
+def test_wrong_password(make_app, login_server, handler, ca_file):
+    """A wrong password is not tried again, which could lock the account; it is in no error."""
+    app = login_app(make_app, login_server, ca_file, "hunter2")
+
+    with app.app_context():
+        task = Mail.send("user@example.com", "Hello", "World")
+        error = task.exception(TIMEOUT)
+
+    assert isinstance(error, MailRefused)
+    assert (error.code, task.attempts) == (535, 1)
+    assert "hunter2" not in str(error)
+
+
+@pytest.mark.usefixtures("quick")
+def test_login_put_off(make_app, login_server, handler, ca_file):
+    """A login that the server puts off (454) is tried again."""
+    app = login_app(make_app, login_server, ca_file, "later")
+
+    with app.app_context():
+        task = Mail.send("user@example.com", "Hello", "World")
+        error = task.exception(TIMEOUT)
+
+    assert isinstance(error, MailUnavailable)
+    assert (error.code, task.attempts) == (454, 4)
+
+
+def test_debug_hides_the_password(make_app, login_server, handler, ca_file, capfd):
+    """MAIL_DEBUG, which is on in debug mode, prints the conversation but no login."""
+    app = login_app(make_app, login_server, ca_file, "secret")
+    app.config["MAIL_DEBUG"] = True
+
+    error, _ = attempt(app)
+
+    printed = capfd.readouterr().err
+    assert error is None
+    assert "user@example.com" in printed
+    assert "AUTH PLAIN" not in printed.upper().replace("250-", "").replace("AUTH LOGIN PLAIN", "")
+    assert "c2VjcmV0" not in printed
+    assert "AHNob3AAc2VjcmV0" not in printed
+
+
+def test_of_flask_mail(make_app, serve, handler):
+    """Our Connection does all that Flask-Mail's does: here its `send`, with an envelope sender of its own."""
+    import flask_mail
+
+    app = make_app(serve())
+    with app.app_context():
+        flask_mail.Mail(app)
+        message = flask_mail.Message("Hello", ["user@example.com"], body="World")
+
+        with connection.Connection(app) as made:
+            made.send(message, envelope_from="bounces@example.com")
+
+    mail = handler.take()
+    assert (mail.mail_from, mail.message["From"]) == ("bounces@example.com", "shop@example.com")
+
+
+def test_of_flask_mail_refused(make_app, serve, handler):
+    """And its error when nobody was accepted."""
+    import smtplib
+
+    import flask_mail
+
+    app = make_app(serve())
+    handler.rcpt_answers = {"user@example.com": ["550 unknown"]}
+    with app.app_context():
+        flask_mail.Mail(app)
+        message = flask_mail.Message("Hello", ["user@example.com"], body="World")
+
+        with connection.Connection(app) as made, pytest.raises(smtplib.SMTPRecipientsRefused):
+            made.send(message)
