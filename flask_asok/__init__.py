@@ -3,6 +3,8 @@
 from .dispatch import background, task
 from .errors import (
     AsokError,
+    CacheUnavailable,
+    ImageError,
     MailError,
     MailRefused,
     MailUnavailable,
@@ -19,20 +21,27 @@ from .errors import (
 )
 from .extension import FlaskAsok
 from .options import Retry
+from .recipes.cache import Cache, cached, warm_cache
+from .recipes.images import Picture, Renditions, make_renditions, resize_image, save_upload
 from .recipes.mail import Mail, send_mail
 from .recipes.webhooks import Delivery, send_webhook, verify_webhook
 from .tasks import Task, TaskSummary, current_task
 
 __all__ = [
     "AsokError",
+    "Cache",
+    "CacheUnavailable",
     "Delivery",
     "FlaskAsok",
+    "ImageError",
     "Mail",
     "MailError",
     "MailRefused",
     "MailUnavailable",
     "NotConfigured",
+    "Picture",
     "QueueFull",
+    "Renditions",
     "Retry",
     "Task",
     "TaskAbandoned",
@@ -45,9 +54,14 @@ __all__ = [
     "WebhookRejected",
     "WebhookUnavailable",
     "background",
+    "cached",
     "current_task",
+    "make_renditions",
+    "resize_image",
+    "save_upload",
     "send_mail",
     "send_webhook",
     "task",
     "verify_webhook",
+    "warm_cache",
 ]

@@ -6,6 +6,7 @@ AsokError
 ├── QueueFull              a bound was reached and nothing may be dropped
 ├── TaskCancelled          result() of a task that was cancelled
 ├── TaskAbandoned          result() of a task that a shutdown or a fork left behind
+├── CacheUnavailable       the cache's store cannot be reached, and the call must not be lost
 ├── ImageError             a file is no picture that may be worked on; `reason` says why
 ├── MailError              a mail was not sent
 │   ├── MailUnavailable    for now: no connection, connection lost, or an SMTP answer 4xx
@@ -121,3 +122,7 @@ class ImageError(AsokError):
     def __init__(self, text: str, *, reason: str = "damaged") -> None:
         super().__init__(text)
         self.reason = reason
+
+
+class CacheUnavailable(AsokError):
+    """Raised when a cached value cannot be deleted: the store cannot be reached, and would serve it again later."""

@@ -12,6 +12,8 @@ from .backends.base import Backend
 from .cli import asok_cli
 from .dispatch import background
 from .holds import listen
+from .recipes.cache.settings import DEFAULTS as CACHE_DEFAULTS
+from .recipes.images.limits import DEFAULTS as IMAGE_DEFAULTS
 from .recipes.webhooks import settings as webhooks
 from .state import KEY, State, state_of
 from .tasks import TaskSummary
@@ -26,6 +28,8 @@ DEFAULTS: dict[str, Any] = {
     "ASOK_QUEUE_FULL": "run",
     "ASOK_RECENT_TASKS": 1_000,
     "ASOK_SHUTDOWN_TIMEOUT": None,
+    **IMAGE_DEFAULTS,
+    **CACHE_DEFAULTS,
     "ASOK_MAIL_TIMEOUT": 10.0,
     "ASOK_MAIL_CA_FILE": None,
     **webhooks.DEFAULTS,
@@ -61,6 +65,13 @@ class FlaskAsok:
         - `ASOK_RECENT_TASKS` (1,000): summaries that `tasks()` and `get()` remember.
         - `ASOK_SHUTDOWN_TIMEOUT` (None): seconds that tasks have to finish when the process ends; None is 8, or 1
           under the development server's reloader.
+        - `ASOK_IMAGE_MAX_PIXELS` (64,000,000): width times height of a picture; a larger one is refused before it is decoded.
+        - `ASOK_IMAGE_MAX_ANIMATION_PIXELS` (400,000,000): width times height times frames of an animation.
+        - `ASOK_IMAGE_MAX_BYTES` (33,554,432): size of a file that `save_upload()` accepts.
+        - `ASOK_CACHE_LOCK_TIMEOUT` (30.0): seconds that a reader waits at most for a value that another one loads.
+        - `ASOK_CACHE_ERROR_COOLDOWN` (5.0): seconds for which a cached value is not refreshed after its loader has
+          failed, doubling up to 60; and for which a Redis that does not answer is not asked again.
+        - `ASOK_CACHE_REDIS_TIMEOUT` (0.4): seconds that the cache's Redis has to connect and to answer.
         - `ASOK_MAIL_TIMEOUT` (10.0): seconds that the SMTP server has to connect and to answer a command.
         - `ASOK_MAIL_CA_FILE` (None): path of certificates (PEM) to trust for mail, besides the system's.
         - `ASOK_WEBHOOK_ALLOW` (()): hosts ("hooks.local") and networks ("10.1.0.0/16") that webhooks may go to though
@@ -114,19 +125,20 @@ def _checked(config: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(
                 f"ASOK_QUEUES must map names to numbers of threads, 1 or more; {name!r}: {size!r} does not."
             )
-    for key in ("ASOK_MAX_QUEUED", "ASOK_MAX_WAITING", "ASOK_RECENT_TASKS"):
+    for key in ("ASOK_MAX_QUEUED", "ASOK_MAX_WAITING", "ASOK_RECENT_TASKS", *IMAGE_DEFAULTS):
         if _expect(config, key, int) < 1:
             raise ValueError(f"{key} must be 1 or more, not {config[key]}.")
     if config["ASOK_QUEUE_FULL"] not in ("run", "raise"):
         raise ValueError(f'ASOK_QUEUE_FULL must be "run" or "raise", not {config["ASOK_QUEUE_FULL"]!r}.')
-    if not 0 < _expect(config, "ASOK_MAIL_TIMEOUT", (int, float)) < float("inf"):
-        raise ValueError(f"ASOK_MAIL_TIMEOUT must be seconds, more than 0, not {config['ASOK_MAIL_TIMEOUT']!r}.")
+    for key in (*CACHE_DEFAULTS, "ASOK_MAIL_TIMEOUT"):
+        if not 0 < _expect(config, key, (int, float)) < float("inf"):
+            raise ValueError(f"{key} must be seconds, more than 0, not {config[key]!r}.")
     webhooks.check(config)
     timeout = config["ASOK_SHUTDOWN_TIMEOUT"]
     if timeout is None:
         timeout = 1.0 if os.environ.get("WERKZEUG_RUN_MAIN") == "true" else 8.0
-    elif _expect(config, "ASOK_SHUTDOWN_TIMEOUT", (int, float)) < 0:
-        raise ValueError(f"ASOK_SHUTDOWN_TIMEOUT must not be negative, not {timeout!r}.")
+    elif not 0 <= _expect(config, "ASOK_SHUTDOWN_TIMEOUT", (int, float)) < float("inf"):
+        raise ValueError(f"ASOK_SHUTDOWN_TIMEOUT must be seconds, 0 or more, not {timeout!r}.")
     return {**config, "ASOK_QUEUES": queues, "ASOK_SHUTDOWN_TIMEOUT": float(timeout)}
 
 

@@ -1,0 +1,108 @@
+"""A store on any cachelib cache, Flask-Caching's included: files, memcached, SimpleCache and the others."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from cachelib import BaseCache, SimpleCache
+
+from ...errors import CacheUnavailable
+from .lifetime import Lifetime
+from .lru_store import refuse_what_runs_out
+from .serializer import PickleSerializer, Serializer, freeze
+from .store import Begun, Entry, Loads, Outcome, Store
+
+VERSION = 1
+LONGEST = 10 * 365 * 86_400
+"""Seconds for a value that never expires: cachelib's own 0 is dropped first by some of its caches."""
+
+
+class CachelibStore(Store):
+    """
+    Keeps its values in `cache`, which stays the caller's.
+
+    Races are settled among the threads of this process; between processes the last write wins, for cachelib has no
+    operation that could settle them.
+    """
+
+    def __init__(self, cache: BaseCache, serializer: Serializer, *, clock: Callable[[], float] = time.time) -> None:
+        self._cache = cache
+        self.shared = not isinstance(cache, SimpleCache)
+        # In this process's own memory pickle harms nobody, and is what SimpleCache itself does.
+        self._serializer = serializer if self.shared else PickleSerializer()
+        self._clock = clock
+        self.renew()
+
+    def read(self, key: str) -> Entry | None:
+        found = self._cache.get(key)
+        if found is None:
+            return None
+        try:
+            version, frozen, fresh_until, kept_until = found
+            now = self._clock()
+            if version != VERSION or now >= kept_until:
+                return None
+            return self.thaw(frozen), now < fresh_until
+        except Exception as error:
+            logging.getLogger("asok.cache").warning("What is cached under %r cannot be read: %r", key, error)
+            return None
+
+    def freeze(self, key: str, value: Any) -> Any:
+        refuse_what_runs_out(key, value)
+        return freeze(self._serializer, key, value)
+
+    def thaw(self, frozen: Any) -> Any:
+        return self._serializer.loads(frozen)
+
+    def write(self, key: str, frozen: Any, lifetime: Lifetime) -> bool:
+        with self._lock:
+            self._loads.strike(key)
+            return self._keep(key, frozen, lifetime)
+
+    def begin(self, key: str, *, alone: bool, seconds: float) -> Begun:
+        with self._lock:
+            entry = self.read(key) if alone else None
+            if entry is not None and entry[1]:
+                return Begun(entry=entry)
+            return Begun(self._loads.begin(key))
+
+    def put(self, key: str, token: Any, frozen: Any, lifetime: Lifetime) -> Outcome:
+        with self._lock:
+            if not self._loads.finish(key, token):
+                return Outcome.SUPERSEDED
+            return Outcome.STORED if self._keep(key, frozen, lifetime) else Outcome.UNREACHABLE
+
+    def abort(self, key: str, token: Any) -> None:
+        with self._lock:
+            self._loads.abort(key, token)
+
+    def delete(self, key: str) -> bool:
+        with self._lock:
+            self._loads.strike(key)
+            found = self.read(key) is not None
+            self._cache.delete(key)
+            # What delete() answers says for one cache that it failed, and for another that there was nothing.
+            if found and self._cache.get(key) is not None:
+                raise CacheUnavailable(f"{key!r} was not deleted: {self._cache!r} still has it.")
+            return found
+
+    def clear(self, prefix: str) -> None:
+        """Clear the whole cache, which cannot list its keys: also what others keep in it."""
+        with self._lock:
+            self._loads.strike_all(prefix)
+            self._cache.clear()
+
+    def renew(self) -> None:
+        self._lock = threading.RLock()
+        self._loads = Loads()
+
+    def _keep(self, key: str, frozen: Any, lifetime: Lifetime) -> bool:
+        fresh_until = self._clock() + lifetime.ttl
+        seconds = min(math.ceil(min(lifetime.kept, LONGEST)) + 1, LONGEST)
+        entry = [VERSION, frozen, fresh_until, fresh_until + lifetime.stale]
+        return bool(self._cache.set(key, entry, timeout=seconds))

@@ -1,0 +1,198 @@
+"""@cached: a function whose result is kept under a key of its own."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import string
+import threading
+from collections.abc import Callable, Iterable
+from datetime import date
+from enum import Enum
+from typing import Any, Generic, ParamSpec, TypeVar
+from urllib.parse import quote
+from uuid import UUID
+
+from .cache import Cache
+from .lifetime import UNSET, Stale, Ttl, fresh_seconds, stale_seconds
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Each = Callable[[], Iterable[Any]]
+
+
+class Cached(Generic[P, R]):
+    """
+    A function that reads through a cache. Called, it returns the value, which it loads only where there is none.
+
+    `load` is the function itself, which neither reads nor stores.
+    """
+
+    def __init__(
+        self, load: Callable[P, R], template: str, *, ttl: Ttl, stale: Stale, cache: Cache | None, each: Each | None
+    ) -> None:
+        functools.update_wrapper(self, load)
+        self.load = load
+        self.template = template
+        self.each = each
+        self.cache = cache or Cache()
+        self._ttl = ttl
+        self._stale = stale
+        self._signature = inspect.signature(load)
+        self._check(template)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Return the value for these arguments, as `Cache.remember` does."""
+        return self.cache.remember(
+            self.key(*args, **kwargs), functools.partial(self.load, *args, **kwargs), self._ttl, stale=self._stale
+        )
+
+    def warm(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Load the value for these arguments now, in this thread, store and return it, as `Cache.warm` does."""
+        return self.cache.warm(
+            self.key(*args, **kwargs), functools.partial(self.load, *args, **kwargs), self._ttl, stale=self._stale
+        )
+
+    def delete(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Delete the value for these arguments, as `Cache.delete` does; was there one?"""
+        return self.cache.delete(self.key(*args, **kwargs))
+
+    def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
+        """
+        Return the key for these arguments.
+
+        Texts are percent-encoded, so that no two calls share a key by what is in them; 1 and "1" do share one. Raises
+        TypeError for an argument that has no lasting text of its own, such as an object: its id would be another one
+        tomorrow.
+        """
+        if not self._fields:
+            return self.template
+        call = self._signature.bind(*args, **kwargs)
+        call.apply_defaults()
+        return _KeyFormatter().vformat(self.template, (), call.arguments)
+
+    @property
+    def has_arguments(self) -> bool:
+        """Is there more than one key, made from the arguments?"""
+        return bool(self._fields)
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        """Bind a method to its object, whose attributes the key may name: `@cached("user:{self.id}")`."""
+        return self if instance is None else _Bound(self, instance)
+
+    def __repr__(self) -> str:
+        return f"<cached {self.template!r}>"
+
+    def _check(self, template: str) -> None:
+        if inspect.iscoroutinefunction(self.load):
+            raise TypeError(f"@cached({template!r}): an async function gives a coroutine, which cannot be cached.")
+        self._fields = {name.partition(".")[0].partition("[")[0] for _, name, *_ in _parse(template)}
+        missing = [name for name in self._signature.parameters if name not in self._fields]
+        unknown = [name for name in self._fields if name not in self._signature.parameters]
+        if missing:
+            raise TypeError(
+                f"@cached({template!r}): calls with another {missing[0]!r} would share a value. Name each argument in "
+                f'the key: @cached("{template}:{{{missing[0]}}}").'
+            )
+        if unknown:
+            raise TypeError(f"@cached({template!r}): the function has no argument {unknown[0]!r}.")
+
+
+class _Bound:
+    """A cached method of one object."""
+
+    def __init__(self, cached: Cached[..., Any], instance: object) -> None:
+        self._cached = cached
+        self._instance = instance
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._cached(self._instance, *args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._cached, name)
+        if name in ("delete", "key", "load", "warm"):
+            return functools.partial(found, self._instance)
+        return found
+
+
+class _KeyFormatter(string.Formatter):
+    """Formats arguments so that the text of one cannot be taken for two."""
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        if value is None or isinstance(value, bool):
+            return f"%{value}"
+        if isinstance(value, Enum):
+            value = value.name
+        if isinstance(value, (str, int, float, UUID, date)):
+            return quote(format(value, format_spec), safe="")
+        raise TypeError(
+            f"A {type(value).__name__} cannot be part of a cache key. Pass a str, int, float, bool, None, UUID, "
+            "date or Enum."
+        )
+
+
+def _parse(template: str) -> list[tuple[str, str, str | None, str | None]]:
+    fields = []
+    for text, name, spec, conversion in string.Formatter().parse(template):
+        if name is not None:
+            if not name or name[0].isdigit():
+                raise TypeError(f"@cached({template!r}): name the arguments in the key.")
+            fields.append((text, name, spec, conversion))
+    return fields
+
+
+_registered: dict[tuple[str, str], Cached[..., Any]] = {}
+_registry_lock = threading.Lock()
+
+
+def cached(
+    key: str, *, ttl: Ttl = UNSET, stale: Stale = UNSET, cache: Cache | None = None, each: Each | None = None
+) -> Callable[[Callable[P, R]], Cached[P, R]]:
+    """
+    Keep what the decorated function returns under `key`: `@cached("recent_posts", ttl=300, stale=3600)`.
+
+    The function then reads through the cache, and has `warm()` and `delete()`. A key for each call is made from its
+    arguments, each of which it must name: `@cached("user:{user_id}")`, `@cached("feed:{self.id}:{page}")`.
+
+    Args:
+        key: Where the value is kept. Two functions may not share one: ValueError.
+        ttl: Seconds or timedelta for which it is fresh, None for ever; by default the cache's.
+        stale: Seconds or timedelta for which it may be served past that, while it is loaded anew in the background.
+        cache: Where it is kept; by default the store that the current application's caches share.
+        each: What `warm_all` is to warm where the key has arguments: a function that returns them, a tuple for each
+            call, or the argument itself where there is one.
+    """
+    if not isinstance(key, str):
+        raise TypeError('@cached takes the key of the value: @cached("recent_posts", ttl=300).')
+    if ttl is not UNSET:
+        fresh_seconds(ttl)
+    if stale is not UNSET:
+        stale_seconds(stale)
+
+    def decorate(fn: Callable[P, R]) -> Cached[P, R]:
+        function = Cached(fn, key, ttl=ttl, stale=stale, cache=cache, each=each)
+        _register(function)
+        return function
+
+    return decorate
+
+
+def registered() -> list[Cached[..., Any]]:
+    """Return the cached functions of this process, in the order of their definition."""
+    with _registry_lock:
+        return list(_registered.values())
+
+
+def _register(function: Cached[..., Any]) -> None:
+    at = (f"{id(function.cache._engine)} {function.cache.prefix}", function.template)
+    with _registry_lock:
+        other = _registered.get(at)
+        # The same function again is a module that was reloaded, or a factory that was called twice.
+        if other is not None and _name(other) != _name(function):
+            raise ValueError(f"@cached({function.template!r}) is the key of {_name(other)} already.")
+        _registered[at] = function
+
+
+def _name(function: Cached[..., Any]) -> str:
+    return f"{function.load.__module__}.{function.load.__qualname__}"

@@ -1,0 +1,283 @@
+"""The store that all processes share: Redis, with its races settled by scripts that run in the server."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from ...errors import CacheUnavailable
+from .lifetime import Lifetime
+from .serializer import Serializer, freeze
+from .store import Begun, Entry, Outcome, Store
+
+T = TypeVar("T")
+
+LONGEST_LOAD = 3_600
+"""Seconds for which a load is remembered; the value of one that takes longer is not stored."""
+NOTHING: list[Any] = [None, None, None]
+"""The fields of a key that is not there."""
+
+UNANNOUNCED = object()
+"""The token of a load that could not be announced: it cannot know whether it was superseded, so it is not stored."""
+
+# Each key is one hash: v the value, u and k until when it is fresh and kept (Unix time), f the tokens of the loads in
+# flight in the order they began, l the token of the load that others wait for, d when its turn ends (server time).
+# A write or delete replaces the hash, and so strikes off every load; nothing has to be remembered of a deleted key.
+
+_WRITE = """
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], 'v', ARGV[1], 'u', ARGV[2], 'k', ARGV[3])
+if ARGV[4] ~= '' then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
+"""
+
+_BEGIN = """
+local found = redis.call('HMGET', KEYS[1], 'v', 'u', 'k', 'd', 'f')
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local is_free = not found[4] or tonumber(found[4]) <= now
+if ARGV[1] == 'alone' then
+    if found[1] and tonumber(found[2]) > tonumber(ARGV[2]) then return {'', found[1], found[2], found[3]} end
+    if not is_free then return {''} end
+end
+local left = redis.call('PTTL', KEYS[1])
+redis.call('HSET', KEYS[1], 'f', (found[5] or '') .. ARGV[3] .. ';')
+if is_free then redis.call('HSET', KEYS[1], 'l', ARGV[3], 'd', string.format('%d', now + ARGV[4])) end
+if left ~= -1 and left < tonumber(ARGV[5]) then redis.call('PEXPIRE', KEYS[1], ARGV[5]) end
+return {ARGV[3]}
+"""
+
+_PUT = """
+local loads = redis.call('HGET', KEYS[1], 'f')
+local first, last = string.find(loads or '', ARGV[1] .. ';', 1, true)
+if not first then return 0 end
+local later = string.sub(loads, last + 1)
+redis.call('HSET', KEYS[1], 'v', ARGV[2], 'u', ARGV[3], 'k', ARGV[4], 'f', later)
+if later == '' then redis.call('HDEL', KEYS[1], 'f') end
+if redis.call('HGET', KEYS[1], 'l') == ARGV[1] then redis.call('HDEL', KEYS[1], 'l', 'd') end
+if ARGV[5] == '' then
+    redis.call('PERSIST', KEYS[1])
+elseif later == '' then
+    redis.call('PEXPIRE', KEYS[1], ARGV[5])
+else
+    redis.call('PEXPIRE', KEYS[1], math.max(tonumber(ARGV[5]), tonumber(ARGV[6])))
+end
+return 1
+"""
+
+_ABORT = """
+local loads = redis.call('HGET', KEYS[1], 'f')
+local first, last = string.find(loads or '', ARGV[1] .. ';', 1, true)
+if first then
+    local others = string.sub(loads, 1, first - 1) .. string.sub(loads, last + 1)
+    if others == '' then redis.call('HDEL', KEYS[1], 'f') else redis.call('HSET', KEYS[1], 'f', others) end
+end
+if redis.call('HGET', KEYS[1], 'l') == ARGV[1] then redis.call('HDEL', KEYS[1], 'l', 'd') end
+"""
+
+_DELETE = """
+local kept_until = redis.call('HGET', KEYS[1], 'k')
+redis.call('DEL', KEYS[1])
+return kept_until
+"""
+
+
+class RedisStore(Store):
+    """
+    Keeps its values in the Redis behind `client`, each under `prefix` and its key.
+
+    Unreachable, it answers at once for `rest` seconds and then tries with one call: reads find nothing, writes say
+    False, deletes raise. One line is logged when that begins and one when it is over.
+    """
+
+    shared = True
+
+    def __init__(
+        self,
+        client: Redis,
+        serializer: Serializer,
+        *,
+        prefix: str = "",
+        rest: float = 5.0,
+        owned: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._client = client
+        self._serializer = serializer
+        self._prefix = prefix
+        self._clock = clock
+        self._owned = owned
+        self._breaker = _Breaker(rest)
+        self._write, self._begin, self._put, self._abort, self._delete = map(
+            client.register_script, (_WRITE, _BEGIN, _PUT, _ABORT, _DELETE)
+        )
+
+    def read(self, key: str) -> Entry | None:
+        found = self._breaker.call(lambda: self._client.hmget(self._prefix + key, "v", "u", "k"), NOTHING)
+        return self._entry(key, found)
+
+    def read_many(self, keys: list[str]) -> list[Entry | None]:
+        pipeline = self._client.pipeline(transaction=False)
+        for key in keys:
+            pipeline.hmget(self._prefix + key, "v", "u", "k")
+        found: list[Any] = self._breaker.call(pipeline.execute, [NOTHING] * len(keys)) if keys else []
+        return [self._entry(key, fields) for key, fields in zip(keys, found, strict=True)]
+
+    def freeze(self, key: str, value: Any) -> Any:
+        return freeze(self._serializer, key, value)
+
+    def thaw(self, frozen: Any) -> Any:
+        return self._serializer.loads(frozen)
+
+    def write(self, key: str, frozen: Any, lifetime: Lifetime) -> bool:
+        args = [frozen, *self._until(lifetime)]
+        return self._breaker.call(lambda: self._write([self._prefix + key], args) is None, False)
+
+    def begin(self, key: str, *, alone: bool, seconds: float) -> Begun:
+        token = uuid.uuid4().hex
+        milliseconds = math.ceil(seconds * 1000)
+        longest = max(LONGEST_LOAD * 1000, 2 * milliseconds)
+        args = ["alone" if alone else "", repr(self._clock()), token, milliseconds, longest]
+        found: list[Any] = self._breaker.call(lambda: self._begin([self._prefix + key], args), [])
+        match found:
+            case []:
+                return Begun(UNANNOUNCED)
+            case [_, *fields] if fields:
+                entry = self._entry(key, fields)
+                return Begun(entry=entry) if entry is not None else self.begin(key, alone=False, seconds=seconds)
+        return Begun(token if found[0] else None)
+
+    def put(self, key: str, token: Any, frozen: Any, lifetime: Lifetime) -> Outcome:
+        if token is UNANNOUNCED:
+            return Outcome.UNREACHABLE
+        args = [token, frozen, *self._until(lifetime), LONGEST_LOAD * 1000]
+        stored = self._breaker.call(lambda: self._put([self._prefix + key], args), None)
+        if stored is None:
+            return Outcome.UNREACHABLE
+        return Outcome.STORED if stored else Outcome.SUPERSEDED
+
+    def abort(self, key: str, token: Any) -> None:
+        if token is not UNANNOUNCED:
+            self._breaker.call(lambda: self._abort([self._prefix + key], [token]), None)
+
+    def delete(self, key: str) -> bool:
+        kept_until = self._breaker.insist(lambda: self._delete([self._prefix + key]), f"{key!r} was not deleted")
+        return kept_until is not None and self._clock() < float(kept_until)
+
+    def clear(self, prefix: str) -> None:
+        self._breaker.insist(lambda: self._unlink(self._prefix + prefix), "The cache was not cleared")
+
+    def close(self) -> None:
+        if self._owned:
+            self._client.close()
+
+    def renew(self) -> None:
+        self._breaker.renew()
+
+    def _unlink(self, prefix: str) -> None:
+        pattern = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in prefix.replace("\\", "\\\\")) + "*"
+        batch: list[Any] = []
+        for key in self._client.scan_iter(match=pattern, count=1_000):
+            batch.append(key)
+            if len(batch) == 1_000:
+                self._client.unlink(*batch)
+                batch.clear()
+        if batch:
+            self._client.unlink(*batch)
+
+    def _entry(self, key: str, fields: list[Any]) -> Entry | None:
+        if fields[0] is None:
+            return None
+        value, fresh_until, kept_until = fields
+        now = self._clock()
+        if now >= float(kept_until):
+            return None
+        try:
+            return self._serializer.loads(value), now < float(fresh_until)
+        except Exception as error:
+            _logger().warning("What is cached under %r cannot be read: %r", key, error)
+            return None
+
+    def _until(self, lifetime: Lifetime) -> list[Any]:
+        """Return until when a value is fresh and kept, and the milliseconds for Redis to keep it."""
+        fresh_until = self._clock() + lifetime.ttl
+        milliseconds = "" if math.isinf(lifetime.kept) else math.ceil(lifetime.kept * 1000)
+        return [repr(fresh_until), repr(fresh_until + lifetime.stale), milliseconds]
+
+
+class _Breaker:
+    """Keeps a server that does not answer from being asked, and waited for, by every call."""
+
+    def __init__(self, rest: float) -> None:
+        self._rest = rest
+        self._closed_until = 0.0
+        """When the next call may try again, in monotonic seconds; 0 while all is well."""
+        self._cause: Exception | None = None
+        self.renew()
+
+    def renew(self) -> None:
+        self._lock = threading.Lock()
+
+    def call(self, ask: Callable[[], T], otherwise: T) -> T:
+        """Return what `ask` does, or `otherwise` when the server cannot do it."""
+        try:
+            return self._ask(ask)
+        except CacheUnavailable:
+            return otherwise
+        except RedisError as error:
+            _logger().warning("The cache's Redis refused a command: %r", error)
+            return otherwise
+
+    def insist(self, ask: Callable[[], T], failure: str) -> T:
+        """Return what `ask` does, or raise CacheUnavailable."""
+        try:
+            return self._ask(ask)
+        except (CacheUnavailable, RedisError) as error:
+            cause = error.__cause__ if isinstance(error, CacheUnavailable) else error
+            raise CacheUnavailable(f"{failure}: the cache's Redis cannot be reached: {cause!r}") from cause
+
+    def _ask(self, ask: Callable[[], T]) -> T:
+        if self._closed_until:
+            with self._lock:
+                if self._closed_until:
+                    now = time.monotonic()
+                    if now < self._closed_until:
+                        raise CacheUnavailable("The cache's Redis did not answer a moment ago.") from self._cause
+                    # This call tries; the others do not wait with it.
+                    self._closed_until = now + self._rest
+        try:
+            answer = ask()
+        except (RedisConnectionError, RedisTimeoutError) as error:
+            self._trip(error)
+            raise CacheUnavailable("The cache's Redis does not answer.") from error
+        if self._closed_until:
+            self._recover()
+        return answer
+
+    def _trip(self, error: Exception) -> None:
+        with self._lock:
+            is_first = not self._closed_until
+            self._closed_until = time.monotonic() + self._rest
+            # Without its traceback, which would keep the frames of a whole request alive.
+            self._cause = error.with_traceback(None)
+        if is_first:
+            _logger().error("The cache's Redis does not answer, going on without it: %r", error)
+
+    def _recover(self) -> None:
+        with self._lock:
+            was_closed, self._closed_until, self._cause = self._closed_until, 0.0, None
+        if was_closed:
+            _logger().warning("The cache's Redis answers again.")
+
+
+def _logger() -> logging.Logger:
+    return logging.getLogger("asok.cache")

@@ -1,0 +1,180 @@
+"""Warming: `warm_cache`, the recipe for `background`, and `warm_all`, for startup and the command line."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from operator import attrgetter
+from typing import Any, NamedTuple, TypeVar
+
+from flask import Flask, current_app
+
+from ...dispatch import task
+from ...errors import NotConfigured
+from ...state import state_of
+from ...tasks import current_task
+from .cache import Cache
+from .decorator import Cached, registered
+from .flight import Run
+from .lifetime import UNSET, Stale, Ttl
+
+T = TypeVar("T")
+
+Report = Callable[[str, float, Any], None]
+
+
+def _prepare(
+    key: str, load: Callable[[], Any], ttl: Ttl = UNSET, *, stale: Stale = UNSET, cache: Cache | None = None
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    cache = cache or Cache()
+    if state_of(current_app).backend.distributed:
+        return _for_travel(key, load, ttl, stale, cache)
+    # The run is joined in the caller's thread: however long this call is queued, a run that starts from now on covers
+    # it.
+    return (key, cache.warm_run(key, load, ttl, stale=stale)), {}
+
+
+@task(queue="cache", prepare=_prepare)
+def warm_cache(
+    key: str, load: Callable[[], T], ttl: Ttl = UNSET, *, stale: Stale = UNSET, cache: Cache | None = None
+) -> T:
+    """
+    Load a value and store it under `key`: `background(warm_cache, "recent_posts", load_recent_posts, ttl=300)`.
+
+    Call it after a write was committed (`background.using(when="commit")`). The value then stored is never one that was
+    loaded before the call, whatever other calls and reads are under way: per key one load runs and one is pending, and
+    a call that finds one pending settles with that. What was stored stays until the new value is there, and if `load`
+    raises.
+
+    Args:
+        key: As for `Cache.set`.
+        load: A function that takes nothing; where tasks run in other processes, one that can be imported by its name.
+        ttl: Seconds or timedelta for which the value is fresh, None for ever; by default the cache's.
+        stale: Seconds or timedelta for which it may be served past that.
+        cache: Where it is stored; by default the store that the current application's caches share.
+
+    Raises what `load` raises; TypeError or ValueError, at the call of `background`, for arguments that are no good.
+    """
+    if isinstance(load, Run):
+        attempt = current_task()
+        if load.error is not None and attempt is not None and attempt.attempts > 1:
+            load = load.again()
+        return load.settle()
+    if isinstance(load, str):
+        load = _found(load)
+    if isinstance(cache, str):
+        cache = Cache(prefix=cache)
+    return (cache or Cache()).warm(key, load, ttl, stale=stale)
+
+
+def warm_all(
+    keys: Iterable[str] | None = None, *, only_missing: bool = False, jobs: int = 4, report: Report | None = None
+) -> dict[str, Any]:
+    """
+    Warm every `@cached` function of this process, and wait. Return the value for each key, or the error of its loader.
+
+    Functions whose key has arguments are warmed for the ones that their `each` returns, and left out without it. A
+    gunicorn server calls this in its `post_worker_init`, within `app.app_context()`; a store that processes share is
+    warmed once, with `flask asok warm --all`.
+
+    Args:
+        keys: Warm only these, given as in the decorator or in full. ValueError for one that is not known.
+        only_missing: Leave out keys that have a fresh value.
+        jobs: How many are loaded at a time, each in a thread and an app context of its own.
+        report: Called with each key, the seconds it took, and its value or error.
+    """
+    wanted = warmable(keys)
+    if only_missing:
+        wanted = [warmer for warmer in wanted if not warmer.cached.cache.has(warmer.key)]
+    if not wanted:
+        return {}
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    with ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="asok-warm") as pool:
+        results = list(pool.map(partial(_warm, app, report or _ignore), wanted))
+    return {warmer.key: result for warmer, result in zip(wanted, results, strict=True)}
+
+
+class Warmer(NamedTuple):
+    """One key that can be warmed without further arguments."""
+
+    key: str
+    cached: Cached[..., Any]
+    args: tuple[Any, ...]
+
+
+def warmable(keys: Iterable[str] | None = None) -> list[Warmer]:
+    """Return what `warm_all` would warm for `keys`; ValueError for a key that is not known."""
+    found = [warmer for function in registered() for warmer in _warmers(function)]
+    if keys is None:
+        return found
+    chosen: list[Warmer] = []
+    for key in dict.fromkeys(keys):
+        matching = [warmer for warmer in found if key in (warmer.key, warmer.cached.template)]
+        if not matching:
+            known = ", ".join(dict.fromkeys(warmer.cached.template for warmer in found)) or "none"
+            raise ValueError(f"No @cached function can warm {key!r}. Known keys are: {known}.")
+        chosen += [warmer for warmer in matching if warmer not in chosen]
+    return chosen
+
+
+def _warmers(function: Cached[..., Any]) -> list[Warmer]:
+    if not function.has_arguments:
+        return [Warmer(function.key(), function, ())]
+    if function.each is None:
+        return []
+    calls = [args if isinstance(args, tuple) else (args,) for args in function.each()]
+    return [Warmer(function.key(*args), function, args) for args in calls]
+
+
+def _warm(app: Flask, report: Report, warmer: Warmer) -> Any:
+    started = time.perf_counter()
+    result: Any
+    with app.app_context():
+        try:
+            result = warmer.cached.warm(*warmer.args)
+        except Exception as error:
+            result = error
+    report(warmer.key, time.perf_counter() - started, result)
+    return result
+
+
+def _ignore(key: str, seconds: float, result: Any) -> None:
+    """Report to nobody."""
+
+
+def _for_travel(
+    key: str, load: Callable[[], Any], ttl: Ttl, stale: Stale, cache: Cache
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return plain data, from which a process that has only the code can make the call."""
+    if not cache.is_shared:
+        raise NotConfigured(
+            "Tasks run in other processes, and what they store in their memory is not seen here. "
+            'Set CACHE_TYPE = "RedisCache" and CACHE_REDIS_URL.'
+        )
+    if cache.has_own_store:
+        raise TypeError(
+            "A Cache with a store of its own cannot travel to another process. Use the application's: Cache()."
+        )
+    lifetime = cache.lifetime(ttl, stale)
+    ttl = None if math.isinf(lifetime.ttl) else lifetime.ttl
+    return (key, _name_of(load), ttl), {"stale": lifetime.stale, "cache": cache.prefix}
+
+
+def _name_of(load: Callable[[], Any]) -> str:
+    name = f"{getattr(load, '__module__', '')}:{getattr(load, '__qualname__', '')}"
+    try:
+        if _found(name) is load:
+            return name
+    except Exception:
+        pass
+    raise TypeError(f"Tasks run in other processes, where {load!r} cannot be found: give a function of a module.")
+
+
+def _found(name: str) -> Callable[[], Any]:
+    module, _, qualname = name.partition(":")
+    found: Callable[[], Any] = attrgetter(qualname)(importlib.import_module(module))
+    return found

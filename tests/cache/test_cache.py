@@ -1,0 +1,366 @@
+"""What a Cache promises on every kind of store."""
+
+import math
+from datetime import timedelta
+
+import cachelib
+import flask_caching
+import pytest
+
+from flask_asok import Cache, NotConfigured, background
+
+cache = Cache()
+
+
+def test_page_recipe(threads_app):
+    """The recipe of the Asok page works as it stands: a function that sets, given to background."""
+
+    def warm_cache():
+        cache.set("recent_posts", [{"title": "One"}], ttl=300)
+
+    with threads_app.app_context():
+        background(warm_cache).join(5)
+
+        assert cache.get("recent_posts") == [{"title": "One"}]
+
+
+def test_set_and_get(app):
+    """What was set is what one gets."""
+    with app.app_context():
+        stored = cache.set("posts", [{"id": 1, "title": "Zoë"}])
+
+        assert stored is True
+        assert cache.get("posts") == [{"id": 1, "title": "Zoë"}]
+        assert cache.has("posts")
+
+
+def test_get_default(app):
+    """A key without a value gives the default."""
+    with app.app_context():
+        assert cache.get("missing") is None
+        assert cache.get("missing", "nothing") == "nothing"
+        assert not cache.has("missing")
+
+
+def test_none(app):
+    """None is a value like any other."""
+    with app.app_context():
+        cache.set("nobody", None)
+
+        assert cache.has("nobody")
+        assert cache.get("nobody", "missing") is None
+
+
+def test_order_of_keys(app):
+    """A dict comes back with its keys in their order."""
+    with app.app_context():
+        cache.set("menu", {"soup": 1, "fish": 2, "cake": 3})
+
+        assert list(cache.get("menu")) == ["soup", "fish", "cake"]
+
+
+@pytest.mark.parametrize("ttl", [0.5, timedelta(milliseconds=500)], ids=["float", "timedelta"])
+def test_ttl(app, clock, ttl):
+    """A value lives for its ttl, to the fraction of a second, and no longer."""
+    with app.app_context():
+        cache.set("short", 1, ttl=ttl)
+
+        clock.advance(0.49)
+        assert cache.get("short") == 1
+        clock.advance(0.02)
+        assert cache.get("short") is None
+        assert not cache.has("short")
+
+
+def test_never_expires(app, clock):
+    """With a ttl of None a value never expires."""
+    with app.app_context():
+        cache.set("forever", 1, ttl=None)
+
+        clock.advance(5 * 365 * 86_400)
+
+        assert cache.get("forever") == 1
+
+
+def test_default_ttl(app, clock):
+    """A value that is set without a ttl lives for 300 seconds."""
+    with app.app_context():
+        cache.set("usual", 1)
+
+        clock.advance(299)
+        assert cache.has("usual")
+        clock.advance(2)
+        assert not cache.has("usual")
+
+
+def test_configured_ttl(memory_app, clock):
+    """CACHE_DEFAULT_TIMEOUT is the ttl of a Cache that was given none; 0 is its word for ever."""
+    with memory_app.app_context():
+        memory_app.config["CACHE_DEFAULT_TIMEOUT"] = 10
+        cache.set("usual", 1)
+        memory_app.config["CACHE_DEFAULT_TIMEOUT"] = 0
+        cache.set("forever", 1)
+
+        clock.advance(11)
+
+        assert not cache.has("usual")
+        assert cache.has("forever")
+
+
+def test_cache_ttl(memory_app, clock):
+    """A Cache has a ttl of its own."""
+    short = Cache(ttl=5)
+    with memory_app.app_context():
+        short.set("a", 1)
+        short.set("b", 1, ttl=10)
+
+        clock.advance(6)
+
+        assert not short.has("a")
+        assert short.has("b")
+
+
+@pytest.mark.parametrize("ttl", [0, -1, -0.5, timedelta(0), math.inf, math.nan])
+def test_bad_ttl(memory_app, ttl):
+    """A ttl that is no time to live is a ValueError."""
+    with memory_app.app_context(), pytest.raises(ValueError, match="ttl"):
+        cache.set("a", 1, ttl=ttl)
+    with pytest.raises(ValueError, match="ttl"):
+        Cache(ttl=ttl)
+
+
+@pytest.mark.parametrize("ttl", ["300", True])
+def test_ttl_type(memory_app, ttl):
+    """A ttl that is no number is a TypeError."""
+    with memory_app.app_context(), pytest.raises(TypeError, match="ttl must be seconds"):
+        cache.set("a", 1, ttl=ttl)
+
+
+def test_bad_stale(memory_app):
+    """A stale window cannot be negative."""
+    with pytest.raises(ValueError, match="stale"):
+        Cache(stale=-1)
+
+
+def test_delete(app):
+    """A deleted value is gone, and delete says whether there was one."""
+    with app.app_context():
+        cache.set("a", 1)
+
+        assert cache.delete("a") is True
+        assert cache.delete("a") is False
+        assert not cache.has("a")
+
+
+def test_many(app):
+    """Several values are set, read and deleted with one call."""
+    with app.app_context():
+        assert cache.set_many({"a": 1, "b": None}) is True
+        assert cache.get_many("a", "b", "missing") == {"a": 1, "b": None}
+        assert cache.get_many() == {}
+        assert cache.delete_many("a", "b", "missing") == 2
+        assert cache.get_many("a", "b") == {}
+
+
+def test_clear(app):
+    """After clear there is no value left."""
+    with app.app_context():
+        cache.set_many({"a": 1, "b": 2})
+
+        cache.clear()
+
+        assert cache.get_many("a", "b") == {}
+
+
+@pytest.mark.parametrize("prefix", ["shop:", "sh*p[a]?\\"])
+def test_clear_prefix(raced_app, prefix):
+    """clear deletes the keys with the Cache's own prefix only, whatever letters are in it."""
+    mine, other = Cache(prefix=prefix), Cache(prefix="shap:")
+    with raced_app.app_context():
+        mine.set("a", 1)
+        other.set("a", 2)
+
+        mine.clear()
+
+        assert not mine.has("a")
+        assert other.get("a") == 2
+
+
+def test_prefixes(app):
+    """Two Caches with different prefixes do not see each other's values."""
+    with app.app_context():
+        Cache(prefix="one:").set("a", 1)
+
+        assert not Cache(prefix="two:").has("a")
+
+
+def test_shared_between_caches(app):
+    """Every Cache without a store shares the application's."""
+    with app.app_context():
+        Cache().set("a", 1)
+
+        assert Cache().get("a") == 1
+
+
+def test_two_apps(make_app):
+    """Two applications with one Cache never mix."""
+    one, two = make_app("one"), make_app("two")
+    with one.app_context():
+        cache.set("a", 1)
+
+    with two.app_context():
+        assert not cache.has("a")
+
+
+@pytest.mark.parametrize("call", [lambda: cache.get("a"), lambda: cache.set("a", 1)], ids=["get", "set"])
+def test_no_context(call):
+    """Without an app context the error says what to do."""
+    with pytest.raises(NotConfigured, match="app_context"):
+        call()
+
+
+def test_own_store():
+    """A Cache with a store of its own needs no application."""
+    own = Cache(cachelib.SimpleCache())
+
+    own.set("a", [1])
+
+    assert own.get("a") == [1]
+    assert own.remember("b", lambda: 2) == 2
+
+
+def test_same_own_store():
+    """Two Caches on one store of their own see the same values and share their loads."""
+    store = cachelib.SimpleCache()
+
+    assert Cache(store)._engine is Cache(store)._engine
+
+
+def test_store_type():
+    """What is no cache is refused as a store."""
+    with pytest.raises(TypeError, match="cachelib"):
+        Cache({})
+
+
+def test_flask_caching_object(make_app):
+    """A Flask-Caching object is accepted as a store, before it is set up on an app."""
+    theirs = flask_caching.Cache(config={"CACHE_TYPE": "SimpleCache"})
+    ours = Cache(theirs)
+    app = make_app()
+    with app.app_context(), pytest.raises(NotConfigured, match="init_app"):
+        ours.has("a")
+    theirs.init_app(app)
+
+    with app.app_context():
+        ours.set("a", 1)
+
+        assert theirs.get("asok:a") is not None
+        assert Cache().get("a") == 1
+
+
+def test_several_flask_caching_objects(make_app):
+    """With several Flask-Caching objects one has to say which; each keeps its own values."""
+    app = make_app()
+    one = flask_caching.Cache(app, config={"CACHE_TYPE": "SimpleCache"})
+    two = flask_caching.Cache(app, config={"CACHE_TYPE": "SimpleCache"})
+
+    with app.app_context():
+        with pytest.raises(NotConfigured, match="several"):
+            cache.has("a")
+        Cache(one).set("a", 1)
+        assert Cache(one).get("a") == 1
+        assert not Cache(two).has("a")
+
+
+def test_flask_caching_values_untouched(app):
+    """What others keep in the same Flask-Caching object under the same name is not ours."""
+    backends = app.extensions.get("cache")
+    if not backends:
+        return
+    with app.app_context():
+        theirs = next(iter(backends))
+        theirs.set("a", "theirs")
+        cache.set("a", "ours")
+
+        assert theirs.get("a") == "theirs"
+
+
+def test_generator(app):
+    """A generator, which could be read only once, is a TypeError with the key."""
+    with app.app_context(), pytest.raises(TypeError, match="asok:numbers"):
+        cache.set("numbers", (number for number in range(3)))
+
+
+@pytest.mark.parametrize("value", [object(), {"when": {1, 2}}, lambda: 1], ids=["object", "set", "function"])
+def test_not_storable(redis_app, value):
+    """A value that JSON cannot hold is a TypeError with the key, at set."""
+    with redis_app.app_context(), pytest.raises(TypeError, match="asok:thing"):
+        cache.set("thing", value)
+
+
+def test_not_storable_in_simple_cache(make_app):
+    """A value that Flask-Caching's store could not give back is a TypeError with the key, at set."""
+    app = make_app()
+    flask_caching.Cache(app, config={"CACHE_TYPE": "SimpleCache"})
+
+    with app.app_context(), pytest.raises(TypeError, match="asok:thing"):
+        cache.set("thing", lambda: 1)
+
+
+def test_key_type(memory_app):
+    """A key is a str."""
+    with memory_app.app_context(), pytest.raises(TypeError, match="key must be a str"):
+        cache.set(1, 1)
+
+
+def test_unknown_type(make_app):
+    """A CACHE_TYPE that does not exist is named in the error."""
+    app = make_app(CACHE_TYPE="MagicCache")
+
+    with app.app_context(), pytest.raises(ValueError, match="MagicCache"):
+        cache.has("a")
+
+
+def test_dotted_type(make_app):
+    """CACHE_TYPE may be the dotted path of a cachelib cache, CACHE_OPTIONS its arguments."""
+    app = make_app(CACHE_TYPE="cachelib.SimpleCache", CACHE_OPTIONS={"threshold": 7})
+
+    with app.app_context():
+        cache.set("a", 1)
+
+        assert cache.get("a") == 1
+        assert not cache.is_shared
+
+
+def test_null_type(make_app):
+    """With NullCache nothing is kept, and remember loads each time."""
+    app = make_app(CACHE_TYPE="NullCache")
+
+    with app.app_context():
+        assert [cache.remember("a", iter([1, 2]).__next__) for _ in range(1)] == [1]
+        assert not cache.has("a")
+
+
+def test_pickle_on_demand(make_app, redis):
+    """Pickle is used on a shared store only when the configuration asks for it."""
+    app = make_app(CACHE_REDIS_URL=redis.url, CACHE_SERIALIZER="pickle")
+
+    with app.app_context():
+        cache.set("tags", {"a", "b"})
+
+        assert cache.get("tags") == {"a", "b"}
+
+
+def test_bad_serializer(make_app):
+    """A serializer that does not exist is named in the error."""
+    app = make_app(CACHE_SERIALIZER="yaml")
+
+    with app.app_context(), pytest.raises(ValueError, match="yaml"):
+        cache.has("a")
+
+
+@pytest.mark.parametrize("key", ["ASOK_CACHE_LOCK_TIMEOUT", "ASOK_CACHE_ERROR_COOLDOWN", "ASOK_CACHE_REDIS_TIMEOUT"])
+def test_bad_configuration(make_app, key):
+    """A number of seconds that is none is a ValueError at init_app."""
+    with pytest.raises(ValueError, match=key):
+        make_app(**{key: 0})

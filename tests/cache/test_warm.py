@@ -1,0 +1,396 @@
+"""warm_cache, warm and the races between a write and the loads around it."""
+
+import random
+import sys
+import threading
+import time
+
+import cachelib
+import pytest
+
+from flask_asok import Cache, NotConfigured, background, cached, current_task, task, warm_cache
+from flask_asok.recipes.cache.lru_store import LRUStore
+
+cache = Cache()
+
+
+@pytest.fixture
+def restless():
+    """Threads change places two hundred times as often as usual."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(0.000_025)
+    yield
+    sys.setswitchinterval(usual)
+
+
+def test_recipe(app):
+    """The recipe loads in the background and stores for its ttl."""
+    with app.app_context():
+        warming = background(warm_cache, "recent_posts", lambda: ["One"], ttl=300)
+
+        assert warming.result(10) == ["One"]
+        assert cache.get("recent_posts") == ["One"]
+
+
+def test_recipe_name(memory_app):
+    """Its task is named warm_cache and runs on the queue of the cache."""
+    with memory_app.app_context():
+        warming = background(warm_cache, "a", lambda: (current_task().name, current_task().queue))
+
+        assert warming.result(10) == ("warm_cache", "cache")
+
+
+def test_called_directly(memory_app):
+    """Called like any function, the recipe warms now and returns the value."""
+    with memory_app.app_context():
+        assert warm_cache("a", lambda: 1) == 1
+        assert cache.get("a") == 1
+
+
+def test_recipe_ttl(memory_app, clock):
+    """ttl and stale are those of the recipe's call."""
+    with memory_app.app_context():
+        background(warm_cache, "a", lambda: 1, ttl=10, stale=10).join(10)
+
+        clock.advance(11)
+
+        assert not cache.has("a")
+        assert cache.remember("a", lambda: 2, ttl=10) == 1
+
+
+def test_recipe_cache(memory_app):
+    """The recipe stores where it is told to."""
+    own = Cache(LRUStore())
+    with memory_app.app_context():
+        background(warm_cache, "a", lambda: 1, cache=own).join(10)
+
+        assert own.get("a") == 1
+        assert not cache.has("a")
+
+
+@pytest.mark.parametrize(("args", "error"), [(("a", 5), TypeError), ((1, int), TypeError), (("a", int, 0), ValueError)])
+def test_recipe_checks(memory_app, args, error):
+    """What cannot be warmed is an error at the call of background."""
+    with memory_app.app_context(), pytest.raises(error):
+        background(warm_cache, *args)
+
+
+def test_replaces(app):
+    """Warming loads though there is a fresh value, and replaces it."""
+    with app.app_context():
+        cache.set("a", "old")
+
+        assert cache.warm("a", lambda: "new") == "new"
+        assert cache.get("a") == "new"
+
+
+def test_loader_error(app, caplog):
+    """When the loader fails the old value stays, and the task fails with its error."""
+    with app.app_context():
+        cache.set("a", "old")
+
+        def fail():
+            raise LookupError("no database")
+
+        warming = background(warm_cache, "a", fail)
+
+        assert isinstance(warming.exception(10), LookupError)
+        assert cache.get("a") == "old"
+        assert "Background task warm_cache failed: LookupError('no database')" in caplog.text
+
+
+def test_retries(memory_app):
+    """With retries a failed warm loads again."""
+    answers = iter([LookupError(), LookupError(), "loaded"])
+
+    def load():
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    with memory_app.app_context():
+        warming = background.using(retries=2, backoff=0)(warm_cache, "a", load)
+
+        assert warming.result(10) == "loaded"
+        assert cache.get("a") == "loaded"
+
+
+def test_one_running_one_pending(memory_app, gate):
+    """While a warm runs, all further calls for its key share one more load, and settle with its value."""
+    entered = threading.Event()
+    calls = []
+
+    def load():
+        calls.append(1)
+        entered.set()
+        assert gate.wait(10)
+        return len(calls)
+
+    with memory_app.app_context():
+        first = background(warm_cache, "a", load)
+        assert entered.wait(10)
+        others = [background(warm_cache, "a", load) for _ in range(20)]
+        gate.set()
+
+        assert first.result(10) == 1
+        assert [other.result(10) for other in others] == [2] * 20
+        assert cache.get("a") == 2
+
+
+def test_pending_error(memory_app, gate):
+    """Calls that share a load share its error."""
+    entered = threading.Event()
+
+    def slow():
+        entered.set()
+        assert gate.wait(10)
+
+    def fail():
+        raise LookupError
+
+    with memory_app.app_context():
+        background(warm_cache, "a", slow)
+        assert entered.wait(10)
+        others = [background(warm_cache, "a", fail) for _ in range(3)]
+        gate.set()
+
+        assert all(isinstance(other.exception(10), LookupError) for other in others)
+
+
+def test_newest_loader_counts(memory_app, gate):
+    """Calls that share a load are done with the newest one's loader, which knows the newest value."""
+    entered = threading.Event()
+
+    def slow():
+        entered.set()
+        assert gate.wait(10)
+
+    with memory_app.app_context():
+        background(warm_cache, "a", slow)
+        assert entered.wait(10)
+        others = [background(warm_cache, "a", lambda value=value: value) for value in range(3)]
+        gate.set()
+
+        assert [other.result(10) for other in others] == [2] * 3
+
+
+def test_cancelled(memory_app, gate):
+    """A warm that is cancelled before it ran keeps nobody from warming later."""
+    entered = threading.Event()
+
+    @task(queue="cache")
+    def block():
+        entered.set()
+        assert gate.wait(10)
+
+    with memory_app.app_context():
+        blocking = [background(block) for _ in range(4)]
+        warming = background(warm_cache, "a", lambda: 1)
+        assert warming.cancel()
+        gate.set()
+        for blocked in blocking:
+            blocked.join(10)
+
+        assert background(warm_cache, "a", lambda: 2).result(10) == 2
+
+
+def test_other_keys(memory_app, gate):
+    """A key whose loader is slow holds up no other key."""
+    entered = threading.Event()
+
+    def slow():
+        entered.set()
+        assert gate.wait(10)
+
+    with memory_app.app_context():
+        background(warm_cache, "slow", slow)
+        assert entered.wait(10)
+
+        assert background(warm_cache, "quick", lambda: 1).result(10) == 1
+
+
+def test_stuck_loader(make_app, gate):
+    """A stuck loader keeps the next warm waiting for ASOK_CACHE_LOCK_TIMEOUT and no longer."""
+    app = make_app(ASOK_CACHE_LOCK_TIMEOUT=0.05)
+    entered = threading.Event()
+
+    def stuck():
+        entered.set()
+        assert gate.wait(10)
+        return "old"
+
+    with app.app_context():
+        first = background(warm_cache, "a", stuck)
+        assert entered.wait(10)
+
+        assert background(warm_cache, "a", lambda: "new").result(10) == "new"
+
+        gate.set()
+        assert first.result(10) == "old"
+        assert cache.get("a") == "new"
+
+
+def test_warms_itself(memory_app):
+    """A loader that warms its own key is an error at once."""
+    with memory_app.app_context(), pytest.raises(RuntimeError, match="the key that it loads"):
+        cache.warm("a", lambda: cache.warm("a", lambda: 1))
+
+
+def test_readers_join(memory_app, gate):
+    """A reader who finds nothing waits for the warm under way, and loads nothing itself."""
+    entered = threading.Event()
+
+    def slow():
+        entered.set()
+        assert gate.wait(10)
+        return "warm"
+
+    def read():
+        with memory_app.app_context():
+            read_values.append(cache.remember("a", lambda: pytest.fail("loaded twice")))
+
+    read_values = []
+    with memory_app.app_context():
+        warming = background(warm_cache, "a", slow)
+        assert entered.wait(10)
+        reader = threading.Thread(target=read)
+        reader.start()
+        gate.set()
+        warming.join(10)
+        reader.join(10)
+
+    assert read_values == ["warm"]
+
+
+def test_warm_beats_older_load(raced_app, gate):
+    """A reader's load that began before the warm does not overwrite it, though it ends later."""
+    entered = threading.Event()
+
+    def slow():
+        entered.set()
+        assert gate.wait(10)
+        return "old"
+
+    def read():
+        with raced_app.app_context():
+            cache.remember("a", slow)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert entered.wait(10)
+    with raced_app.app_context():
+        cache.warm("a", lambda: "new")
+        gate.set()
+        reader.join(10)
+
+        assert cache.get("a") == "new"
+
+
+def test_distributed_needs_shared_store(memory_app, monkeypatch):
+    """Where tasks run in other processes, warming this one's memory is an error at the call, with what to set."""
+    monkeypatch.setattr(type(memory_app.extensions["asok"].backend), "distributed", True)
+
+    with memory_app.app_context(), pytest.raises(NotConfigured, match="CACHE_REDIS_URL"):
+        background(warm_cache, "a", load_seven)
+
+
+def load_seven():
+    return 7
+
+
+def test_distributed(redis_app, monkeypatch):
+    """There the loader travels by its name and the rest as plain data."""
+    monkeypatch.setattr(type(redis_app.extensions["asok"].backend), "distributed", True)
+    with redis_app.app_context():
+        args, kwargs = warm_cache.__asok_options__.prepare("a", load_seven, ttl=5, cache=Cache(stale=3, prefix="my:"))
+
+        assert args == ("a", f"{__name__}:load_seven", 5.0)
+        assert kwargs == {"stale": 3.0, "cache": "my:"}
+        sys.modules.setdefault(__name__, sys.modules[load_seven.__module__])
+        assert warm_cache(*args, **kwargs) == 7
+        assert Cache(prefix="my:").get("a") == 7
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: background(warm_cache, "a", lambda: 1),
+        lambda: background(warm_cache, "a", int, cache=Cache(cachelib.NullCache())),
+    ],
+    ids=["lambda", "store"],
+)
+def test_distributed_refuses(redis_app, monkeypatch, call):
+    """What cannot travel is an error at the call."""
+    monkeypatch.setattr(type(redis_app.extensions["asok"].backend), "distributed", True)
+
+    with redis_app.app_context(), pytest.raises(TypeError, match=r"(other|another) process"):
+        call()
+
+
+class Row:
+    """A row in a database: each write gives it a new value, which is there for who reads from then on."""
+
+    def __init__(self):
+        self.value = 0
+        self.lock = threading.Lock()
+
+    def write(self):
+        with self.lock:
+            self.value += 1
+
+    def load(self):
+        value = self.value
+        # Any time may pass between the query and the store.
+        time.sleep(random.uniform(0, 0.0005))
+        return value
+
+
+def by_recipe(key, row):
+    return background(warm_cache, key, row.load, ttl=300).join
+
+
+def by_warm(key, row):
+    def warm():
+        cache.warm(key, row.load)
+
+    return background(warm).join
+
+
+def by_delete(key, row):
+    """Delete, and let readers fill it again."""
+    cache.delete(key)
+
+    def read():
+        cache.remember(key, row.load)
+
+    return background(read).join
+
+
+def by_cached(key, row):
+    function = cached(f"{key}", cache=Cache(prefix="asok:"))(row.load)
+    function.delete()
+    return background(function).join
+
+
+@pytest.mark.parametrize("way", [by_recipe, by_warm, by_delete, by_cached])
+def test_race(raced_app, way, restless):
+    """After ten writes, each followed by a warm or a delete, while others read, the last value written is cached."""
+    trials = 40 if raced_app.config.get("CACHE_REDIS_URL") else 100
+    wrong = 0
+    with raced_app.app_context():
+        for trial in range(trials):
+            key, row, waits = f"{way.__name__} {trial}", Row(), []
+
+            def read(key=key, row=row):
+                cache.remember(key, row.load)
+
+            for _ in range(10):
+                waits.append(background(read).join)
+                row.write()
+                waits.append(way(key, row))
+            for wait in waits:
+                wait(20)
+            wrong += cache.remember(key, row.load) != row.value
+
+    assert wrong == 0
