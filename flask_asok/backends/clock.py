@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterable
 from contextvars import Context
-from queue import Empty, SimpleQueue
 from typing import Any
 
 from ..logs import log_exception
@@ -28,9 +28,10 @@ class Clock:
     Callers hand entries over through a queue; only the thread touches the heap, so nothing is locked.
     """
 
+    _inbox: queue.SimpleQueue[Entry | None] | None = None
+
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._inbox: SimpleQueue[Entry | None] = SimpleQueue()
         self._heap: list[Entry] = []
         self._order = itertools.count()
         self._free = [True]
@@ -39,32 +40,36 @@ class Clock:
         self._closed = False
 
     def __len__(self) -> int:
-        return len(self._heap) + self._inbox.qsize()
+        return len(self._heap) + (0 if self._inbox is None else self._inbox.qsize())
 
     def at(self, seconds: float, action: Action, task: Task[Any]) -> None:
         """Call `action(task, attempt)` in `seconds` from now, `attempt` being the one of this moment."""
-        self._inbox.put((self._now() + seconds, next(self._order), action, task, task.attempts))
+        # Made by the first entry, and not with the clock: gevent may patch the class after the app is made and forked.
+        inbox = self._inbox or self.__dict__.setdefault("_inbox", queue.SimpleQueue())
+        inbox.put((self._now() + seconds, next(self._order), action, task, task.attempts))
         if self._free:
             self._start()
 
     def wake(self) -> None:
         """Look at the time again."""
-        self._inbox.put(None)
+        if self._inbox is not None:
+            self._inbox.put(None)
 
     def close(self) -> None:
         """Have the thread leave; what still waits stays for `drain`."""
         self._closed = True
         self.wake()
         thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
+        # One without an identifier is just being started, or could not be: it will find the clock closed.
+        if thread is not None and thread.ident is not None and thread is not threading.current_thread():
             thread.join(1)
 
     def drain(self) -> Iterable[Task[Any]]:
         """Take out every task that waits. For a closed clock, or one whose thread was lost in a fork."""
-        while True:
+        while self._inbox is not None:
             try:
                 entry = self._inbox.get_nowait()
-            except Empty:
+            except queue.Empty:
                 break
             if entry is not None:
                 self._heap.append(entry)
@@ -91,16 +96,17 @@ class Clock:
         finally:
             # First leave, then look, as the workers do.
             self._free.append(True)
-            if self._inbox.qsize() and not self._closed:
+            if self._inbox is not None and self._inbox.qsize() and not self._closed:
                 self._start()
 
     def _turn(self) -> bool:
         """Wait for the next entry or the next due time, then do what is due; False after idling."""
-        heap = self._heap
+        heap, inbox = self._heap, self._inbox
+        assert inbox is not None
         timeout = heap[0][0] - self._now() if heap else IDLE_SECONDS
         try:
-            entry = self._inbox.get(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX))
-        except Empty:
+            entry = inbox.get(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX))
+        except queue.Empty:
             if not heap:
                 return False
         else:
