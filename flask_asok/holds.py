@@ -45,6 +45,8 @@ def release(task: Task[Any], start: Start, *, bounded: bool) -> None:
     except Exception as error:
         log_exception("Background task %s (%s) could not be started: %r", task.name, task.id, error)
         task.cancel()
+    # A task that joins this one may hold the only thread: now it may run this one itself.
+    task.wake()
 
 
 # The response
@@ -62,10 +64,10 @@ def _hold_for_response(task: Task[Any], start: Start) -> None:
     if not has_request_context():
         start(task)
         return
-    environ = request.environ
-    task.summary.state = "waiting"
-    task._hold = _ResponseHold(environ)
-    environ.setdefault(_ENVIRON_KEY, []).append((task, start))
+    if task.postpone():
+        environ = request.environ
+        task._hold = _ResponseHold(environ)
+        environ.setdefault(_ENVIRON_KEY, []).append((task, start))
 
 
 def listen(app: Flask) -> None:
@@ -119,11 +121,16 @@ def _session_of(app: Flask) -> Any:
 
 
 def _hold_for_commit(task: Task[Any], app: Flask, start: Start) -> None:
-    session = _session_of(app)
+    try:
+        session = _session_of(app)
+    except NotConfigured:
+        task.cancel()
+        raise
     if not session.in_transaction():
         start(task)
         return
-    task.summary.state = "waiting"
+    if not task.postpone():
+        return
     task._hold = _CommitHold(app, session)
     if _SESSION_KEY not in session.info:
         from sqlalchemy import event

@@ -83,7 +83,9 @@ class _Unprintable:
 def _printable(value: object) -> object:
     try:
         repr(value)
-    except Exception:
+    except BaseException as error:
+        if is_ctrl_c(error):
+            raise
         return _Unprintable(value)
     return value
 

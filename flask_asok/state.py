@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from flask import Flask
 
 from .backends.base import Backend
 from .errors import NotConfigured
+from .logs import log_exception
 
 T = TypeVar("T")
 
@@ -48,10 +48,17 @@ class State:
     def close(self, timeout: float | None = None) -> None:
         """Close the backend, which may still use them, then the shared objects."""
         self.backend.close(timeout)
+        if self._pid != os.getpid():
+            # The parent's connections are the parent's to close.
+            self._forget()
         while self._shared:
-            _, shared = self._shared.popitem()
-            with contextlib.suppress(AttributeError):
-                shared.close()
+            key, shared = self._shared.popitem()
+            close = getattr(shared, "close", None)
+            if close is not None:
+                try:
+                    close()
+                except Exception as error:
+                    log_exception("Closing %s failed: %r", key, error)
 
     def _forget(self) -> None:
         self._pid = os.getpid()

@@ -156,6 +156,8 @@ class Task(threading.Thread, Generic[R]):
     _thread: threading.Thread | None = None
     _awaits: Task[Any] | None = None
     _hold: Hold | None = None
+    _settler: int | None = None
+    """The thread that tells the receivers of the task's end."""
 
     def __init__(self, call: Call, options: Options, summary: TaskSummary, lane: Lane) -> None:
         # Whoever pops the call out of the box has claimed the task, to run or to settle it: one atomic step, no lock.
@@ -217,7 +219,8 @@ class Task(threading.Thread, Generic[R]):
         returns late if that takes longer than `timeout`. RuntimeError for a task that waits for its caller: itself, one
         that joins it, one held until this very response or commit.
         """
-        if self._done:
+        if self._done or self._settler == threading.get_ident():
+            # Or a signal's receiver, here in this thread, has all there is to wait for.
             return
         if self._hold is not None and self._hold.is_ours():
             raise RuntimeError(
@@ -285,7 +288,7 @@ class Task(threading.Thread, Generic[R]):
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait like `join` and return what the task raised, or None; raises as `result` does when it never finished."""
-        if self.summary.state not in SETTLED:
+        if not self._done:
             self.join(timeout)
         match self.summary.state:
             case "succeeded" | "failed":
@@ -328,6 +331,15 @@ class Task(threading.Thread, Generic[R]):
         self._box.append(call)
         return True
 
+    def postpone(self) -> bool:
+        """Make a queued task a waiting one; False when it was cancelled meanwhile."""
+        call = self.claim()
+        if call is None:
+            return False
+        self.summary.state = "waiting"
+        self._box.append(call)
+        return True
+
     def perform(self, thread: threading.Thread) -> BaseException | None:
         """Run one attempt here and now, in `thread`, unless somebody else has claimed it. Return what it raised."""
         try:
@@ -350,15 +362,20 @@ class Task(threading.Thread, Generic[R]):
         if error is None:
             self._value = value
             self.settle("succeeded", app, task_succeeded)
-        else:
-            self._fail_or_wait(call, error)
-        return error
+            return None
+        self._fail_or_wait(call, error)
+        try:
+            return error
+        finally:
+            # The frames of the error's traceback lead back to this one, which must not lead to the error: a cycle.
+            del self, call, error
 
     def settle(self, state: State, app: Flask, signal: NamedSignal, **kwargs: Any) -> None:
         """Give the claimed task its last state, tell the receivers of `signal`, then let go who waits."""
         self.summary._finished = time.time()
         self.summary.state = state
         if signal.receivers:
+            self._settler = threading.get_ident()
             emit(signal, app, task=self, **kwargs)
         # Last, so that whoever joins finds the context torn down, the error logged and the signals sent.
         self._done = True
@@ -501,19 +518,26 @@ def _attempt(task: Task[Any], call: Call) -> tuple[Any, BaseException | None]:
         context = fresh(carried)
         context.push()
     except BaseException as raised:
+        del task
         return None, raised
     try:
         value = fn(*args, **kwargs)
         if type(value) is CoroutineType:
             value = _run_coroutine(app, value)
     except BaseException as raised:
-        # Without this frame, which would tie the error to the task that keeps it: a cycle, and noise in the log.
+        # Without this frame, which is noise in the log.
         error = raised.with_traceback(raised.__traceback__ and raised.__traceback__.tb_next)
     try:
         context.pop(error)
     except BaseException as raised:
         log_exception("Teardown after background task %s failed: %r", task.name, raised)
-    return value, error
+    if error is None:
+        return value, None
+    try:
+        return None, error
+    finally:
+        # As in `perform`: the next frame of the traceback leads back to this one.
+        del task, call, error
 
 
 def _run_coroutine(app: Flask, coroutine: Coroutine[Any, Any, Any]) -> Any:

@@ -41,10 +41,12 @@ class ImmediateBackend(Backend):
         """Nothing to note."""
 
     def wait(self, task: Task[Any], seconds: float) -> None:
-        """Make the next attempt now."""
-        if task.requeue():
-            task.perform(threading.current_thread())
+        """Have the next attempt follow at once."""
+        task.requeue()
 
 
 def _perform(task: Task[Any]) -> None:
-    task.perform(threading.current_thread())
+    while task.state == "queued":
+        task.perform(threading.current_thread())
+    # The frames of an error's traceback lead back to this one, which must not lead to the error: a cycle.
+    del task

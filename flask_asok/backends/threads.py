@@ -70,7 +70,9 @@ class ThreadLane:
     def began(self, task: Task[Any]) -> None:
         """Have an attempt watched that has a timeout."""
         if task.options.timeout is not None:
-            self.clock.at(task.options.timeout, _warn_of_timeout, task)
+            # Without a thread for the clock it goes unwatched: worse would be not to run it.
+            with contextlib.suppress(RuntimeError):
+                self.clock.at(task.options.timeout, _warn_of_timeout, task)
 
     def wait(self, task: Task[Any], seconds: float) -> None:
         """Queue `task` after `seconds`; abandon it where there will be no such time."""
@@ -217,7 +219,10 @@ class ThreadsBackend(Backend):
         except KeyError:
             if not self._lanes:
                 weakref.finalize(self, _dismiss, self._lanes, self._clock).atexit = False
-            return self._lanes.setdefault(queue, ThreadLane(queue, self.queues[queue], self._clock))
+            lane = self._lanes.setdefault(queue, ThreadLane(queue, self.queues[queue], self._clock))
+            if self._closed:
+                lane.closed = True
+            return lane
 
     def start(self, task: Task[Any], *, bounded: bool = True) -> None:
         """Queue `task`, or have it wait for its delay; a full queue and a closed backend make the caller run it."""
@@ -251,17 +256,18 @@ class ThreadsBackend(Backend):
         self._closed = False
 
     def _wait_for_delay(self, task: Task[Any], lane: ThreadLane, bounded: bool) -> None:
-        if bounded and len(self._clock) >= self._max_waiting:
+        # A task that was held has nobody left to tell that there is no room.
+        if bounded and task.options.when == "now" and len(self._clock) >= self._max_waiting:
             self._refuse(
                 task,
                 f"{self._max_waiting} tasks wait for a delay or a retry already (ASOK_MAX_WAITING)",
             )
-        task.summary.state = "waiting"
-        lane.wait(task, task.options.delay)
+        if task.postpone():
+            lane.wait(task, task.options.delay)
 
     def _overflow(self, task: Task[Any], lane: ThreadLane) -> None:
         full = f"Queue {lane.name!r} holds {self._max_queued} tasks (ASOK_MAX_QUEUED)"
-        if self._raise_when_full:
+        if self._raise_when_full and task.options.when == "now":
             self._refuse(task, full)
         now = time.monotonic()
         if now - lane.warned_at >= 1:
@@ -323,12 +329,18 @@ def _close(backends: list[ThreadsBackend], timeout: float | None = None) -> None
 
 
 def _finish(lane: ThreadLane, deadline: float) -> None:
-    for thread in list(lane.threads.values()):
-        if thread is not threading.current_thread():
-            thread.join(max(0.0, deadline - time.monotonic()))
-    if time.monotonic() < deadline:
-        # Whoever saw the backend open may have queued a task after the last thread had left.
-        lane.run_queued()
+    while (left := deadline - time.monotonic()) > 0:
+        # Looked up each time: a worker that found more to do may have started one more.
+        thread = next((other for other in list(lane.threads.values()) if other is not threading.current_thread()), None)
+        if thread is None:
+            # Whoever saw the backend open may have queued a task after the last thread had left.
+            lane.run_queued()
+            return
+        if thread.ident is None:
+            # Just being started, and not to be joined before it is.
+            time.sleep(min(left, 0.001))
+        else:
+            thread.join(left)
 
 
 def _abandon(task: Task[Any], why: str) -> None:
