@@ -1,0 +1,75 @@
+"""The example application: `flask --app example_app run`. START HERE."""
+
+from __future__ import annotations
+
+import atexit
+import base64
+import secrets
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flask import Flask
+
+from . import db, log, views
+from .extensions import asok
+from .neighbours import Neighbours
+
+DEFAULTS: dict[str, Any] = {
+    "TRUSTED_HOSTS": ["127.0.0.1", "localhost", "[::1]"],
+    "MAX_CONTENT_LENGTH": 25 * 1024 * 1024,
+    "EXAMPLE_FOLDER": None,
+    "EXAMPLE_PAUSE": 0.7,
+    "EXAMPLE_VISITS": 300_000,
+    "MAIL_SERVER": "127.0.0.1",
+    "MAIL_PORT": 0,
+    "MAIL_DEFAULT_SENDER": ("Corner Shop", "hello@shop.example"),
+    "ASOK_WEBHOOK_ALLOW": ("127.0.0.1",),
+}
+
+
+def create_app(config: Mapping[str, Any] | None = None) -> Flask:
+    """
+    Make the application. Everything it keeps is in one folder.
+
+    - `EXAMPLE_FOLDER` (None): the folder; by default a new temporary one, deleted at exit.
+    - `EXAMPLE_PAUSE` (0.7): seconds that everybody else's servers take: payment, warehouse, mail, webhooks.
+    - `EXAMPLE_VISITS` (300,000): rows that the blog counts, so that its database has something to do.
+    - `MAIL_PORT` (0): port of the mail server that runs inside; 0 is any free one.
+
+    All of them, and those of Flask and Flask-Asok, can be given as `FLASK_...` environment variables too.
+    """
+    app = Flask(__name__)
+    app.config.from_mapping(DEFAULTS)
+    app.config.from_mapping(
+        SECRET_KEY=secrets.token_hex(),
+        ASOK_WEBHOOK_SECRETS={"shop": "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()},
+    )
+    app.config.from_prefixed_env()
+    app.config.from_mapping(config or {})
+    if app.config["EXAMPLE_FOLDER"] is None:
+        app.config["EXAMPLE_FOLDER"] = tempfile.mkdtemp(prefix="flask-asok-example-")
+        # Registered before `close`, so that it runs after it.
+        atexit.register(shutil.rmtree, app.config["EXAMPLE_FOLDER"], ignore_errors=True)
+    folder = Path(app.config["EXAMPLE_FOLDER"])
+    for name in ("uploads", "media", "invoices"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+
+    asok.init_app(app)
+    log.init_app(app)
+    db.init_app(app)
+    app.register_blueprint(views.bp)
+    neighbours = app.extensions["example_neighbours"] = Neighbours(app)
+    app.before_request(neighbours.start)
+    atexit.register(close, app)
+    return app
+
+
+def close(app: Flask) -> None:
+    """Finish the tasks and stop the servers inside. Happens by itself at exit; closing twice is harmless."""
+    # First, for the tasks still use all the rest.
+    asok.close(app)
+    app.extensions["example_neighbours"].stop()
+    log.close(app)

@@ -1,0 +1,68 @@
+"""The database: one connection for each request and each task, as in Flask's tutorial."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from flask import Flask, current_app, g
+
+SCHEMA = """
+CREATE TABLE runs (
+    id INTEGER PRIMARY KEY, card TEXT NOT NULL, mode TEXT NOT NULL, response_ms REAL,
+    begun_at REAL NOT NULL, data TEXT NOT NULL DEFAULT '{}'
+);
+CREATE TABLE deliveries (
+    id INTEGER PRIMARY KEY, webhook_id TEXT NOT NULL, sign_up INTEGER, status INTEGER NOT NULL, note TEXT NOT NULL
+);
+CREATE TABLE mails (
+    id INTEGER PRIMARY KEY, sign_up INTEGER, recipient TEXT NOT NULL, subject TEXT NOT NULL, text TEXT, html TEXT
+);
+CREATE TABLE posts (id INTEGER PRIMARY KEY, title TEXT NOT NULL);
+CREATE TABLE visits (post INTEGER NOT NULL, reader INTEGER NOT NULL);
+"""
+
+POSTS = [
+    "The page is the promise",
+    "What a queue remembers",
+    "Slow is a place, not a speed",
+    "Letters that wait for nobody",
+    "A photograph of the sea",
+    "Notes on not blocking",
+    "Five ways to be late",
+]
+
+
+def get_db() -> sqlite3.Connection:
+    """Return the connection of this request or task; it is closed with it."""
+    if "db" not in g:
+        path = Path(current_app.config["EXAMPLE_FOLDER"]) / "example.sqlite"
+        # Without transactions: each statement here stands for itself.
+        g.db = sqlite3.connect(path, timeout=15, isolation_level=None)
+        g.db.row_factory = sqlite3.Row
+        g.db.execute("PRAGMA synchronous = OFF")
+    return g.db
+
+
+def close_db(error: BaseException | None = None) -> None:
+    """Close the connection, if there is one."""
+    db = g.pop("db", None)
+    if db is not None:
+        db.close()
+
+
+def init_app(app: Flask) -> None:
+    """Close connections with their context; make the database where there is none."""
+    app.teardown_appcontext(close_db)
+    with app.app_context():
+        db = get_db()
+        if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'runs'").fetchone():
+            return
+        db.execute("PRAGMA journal_mode = WAL")
+        db.executescript(SCHEMA)
+        db.executemany("INSERT INTO posts (title) VALUES (?)", [(title,) for title in POSTS])
+        db.execute(
+            "WITH RECURSIVE visit (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM visit WHERE n < ?) "
+            "INSERT INTO visits SELECT 1 + abs(random() % ?), abs(random() % 90000) FROM visit",
+            (app.config["EXAMPLE_VISITS"], len(POSTS)),
+        )

@@ -1,0 +1,65 @@
+"""The servers that a site talks to and that are not its own: one for mail, one that receives webhooks."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from flask import Flask
+from werkzeug.serving import BaseWSGIServer, make_server
+
+from .mailbox import Mailbox
+from .receiver import create_receiver
+
+
+class Neighbours:
+    """
+    Both servers, on free ports of 127.0.0.1, from the first request of `app` until `stop()`.
+
+    Not from its making: the reloader makes the application twice, and `flask routes` needs no servers.
+    """
+
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+        self._lock = threading.Lock()
+        self._pid: int | None = None
+        self._mailbox: Mailbox | None = None
+        self._receiver: BaseWSGIServer | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def receiver_url(self) -> str:
+        """Where webhooks go."""
+        assert self._receiver is not None
+        return f"http://127.0.0.1:{self._receiver.port}/webhooks"
+
+    def start(self) -> None:
+        """Start what does not run yet in this process; a forked one has the memory of its parent, not the threads."""
+        if self._pid == os.getpid():
+            return
+        with self._lock:
+            if self._pid == os.getpid():
+                return
+            config = self._app.config
+            self._mailbox = Mailbox(self._app, config["MAIL_PORT"])
+            self._mailbox.start()
+            config["MAIL_PORT"] = self._mailbox.port
+            site = create_receiver(
+                config["EXAMPLE_FOLDER"], config["ASOK_WEBHOOK_SECRETS"]["shop"], config["EXAMPLE_PAUSE"]
+            )
+            self._receiver = make_server("127.0.0.1", 0, site, threaded=True)
+            self._thread = threading.Thread(target=self._receiver.serve_forever, name="example-receiver", daemon=True)
+            self._thread.start()
+            self._pid = os.getpid()
+
+    def stop(self) -> None:
+        """Stop what runs in this process."""
+        with self._lock:
+            if self._pid != os.getpid():
+                return
+            self._pid = None
+            assert self._mailbox and self._receiver and self._thread
+            self._mailbox.stop()
+            self._receiver.shutdown()
+            self._receiver.server_close()
+            self._thread.join(5)

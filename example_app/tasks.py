@@ -1,0 +1,72 @@
+"""The application's own tasks: plain functions of plain arguments, which any backend can run."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from flask import current_app, url_for
+
+from flask_asok import ImageError, make_renditions, resize_image, task
+
+from . import runs
+from .photos import facts
+
+SIZES = {"thumb": 160, "small": 320, "card": 640}
+
+
+def fulfil_order(order: int, product: str, quantity: int) -> None:
+    """Do what nobody has to wait for once an order was placed."""
+    began = time.perf_counter()
+
+    def done(step: str) -> None:
+        runs.add(order, "steps", {"name": step, "seconds": time.perf_counter() - began})
+
+    someone_elses_server()
+    done("Payment taken")
+    invoice = Path(current_app.config["EXAMPLE_FOLDER"], "invoices", f"{order}.txt")
+    invoice.write_text(f"Invoice {order}\n\n{quantity} x {product}\n", encoding="utf-8")
+    done("Invoice written")
+    someone_elses_server()
+    done("Warehouse told")
+
+
+@task(queue="images")
+def publish_photo(run: int, upload: str) -> None:
+    """Make what a site shows of an upload: a picture, its renditions, nothing that gives its owner away."""
+    media = Path(current_app.config["EXAMPLE_FOLDER"], "media")
+    began = time.perf_counter()
+    try:
+        picture = resize_image(upload, to=media)
+        resized = time.perf_counter() - began
+        renditions = make_renditions(upload, SIZES, formats=("keep", "webp"), folder=media)
+    except ImageError as error:
+        # Whoever uploaded it should read why; the log gets it from the error, which goes on.
+        runs.note(run, error=str(error))
+        raise
+    runs.note(
+        run,
+        before=facts(upload),
+        after=asdict(picture),
+        after_seconds=resized,
+        gallery=renditions.as_dict()["pictures"],
+        srcset={format: renditions.srcset(format, url=_media_url) for format in renditions.formats},
+        seconds=time.perf_counter() - began,
+    )
+
+
+def monthly_report(month: str) -> str:
+    """Fail, as a report does in the first month of a shop."""
+    orders: list[float] = []
+    average = sum(orders) / len(orders)
+    return f"{month}: {average:.2f} per order"
+
+
+def someone_elses_server() -> None:
+    """Stand in for a server on the net, whose time is not ours to spend. The other slow things here are real."""
+    time.sleep(current_app.config["EXAMPLE_PAUSE"])
+
+
+def _media_url(name: str) -> str:
+    return url_for("example.media", name=name)

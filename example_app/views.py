@@ -1,0 +1,281 @@
+"""The page and its buttons. Each button does its work in the request or in the background: see `door`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Unpack
+
+from flask import (
+    Blueprint, Response, abort, current_app, g, redirect, render_template, request, send_from_directory, url_for,
+)  # fmt: skip
+from werkzeug.datastructures import FileStorage
+from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response as BaseResponse
+
+from flask_asok import (
+    ImageError, MailError, WebhookError, background, save_upload, send_mail, send_webhook, warm_cache,
+)  # fmt: skip
+from flask_asok.options import OptionValues
+
+from . import log, photos, posts, runs, tasks
+from .db import get_db
+from .extensions import asok
+
+bp = Blueprint("example", __name__)
+
+MODES = ("blocking", "background")
+CARDS = ("order", "sign-up", "photo", "blog", "report")
+PRODUCTS = ("Coffee mug", "Notebook", "Desk lamp")
+SETTLED = ("succeeded", "failed", "cancelled", "abandoned")
+
+LONGEST_WATCH = 60
+"""Seconds after which the page no longer looks whether a run has got further."""
+
+
+def door(run: int, **options: Unpack[OptionValues]) -> Callable[..., Any]:
+    """
+    Return what runs a function for this button: the visitor chose.
+
+    This is all the difference that Flask-Asok makes: `fn(x)` or `background(fn, x)`.
+    """
+    if g.mode == "blocking":
+        return lambda fn, *args, **kwargs: fn(*args, **kwargs)
+
+    def in_background(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        task = background.using(**options)(fn, *args, **kwargs)
+        runs.add(run, "tasks", task.id)
+
+    return in_background
+
+
+@bp.get("/")
+def index() -> str:
+    """Show the cards as they are now."""
+    latest = {card: runs.latest(card) for card in CARDS}
+    sign_up = latest["sign-up"]
+    return render_template(
+        "index.html",
+        latest=latest,
+        times={card: runs.response_times(card) for card in CARDS},
+        busy={card for card, run in latest.items() if run and is_busy(run)},
+        products=PRODUCTS,
+        photos=photos.BUNDLED,
+        deliveries=noted("deliveries", sign_up),
+        mails=noted("mails", sign_up),
+        reads=[run for run in runs.recent("blog", 12) if "read_ms" in run.data][:5],
+        cache_ttl=posts.TTL,
+        last_error=log.last_error() if latest["report"] else None,
+        tasks=asok.tasks()[:-11:-1],
+    )
+
+
+@bp.post("/order")
+def order() -> BaseResponse:
+    """Take an order. What is to be done for it needs nobody's patience."""
+    product = request.form.get("product", "")
+    quantity = request.form.get("quantity", 1, type=int)
+    if product not in PRODUCTS or not 1 <= quantity <= 99:
+        abort(400, "Order 1 to 99 of what is on the list.")
+    run = begin("order", product=product, quantity=quantity)
+    door(run)(tasks.fulfil_order, run, product, quantity)
+    return answer(run)
+
+
+@bp.post("/sign-up")
+def sign_up() -> BaseResponse:
+    """Tell another site of a new user, and welcome them by mail."""
+    name, address = request.form.get("name", "").strip()[:80], request.form.get("email", "").strip()[:200]
+    fail = 2 if request.form.get("fail") else 0
+    run = begin("sign-up", name=name, email=address)
+    # Its own policy waits 5 seconds before the second attempt and 30 before the third, as a site should. You are here.
+    tell = door(run, backoff=(1.0, 2.0))
+    url = current_app.extensions["example_neighbours"].receiver_url + f"?fail={fail}"
+    try:
+        tell(send_webhook, url, {"event": "user.created", "sign_up": run, "name": name}, secret="shop")
+    except WebhookError as error:
+        runs.note(run, webhook_error=str(error))
+    try:
+        door(run)(
+            send_mail, to=address, subject=f"Welcome, {name}", template="mail/welcome", context={"name": name},
+            headers={"X-Sign-Up": str(run)},
+        )  # fmt: skip
+    except (MailError, ValueError) as error:
+        runs.note(run, mail_error=str(error))
+    return answer(run)
+
+
+@bp.post("/photo")
+def photo() -> BaseResponse:
+    """Take a photo in, and make of it what the site shows."""
+    folder = Path(current_app.config["EXAMPLE_FOLDER"], "uploads")
+    bundled, upload = request.form.get("bundled"), request.files.get("photo")
+    if bundled not in photos.BUNDLED and not upload:
+        abort(400, "Choose a photo first.")
+    run = begin("photo")
+    try:
+        if bundled in photos.BUNDLED:
+            with (photos.FOLDER / bundled).open("rb") as file:
+                path = save_upload(FileStorage(file, bundled), folder)
+        else:
+            path = save_upload(upload, folder)
+        door(run)(tasks.publish_photo, run, str(path))
+    except ImageError as error:
+        runs.note(run, error=str(error))
+    return answer(run)
+
+
+@bp.post("/blog/read")
+def read_blog() -> BaseResponse:
+    """Read the blog: from the cache, or by counting anew."""
+    run = begin("blog")
+    began = time.time()
+    clock = time.perf_counter()
+    if g.mode == "blocking":
+        recent = posts.load_recent_posts()
+        kind = "no cache"
+    else:
+        recent = posts.cache.remember(posts.KEY, posts.load_recent_posts)
+        kind = posts.kind(recent, began)
+    runs.note(run, read_ms=(time.perf_counter() - clock) * 1000, kind=kind, **recent)
+    return answer(run)
+
+
+@bp.post("/blog/write")
+def write_post() -> BaseResponse:
+    """Publish a post, and have the list warm before the next reader comes."""
+    title = request.form.get("title", "").strip()[:80] or "Untitled"
+    run = begin("blog", wrote=title)
+    posts.add_post(title)
+    door(run)(warm_cache, posts.KEY, posts.load_recent_posts, posts.TTL, cache=posts.cache)
+    return answer(run)
+
+
+@bp.post("/blog/clear")
+def clear_cache() -> BaseResponse:
+    """Empty the cache, so that the next read is a cold one."""
+    posts.cache.clear()
+    return redirect(url_for(".index", _anchor="blog"), 303)
+
+
+@bp.post("/report")
+def report() -> BaseResponse:
+    """Do what fails. In the background that is the log's business; in the request it is the visitor's."""
+    run = begin("report")
+    try:
+        door(run)(tasks.monthly_report, "November")
+    finally:
+        runs.answered(run, elapsed_ms())
+    return answer(run)
+
+
+@bp.get("/media/<path:name>")
+def media(name: str) -> Response:
+    """Send a picture that was published."""
+    return send_from_directory(Path(current_app.config["EXAMPLE_FOLDER"], "media"), name)
+
+
+@bp.get("/uploads/<path:name>")
+def uploads(name: str) -> Response:
+    """Send an original. A real site keeps that folder private: what the camera noted is still inside."""
+    return send_from_directory(Path(current_app.config["EXAMPLE_FOLDER"], "uploads"), name)
+
+
+@bp.get("/invoices/<int:order>")
+def invoice(order: int) -> Response:
+    """Send an invoice that was written."""
+    return send_from_directory(Path(current_app.config["EXAMPLE_FOLDER"], "invoices"), f"{order}.txt")
+
+
+@bp.get("/mails/<int:mail>")
+def mail(mail: int) -> Response:
+    """Send the HTML of a mail that came in. It is somebody else's: no script, no form, nothing from the net."""
+    row = get_db().execute("SELECT html FROM mails WHERE id = ?", (mail,)).fetchone()
+    if row is None or row["html"] is None:
+        abort(404)
+    response = Response(row["html"])
+    response.headers["Content-Security-Policy"] = (
+        "sandbox; default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'"
+    )
+    return response
+
+
+@bp.app_template_filter()
+def ms(milliseconds: float) -> str:
+    """Write milliseconds with as many digits as can be believed."""
+    digits = 2 if milliseconds < 1 else 1 if milliseconds < 10 else 0
+    return f"{milliseconds:,.{digits}f}"
+
+
+@bp.app_template_filter()
+def basename(path: str) -> str:
+    """Return the name of a file, for its URL."""
+    return Path(path).name
+
+
+@bp.app_template_filter()
+def kilobytes(count: int) -> str:
+    """Write a number of bytes as people do."""
+    return f"{count / 1000:,.0f} KB" if count < 1_000_000 else f"{count / 1_000_000:,.1f} MB"
+
+
+@bp.before_app_request
+def start_clock() -> None:
+    """Note when the request came in and how its visitor wants it done."""
+    g.clock = time.perf_counter()
+    g.mode = "blocking" if request.form.get("mode") == "blocking" else "background"
+
+
+@bp.before_app_request
+def refuse_other_sites() -> None:
+    """Take no form from a page of another site. A site with accounts needs CSRF tokens besides."""
+    if request.method == "POST" and request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
+        abort(403)
+
+
+@bp.after_app_request
+def restrict(response: Response) -> Response:
+    """Have the browser load from here only, and guess no content types."""
+    response.headers.setdefault("Content-Security-Policy", "default-src 'self'; frame-ancestors 'none'")
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response
+
+
+@bp.app_errorhandler(HTTPException)
+def show_error(error: HTTPException) -> tuple[str, int]:
+    """Show an error as a page. One that nobody caught comes here as a 500, after Flask has logged it."""
+    return render_template("error.html", error=error, elapsed_ms=elapsed_ms()), error.code or 500
+
+
+def begin(card: str, **data: Any) -> int:
+    """Note that a button of this card was pressed."""
+    run = runs.begin(card, g.mode)
+    runs.note(run, **data)
+    return run
+
+
+def answer(run: int) -> BaseResponse:
+    """Answer the button: back to the page, which shows how long this took."""
+    card = runs.answered(run, elapsed_ms())
+    return redirect(url_for(".index", _anchor=card), 303)
+
+
+def elapsed_ms() -> float:
+    """Return the milliseconds since the request came in."""
+    return (time.perf_counter() - g.clock) * 1000
+
+
+def is_busy(run: runs.Run) -> bool:
+    """Is a task of this run still to be waited for?"""
+    summaries = [asok.get(id) for id in run.data.get("tasks", [])]
+    return time.time() - run.begun_at < LONGEST_WATCH and any(
+        summary is not None and summary.state not in SETTLED for summary in summaries
+    )
+
+
+def noted(table: str, sign_up: runs.Run | None) -> list[Any]:
+    """Return what came of a sign-up: its `deliveries` or its `mails`."""
+    if sign_up is None:
+        return []
+    return get_db().execute(f"SELECT * FROM {table} WHERE sign_up = ? ORDER BY id", (sign_up.id,)).fetchall()
