@@ -1,0 +1,6 @@
+"""Deliver webhooks: START in `delivery.py`; the other files are what it needs, one noun each."""
+
+from .delivery import Delivery, send_webhook
+from .signing import verify_webhook
+
+__all__ = ["Delivery", "send_webhook", "verify_webhook"]

@@ -1,0 +1,226 @@
+"""Which URLs and which addresses a webhook may go to."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from urllib.parse import quote, unquote, urlsplit
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+LONGEST_URL = 8192
+
+_FORBIDDEN = re.compile(r"[\x00-\x20\x7f-\x9f\\]")
+_HOST = re.compile(r"[a-z0-9_](?:[a-z0-9_.\-]*[a-z0-9_.])?")
+_AS_THEY_ARE = "/%:;=@!$&'()*+,~?-._[]"
+
+
+@dataclass(frozen=True, slots=True)
+class Url:
+    """A checked URL. Its path and query are a credential as often as not: `str()` and `repr()` show only the rest."""
+
+    scheme: str
+    host: str
+    """In lower case and ASCII; an IPv6 address without its brackets."""
+    port: int
+    target: str = field(repr=False)
+    """Path and query, as they go on the wire."""
+
+    @property
+    def authority(self) -> str:
+        """Host and port as in the `Host` header."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.authority}"
+
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def parse(url: str) -> Url:
+    """
+    Return the checked `url`; TypeError or ValueError, which quote no more than its scheme, for one that is no good.
+
+    Only http and https, with a host, without user name and password. Control characters, spaces and backslashes are
+    refused before anything is parsed: parsers differ in what they make of them.
+    """
+    if not isinstance(url, str):
+        raise TypeError(f"The URL of a webhook must be a str, not {type(url).__name__}.")
+    if len(url) > LONGEST_URL:
+        raise ValueError(f"The URL of the webhook has more than {LONGEST_URL} characters.")
+    if _FORBIDDEN.search(url):
+        raise ValueError("The URL of the webhook holds a space, a backslash or a control character.")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+        target = quote(parts.path or "/", _AS_THEY_ARE) + (
+            "?" + quote(parts.query, _AS_THEY_ARE) if parts.query else ""
+        )
+    except ValueError:
+        # urllib's text quotes the URL.
+        raise ValueError("The URL of the webhook is malformed.") from None
+    if parts.scheme not in DEFAULT_PORTS:
+        raise ValueError("The URL of the webhook must begin with http:// or https://.")
+    if "@" in parts.netloc:
+        raise ValueError(
+            "The URL of the webhook holds a user name or password. Pass headers={'Authorization': ...} instead."
+        )
+    if port == 0:
+        raise ValueError("The URL of the webhook has port 0.")
+    # Some Pythons take [v1.x] for a name.
+    host = None if "[" in parts.netloc and ":" not in (parts.hostname or "") else parts.hostname
+    return Url(parts.scheme, _host(host), port or DEFAULT_PORTS[parts.scheme], target)
+
+
+def _host(host: str | None) -> str:
+    if host and ":" in host:
+        try:
+            address = IPv6Address(host)
+        except ValueError:
+            address = None
+        if address is not None and address.scope_id is None:
+            return str(address)
+    elif host:
+        try:
+            # Python's codec, which getaddrinfo would use as well: it folds ① into 1, and full-width letters.
+            name = host.encode("idna").decode().lower()
+        except UnicodeError:
+            name = ""
+        if _HOST.fullmatch(name):
+            return name
+    raise ValueError("The URL of the webhook has no host, or one that is malformed.")
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """Where `ASOK_WEBHOOK_PROXY` points, and the headers that let us through."""
+
+    url: Url
+    headers: dict[str, str] = field(repr=False)
+
+
+def parse_proxy(text: str) -> Proxy:
+    """Read `http://user:password@host:port`; ValueError, which does not quote it, for anything else."""
+    scheme, _, rest = text.partition("://")
+    credentials, at, host = rest.rpartition("@")
+    if scheme != "http":
+        raise ValueError("ASOK_WEBHOOK_PROXY must be http://host:port or http://user:password@host:port.")
+    try:
+        url = parse(f"http://{host}")
+    except ValueError as error:
+        raise ValueError(f"ASOK_WEBHOOK_PROXY: {error}") from None
+    basic = base64.b64encode(unquote(credentials).encode()).decode()
+    return Proxy(url, {"Proxy-Authorization": f"Basic {basic}"} if at else {})
+
+
+def _networks(*texts: str) -> tuple[Network, ...]:
+    return tuple(ip_network(text) for text in texts)
+
+
+# By ourselves, since ipaddress.is_global changes from one patch release of Python to the next and lets through NAT64,
+# 6to4 and multicast.
+DENIED = _networks(
+    "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
+    "192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.168.0.0/16", "192.175.48.0/24",
+    "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
+    "2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20",
+)  # fmt: skip
+GLOBAL_UNICAST = IPv6Network("2000::/3")
+NAT64 = IPv6Network("64:ff9b::/96")
+
+PRIVATE = _networks(
+    "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7",
+)  # fmt: skip
+"""What `allow_private=True` allows."""
+
+METADATA = _networks(
+    "169.254.0.0/16",  # AWS, Azure, Google Cloud, DigitalOcean, Oracle, ECS
+    "fe80::/10",
+    "100.100.100.200/32",  # Alibaba
+    "168.63.129.16/32",  # Azure
+    "192.0.0.192/32",  # Oracle
+    "fd00:ec2::/32",  # AWS
+    "fd20:ce::254/128",  # Google Cloud
+)
+"""Where clouds hand out credentials: never allowed, by no setting."""
+
+
+def _unmapped(address: Address) -> Address:
+    """Return the IPv4 address that an IPv6 one merely writes differently, or stands for by NAT64."""
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped is not None:
+            return address.ipv4_mapped
+        # An IPv6-only host reaches the IPv4 internet in this way.
+        if address in NAT64:
+            return IPv4Address(int(address) & 0xFFFFFFFF)
+    return address
+
+
+def is_metadata(address: Address) -> bool:
+    """Is this address, none of the public internet, or the IPv4 one it may carry, where a cloud keeps credentials?"""
+    address = _unmapped(address)
+    forms = [address]
+    if isinstance(address, IPv6Address):
+        bits = int(address)
+        # ::a.b.c.d, SIIT, ISATAP and NAT64 keep it in the last 32 bits, 6to4 in the second to fifth byte.
+        forms += [IPv4Address(bits & 0xFFFFFFFF), IPv4Address(bits >> 80 & 0xFFFFFFFF)]
+    return any(form in network for form in forms for network in METADATA)
+
+
+def is_public(address: Address) -> bool:
+    """Is this an address of the public internet?"""
+    address = _unmapped(address)
+    if isinstance(address, IPv6Address) and (address.scope_id is not None or address not in GLOBAL_UNICAST):
+        return False
+    return not any(address in network for network in (*DENIED, *METADATA))
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What is allowed besides public addresses: hosts by their exact name, and networks."""
+
+    hosts: frozenset[str] = frozenset()
+    networks: tuple[Network, ...] = ()
+
+    @classmethod
+    def of(cls, allow: bool | str | Iterable[str], what: str) -> Policy:
+        """Return the policy that the setting `what` spells: hosts and networks, or True for the private networks."""
+        if isinstance(allow, bool):
+            return cls(networks=PRIVATE if allow else ())
+        hosts: set[str] = set()
+        networks: list[Network] = []
+        for entry in (allow,) if isinstance(allow, str) else allow:
+            if not isinstance(entry, str):
+                raise TypeError(f"{what} holds hosts and networks as str, not {type(entry).__name__}.")
+            try:
+                networks.append(ip_network(entry.strip("[]")))
+            except ValueError:
+                host = entry.lower()
+                if not _HOST.fullmatch(host) or host.replace(".", "").isdigit():
+                    raise ValueError(
+                        f"{what} holds hosts ('hooks.local') and networks ('10.1.0.0/16'), not {entry!r}."
+                    ) from None
+                hosts.add(host)
+        return cls(frozenset(hosts), tuple(networks))
+
+    def refusal(self, host: str, addresses: Iterable[str]) -> str | None:
+        """Return why a webhook must not go to `host`, that has these addresses; None when it may."""
+        for text in addresses:
+            address = ip_address(text)
+            if is_public(address):
+                continue
+            if is_metadata(address):
+                return f"{host} has the address {text}, where clouds keep credentials: no setting allows it"
+            plain = _unmapped(address)
+            if host not in self.hosts and not any(plain in network for network in self.networks):
+                return (
+                    f"{host} has the address {text}, which is not public. "
+                    f"To allow it add {host!r}, or its network, to ASOK_WEBHOOK_ALLOW"
+                )
+        return None

@@ -1,0 +1,274 @@
+"""The recipe: `send_webhook` makes one attempt; run by `background()` it is tried again by a policy of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import urlsplit
+
+from flask import current_app, has_app_context
+
+from ... import signals
+from ...dispatch import task
+from ...errors import WebhookBlocked, WebhookError, WebhookGone, WebhookRejected, WebhookUnavailable
+from ...options import Retry
+from ...state import KEY, State
+from ...tasks import Task, current_task
+from . import signing
+from .address import Url, parse
+from .deadline import Deadline
+from .headers import retry_after
+from .message import Message, compose
+from .settings import DEFAULTS
+
+if TYPE_CHECKING:
+    from .sender import Sender
+    from .transport import Answer
+
+BACKOFF = (5.0, 30.0, 120.0, 300.0)
+"""Seconds before attempts 2 to 5: some eight minutes in all, for a process that may end at any time."""
+JITTER = 0.2
+LONGEST_EXCERPT = 1000
+TEMPORARY = frozenset({408, 425, 429})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """
+    What became of one webhook.
+
+    `url` is scheme, host and port only. With the `id`, the `body` and your own `reference` to the endpoint it can be
+    stored, and sent again as `send_webhook(url, body, id=id, ...)`.
+    """
+
+    id: str
+    url: str
+    status: int | None
+    """The receiver's answer; None where there was none."""
+    attempts: int
+    duration: float
+    """Seconds that the last attempt took."""
+    excerpt: str = field(repr=False)
+    """The first 1,000 characters of the answer. A receiver may have put anything there."""
+    body: bytes = field(repr=False)
+    """What was sent."""
+    reference: str | None = None
+
+
+def backoff(attempt: int) -> float:
+    """Return the seconds before `attempt`; jitter only adds, for a receiver that is down wants no less."""
+    return BACKOFF[min(attempt - 2, len(BACKOFF) - 1)] * (1 + JITTER * random.random())
+
+
+def prepare(
+    url: str,
+    payload: Any,
+    *,
+    secret: signing.Secret | None = None,
+    headers: Mapping[str, str] | None = None,
+    id: str | None = None,
+    timeout: float = 15,
+    allow_private: bool | str | Iterable[str] | None = None,
+    reference: str | None = None,
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Check the arguments of `send_webhook` and freeze its bytes, in the thread that calls `background()`."""
+    state = _state()
+    if state is not None and state.backend.distributed and any(map(signing.is_literal, signing.listed(secret))):
+        raise ValueError(
+            "A secret must not travel to another process. "
+            "Put it into ASOK_WEBHOOK_SECRETS, there as well, and pass the name of its entry."
+        )
+    message = _compose(url, payload, secret, headers, id, timeout, allow_private, reference)
+    return (message, None), {}
+
+
+@task(queue="webhooks", retries=len(BACKOFF), retry_on=(WebhookUnavailable,), backoff=backoff, prepare=prepare)
+def send_webhook(
+    url: str,
+    payload: Any,
+    *,
+    secret: signing.Secret | None = None,
+    headers: Mapping[str, str] | None = None,
+    id: str | None = None,
+    timeout: float = 15,
+    allow_private: bool | str | Iterable[str] | None = None,
+    reference: str | None = None,
+) -> Delivery:
+    """
+    POST `payload` to `url`, once and now, and return the Delivery once the receiver has answered 2xx.
+
+    `background(send_webhook, url, payload)` delivers after the page has answered, and tries up to five times within
+    some eight minutes. The receiver may then get it twice: it knows it by its `webhook-id`.
+
+    - `payload`: str and bytes are sent as they are, everything else as JSON (dates in ISO 8601, UUID and Decimal as
+      strings, dataclasses as objects). The bytes are made at the call; what changes afterwards is not seen.
+    - `secret`: sign as Standard Webhooks says. A `whsec_...` secret or the name of an entry of `ASOK_WEBHOOK_SECRETS`;
+      several for a rotation, the newest first. Without one the webhook goes unsigned, as Slack has it.
+    - `headers`: further ones. The `Content-Type` is application/json where they do not say otherwise.
+    - `id`: the `webhook-id`, the same at every attempt; a random one when None.
+    - `timeout`: seconds for the whole attempt, from the name's resolution to the last byte of the answer.
+    - `allow_private`: hosts or networks that are not public but allowed all the same, besides `ASOK_WEBHOOK_ALLOW`;
+      True for every private network and this machine, False not even for those of `ASOK_WEBHOOK_ALLOW`.
+    - `reference`: your own name of the endpoint. It comes back in the Delivery and is sent nowhere.
+
+    Outside of an app context the defaults of the settings apply.
+
+    Raises TypeError or ValueError for an argument that is no good, at the call of `background()` already;
+    WebhookUnavailable when it may work later: no connection, no answer in time, 408, 425, 429 or 5xx;
+    WebhookRejected for any other answer (redirects are not followed), WebhookGone for a 410; WebhookBlocked when the
+    address is not allowed, before anything is sent. Each has the Delivery as its `delivery`.
+    """
+    # What `prepare` made of the arguments, and nobody else makes: this is the task itself, not a call inside of one.
+    if isinstance(url, Message):
+        message, ours = url, current_task()
+    else:
+        message, ours = _compose(url, payload, secret, headers, id, timeout, allow_private, reference), None
+    with _sender() as sender:
+        try:
+            return _attempt(sender, message, ours)
+        except WebhookError as error:
+            _fail(error, ours)
+
+
+def _compose(
+    url: str,
+    payload: Any,
+    secret: signing.Secret | None,
+    headers: Mapping[str, str] | None,
+    id: str | None,
+    timeout: float,
+    allow_private: bool | str | Iterable[str] | None,
+    reference: str | None,
+) -> Message:
+    return compose(
+        url,
+        payload,
+        secret=secret,
+        extra_headers=headers,
+        id=id,
+        timeout=timeout,
+        allow_private=allow_private,
+        reference=reference,
+        max_bytes=_config()["ASOK_WEBHOOK_MAX_BYTES"],
+    )
+
+
+def _state() -> State | None:
+    return current_app.extensions.get(KEY) if has_app_context() else None
+
+
+def _config() -> Mapping[str, Any]:
+    state = _state()
+    return DEFAULTS if state is None else state.config
+
+
+@contextlib.contextmanager
+def _sender() -> Iterator[Sender]:
+    """Give the application's sender; outside of one a sender for this call."""
+    from .sender import Sender
+
+    state = _state()
+    if state is not None:
+        yield state.shared("webhooks", lambda: Sender(state.config))
+        return
+    with contextlib.closing(Sender(DEFAULTS)) as sender:
+        yield sender
+
+
+def _attempt(sender: Sender, message: Message, ours: Task[Any] | None) -> Delivery:
+    from .sender import explain
+    from .transport import Malformed
+
+    url = parse(message.url)
+    started = time.perf_counter()
+
+    def delivery(status: int | None = None, body: bytes = b"") -> Delivery:
+        return Delivery(
+            id=message.id,
+            url=str(url),
+            status=status,
+            attempts=1 if ours is None else ours.attempts,
+            duration=time.perf_counter() - started,
+            excerpt=_excerpt(body),
+            body=message.body,
+            reference=message.reference,
+        )
+
+    deadline = Deadline(message.timeout)
+    if (seconds := sender.lanes.enter(url.host, None if _can_come_back(ours) else message.timeout)) is not None:
+        _come_back(ours, seconds)
+        raise WebhookUnavailable(f"{url} is busy with other webhooks for {message.timeout:g} s.", delivery())
+    try:
+        answer = sender.send(message, url, deadline)
+    except WebhookBlocked as error:
+        error.delivery = delivery()
+        raise
+    except TimeoutError as error:
+        raise WebhookUnavailable(f"{url} did not answer within {message.timeout:g} s.", delivery()) from error
+    except (OSError, Malformed) as error:
+        raise WebhookUnavailable(f"{url} cannot be reached: {explain(error)}.", delivery()) from error
+    finally:
+        sender.lanes.leave(url.host)
+    done = delivery(answer.status, answer.body)
+    if 200 <= answer.status < 300:
+        return done
+    raise _refusal(url, answer, done)
+
+
+def _excerpt(body: bytes) -> str:
+    text = body[: 4 * LONGEST_EXCERPT].decode(errors="replace")[:LONGEST_EXCERPT]
+    # Whatever drives a terminal is left out: the excerpt is made to be looked at.
+    return "".join(character for character in text if character.isprintable() or character in "\n\t")
+
+
+def _refusal(url: Url, answer: Answer, delivery: Delivery) -> WebhookError:
+    status = answer.status
+    said = f"{url} answered {status}"
+    if status in TEMPORARY or 500 <= status < 600:
+        return WebhookUnavailable(f"{said}.", delivery, retry_after(answer.headers.get("Retry-After")))
+    if status == 410:
+        return WebhookGone(f"{said}: the receiver wants no more webhooks there.", delivery)
+    if 300 <= status < 400:
+        said += _destination(answer)
+        return WebhookRejected(f"{said}: redirects are not followed, give the final URL.", delivery)
+    return WebhookRejected(f"{said}.", delivery)
+
+
+def _destination(answer: Answer) -> str:
+    """Return where a redirect leads, as far as that is no secret."""
+    with contextlib.suppress(ValueError, TypeError):
+        if urlsplit(location := answer.headers.get("Location", "")).netloc:
+            return f" and points to {parse(location)}"
+    return ""
+
+
+def _can_come_back(ours: Task[Any] | None) -> bool:
+    state = _state()
+    return ours is not None and state is not None and state.backend.name == "threads"
+
+
+def _come_back(ours: Task[Any] | None, seconds: float) -> None:
+    """Give the worker to another host's delivery. That was no attempt, so it spends no retry."""
+    if ours is not None and _can_come_back(ours):
+        ours.summary.attempts -= 1
+        raise Retry(after=seconds)
+
+
+def _fail(error: WebhookError, ours: Task[Any] | None) -> NoReturn:
+    """Raise `error`, as a Retry where the receiver named a time; send the signals when it is the last word."""
+    if ours is not None:
+        options = ours.options
+        if ours.attempts <= options.retries and isinstance(error, (Retry, *options.retry_on)):
+            if isinstance(error, WebhookUnavailable) and error.retry_after is not None:
+                raise Retry(after=max(error.retry_after, options.wait_before(ours.attempts + 1))) from error
+            raise error
+    if has_app_context():
+        app = current_app._get_current_object()  # type: ignore[attr-defined]
+        if isinstance(error, WebhookGone):
+            signals.emit(signals.webhook_gone, app, delivery=error.delivery, error=error)
+        signals.emit(signals.webhook_failed, app, delivery=error.delivery, error=error)
+    raise error

@@ -1,0 +1,77 @@
+"""The headers that the caller adds, and the `Retry-After` that the receiver answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VALUE = re.compile(r"(?:[!-~](?:[ -~]*[!-~])?)?")
+
+OURS = frozenset(
+    {
+        "accept-encoding",  # the answer is never decompressed
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+"""Headers that say where a message ends or who is at the other end: not the caller's to set."""
+
+LONGEST_RETRY_AFTER = 3600.0
+"""Seconds past which a `Retry-After` is cut: no receiver may park a delivery for days."""
+
+
+def check(headers: Mapping[str, str] | None) -> dict[str, str]:
+    """
+    Return a copy of the caller's headers; TypeError or ValueError for what must not go on the wire.
+
+    Names are tokens of RFC 9110, values printable ASCII. Texts of errors quote no value: it may be a credential.
+    """
+    checked: dict[str, str] = {}
+    seen: set[str] = set()
+    for name, value in (headers or {}).items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError("Names and values of webhook headers must be str.")
+        if not _TOKEN.fullmatch(name):
+            raise ValueError("The name of a webhook header may hold letters, digits and hyphens, and no space.")
+        lower = name.lower()
+        if lower in OURS or lower.startswith("webhook-"):
+            raise ValueError(f"The header {name} is set by send_webhook itself.")
+        if lower in seen:
+            raise ValueError(f"The header {name} is given twice.")
+        if not _VALUE.fullmatch(value):
+            raise ValueError(
+                f"The value of the header {name} must be printable ASCII, with no line break and no space at its ends."
+            )
+        seen.add(lower)
+        checked[name] = value
+    return checked
+
+
+def retry_after(value: str | None, now: datetime | None = None) -> float | None:
+    """
+    Return the seconds that a `Retry-After` asks to wait, from 0 to an hour; None for none, or for rubbish.
+
+    Both forms of RFC 9110 are read: seconds (digits only) and a date.
+    """
+    text = (value or "").strip(" \t")
+    if re.fullmatch(r"[0-9]{1,10}", text):
+        seconds = float(text)
+    else:
+        try:
+            date = parsedate_to_datetime(text)
+            seconds = (date.replace(tzinfo=date.tzinfo or UTC) - (now or datetime.now(UTC))).total_seconds()
+        except (ValueError, TypeError, IndexError, OverflowError):
+            return None
+    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)

@@ -1,0 +1,75 @@
+"""One webhook, checked and in bytes: made at the call, sent at each attempt."""
+
+from __future__ import annotations
+
+import math
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import address, headers, payload, signing
+
+_ID = re.compile(r"[!-\-/-~]{1,200}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """
+    What has to be known to send a webhook, in plain data. Its repr shows no secret.
+
+    `url`, `headers` and `secrets` are credentials.
+    """
+
+    id: str
+    url: str = field(repr=False)
+    body: bytes = field(repr=False)
+    headers: dict[str, str] = field(repr=False)
+    secrets: tuple[str, ...] = field(repr=False)
+    """`whsec_` secrets, or names of entries of `ASOK_WEBHOOK_SECRETS`."""
+    timeout: float
+    allow_private: bool | tuple[str, ...] | None
+    reference: str | None
+
+
+def compose(
+    url: str,
+    content: Any,
+    *,
+    secret: signing.Secret | None,
+    extra_headers: Mapping[str, str] | None,
+    id: str | None,
+    timeout: float,
+    allow_private: bool | str | Iterable[str] | None,
+    reference: str | None,
+    max_bytes: int,
+) -> Message:
+    """Check every argument and make the bytes; TypeError or ValueError say which is no good, and quote no secret."""
+    address.parse(url)
+    checked = headers.check(extra_headers)
+    if "content-type" not in {name.lower() for name in checked}:
+        checked["Content-Type"] = "application/json"
+    secret_names = signing.listed(secret)
+    signing.keys(secret_names)
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise TypeError(f"timeout must be seconds, not {type(timeout).__name__}.")
+    if not math.isfinite(timeout) or timeout <= 0:
+        raise ValueError(f"timeout must be finite and more than 0, not {timeout!r}.")
+    if id is not None and not (isinstance(id, str) and _ID.fullmatch(id)):
+        raise ValueError("id must be a str of up to 200 printable ASCII characters, without a space or a full stop.")
+    if reference is not None and not isinstance(reference, str):
+        raise TypeError(f"reference must be a str, not {type(reference).__name__}.")
+    if allow_private is not None and not isinstance(allow_private, bool):
+        allow_private = (allow_private,) if isinstance(allow_private, str) else tuple(allow_private)
+        address.Policy.of(allow_private, "allow_private")
+    return Message(
+        id=f"msg_{secrets.token_hex(16)}" if id is None else id,
+        url=url,
+        body=payload.encode(content, max_bytes),
+        headers=checked,
+        secrets=secret_names,
+        timeout=float(timeout),
+        allow_private=allow_private,
+        reference=reference,
+    )

@@ -1,0 +1,72 @@
+"""The bytes that are sent and signed, made from the caller's payload."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from datetime import date, datetime, time
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+DEEPEST = 100
+"""Levels of nesting past which a payload is taken for a mistake."""
+
+
+def encode(payload: Any, max_bytes: int) -> bytes:
+    """
+    Return `payload` as bytes: str and bytes as they are, everything else as compact JSON in UTF-8.
+
+    Dates become ISO 8601, UUID and Decimal strings, dataclasses objects. Raises TypeError for what JSON has no word for
+    (a set, a key that is no str), ValueError for NaN and infinities, a circular structure, a lone surrogate, or more
+    than `max_bytes`. No text of an error quotes the payload.
+    """
+    if isinstance(payload, (bytes, bytearray, memoryview)):
+        body = bytes(payload)
+    else:
+        text = payload if isinstance(payload, str) else _json(payload)
+        try:
+            body = text.encode()
+        except UnicodeEncodeError:
+            raise ValueError("The webhook's payload holds a lone surrogate, which UTF-8 cannot write.") from None
+    if len(body) > max_bytes:
+        raise ValueError(
+            f"The webhook's payload has {len(body)} bytes; ASOK_WEBHOOK_MAX_BYTES is {max_bytes}. "
+            "Send an id, and let the receiver fetch the rest."
+        )
+    return body
+
+
+def _json(payload: Any) -> str:
+    try:
+        return json.dumps(_plain(payload, 0), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    except ValueError as error:
+        # NaN, or an int of more digits than Python will write; json's words name no value.
+        raise ValueError(f"The webhook's payload cannot be written as JSON: {error}.") from None
+
+
+def _plain(value: Any, depth: int) -> Any:
+    """Return `value` in the types that JSON knows. Walked here since `json.dumps` turns any key into a string."""
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    if depth > DEEPEST:
+        raise ValueError(f"it is circular, or nested more than {DEEPEST} levels deep")
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise TypeError(
+                    f"Keys of a webhook's payload must be str, not {type(key).__name__}: two could become one."
+                )
+        return {str(key): _plain(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, depth + 1) for item in value]
+    if isinstance(value, (datetime, date, time)):
+        return value.isoformat()
+    if isinstance(value, (UUID, Decimal)):
+        return str(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name), depth + 1) for field in dataclasses.fields(value)}
+    raise TypeError(
+        f"A webhook's payload cannot hold a {type(value).__name__}: make it a str, list, dict or dataclass first."
+    )

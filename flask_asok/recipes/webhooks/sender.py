@@ -1,0 +1,66 @@
+"""What one application sends its webhooks with: settings, connections and lanes. Imported with the first delivery."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from time import time as now
+from typing import Any
+
+from . import signing
+from .address import Policy, Url
+from .deadline import Deadline
+from .lanes import Lanes
+from .message import Message
+from .transport import Answer, Malformed, Transport
+
+USER_AGENT = "Flask-Asok"
+
+
+class Sender:
+    """Made with an application's first delivery in a process, closed with the application. Any thread may use it."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._policy = Policy.of(config["ASOK_WEBHOOK_ALLOW"], "ASOK_WEBHOOK_ALLOW")
+        self._transport = Transport(config["ASOK_WEBHOOK_CA_FILE"], config["ASOK_WEBHOOK_PROXY"])
+        self.lanes = Lanes(config["ASOK_WEBHOOK_PER_HOST"])
+
+    def send(self, message: Message, url: Url, deadline: Deadline) -> Answer:
+        """Make one attempt, with a timestamp and a signature of its own; raises what `Transport.post` raises."""
+        timestamp = int(now())
+        headers = {
+            "User-Agent": USER_AGENT,
+            **message.headers,
+            "webhook-id": message.id,
+            "webhook-timestamp": str(timestamp),
+        }
+        if keys := signing.keys(message.secrets):
+            headers["webhook-signature"] = signing.sign(keys, message.id, timestamp, message.body)
+        return self._transport.post(url, headers, message.body, self._policy_for(message), deadline)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._transport.close()
+
+    def _policy_for(self, message: Message) -> Policy:
+        if message.allow_private is None:
+            return self._policy
+        more = Policy.of(message.allow_private, "allow_private")
+        if message.allow_private is False:
+            return more
+        return Policy(self._policy.hosts | more.hosts, self._policy.networks + more.networks)
+
+
+def explain(error: Exception) -> str:
+    """Return what went wrong on the way to the receiver, in words that hold nothing which the receiver sent."""
+    if isinstance(error, Malformed):
+        return str(error)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate was not accepted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed: {error.reason or type(error).__name__}"
+    if isinstance(error, ConnectionError) and error.strerror is None:
+        return "it closed the connection without an answer"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error)

@@ -1,0 +1,138 @@
+"""Sign and verify as Standard Webhooks 1.0.0 says: HMAC-SHA256 over `id.timestamp.body`."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import re
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flask import current_app, has_app_context
+
+from ...errors import WebhookNotVerified
+from ...state import KEY
+
+PREFIX = "whsec_"
+TOLERANCE = 300
+"""Seconds that the sender's clock, and the network, may be off: five minutes."""
+
+Secret = str | Sequence[str]
+"""A `whsec_...` secret, or the name of an entry of `ASOK_WEBHOOK_SECRETS`; or several, the newest first."""
+
+
+def is_literal(secret: str) -> bool:
+    """Is this a secret itself, and not the name of one?"""
+    return secret.startswith(PREFIX)
+
+
+def listed(secret: Secret | None) -> tuple[str, ...]:
+    """Return `secret` as a tuple, empty for None; TypeError for what is neither a str nor several."""
+    if secret is None:
+        return ()
+    secrets = (secret,) if isinstance(secret, str) else tuple(secret)
+    if not secrets or not all(isinstance(each, str) for each in secrets):
+        raise TypeError("secret must be a str or a list of them, the newest first.")
+    return secrets
+
+
+def keys(secrets: Sequence[str]) -> list[bytes]:
+    """
+    Return the keys of `secrets`, names looked up in `ASOK_WEBHOOK_SECRETS` of the current app.
+
+    Raises ValueError for a secret that is no good and for an unknown name, quoting neither.
+    """
+    found: list[bytes] = []
+    for secret in secrets:
+        found += literal_keys((secret,) if is_literal(secret) else _named(secret))
+    return found
+
+
+def literal_keys(secrets: Sequence[str]) -> list[bytes]:
+    """Return the keys of `whsec_` secrets; ValueError, which quotes none, for one that is no good."""
+    return [_key(secret) for secret in secrets]
+
+
+def _named(name: str) -> tuple[str, ...]:
+    configured: Mapping[str, Any] = {}
+    if has_app_context() and KEY in current_app.extensions:
+        configured = current_app.extensions[KEY].config["ASOK_WEBHOOK_SECRETS"]
+    if name not in configured:
+        # The name is not shown: it may be a secret that lost its prefix.
+        raise ValueError(
+            "secret must begin with whsec_, or be the name of an entry of ASOK_WEBHOOK_SECRETS of the current app."
+        )
+    return listed(configured[name])
+
+
+def _key(secret: str) -> bytes:
+    if is_literal(secret):
+        try:
+            key = base64.b64decode(secret[len(PREFIX) :], validate=True)
+        except (binascii.Error, ValueError):
+            key = b""
+        # Encoded again: base64 has spare bits at its end, and the decoder overlooks them.
+        if 24 <= len(key) <= 64 and base64.b64encode(key).decode() == secret[len(PREFIX) :]:
+            return key
+    raise ValueError('A webhook secret is "whsec_" and the base64 of 24 to 64 random bytes.')
+
+
+def sign(keys: Sequence[bytes], id: str, timestamp: int, body: bytes) -> str:
+    """Return the value of `webhook-signature`: one signature for each key, one space between."""
+    content = f"{id}.{timestamp}.".encode() + body
+    return " ".join("v1," + base64.b64encode(hmac.digest(key, content, "sha256")).decode() for key in keys)
+
+
+def verify_webhook(
+    headers: Mapping[str, str],
+    body: bytes | str,
+    secret: Secret,
+    *,
+    tolerance: float = TOLERANCE,
+    now: float | None = None,
+) -> str:
+    """
+    Check that a webhook was signed with `secret` within the last five minutes; return its id.
+
+    `headers` are the request's (`request.headers`, or any mapping; case does not matter), `body` its bytes exactly as
+    they came (`request.get_data()`). The id is the same whenever the sender tries again: keep it to do the work once.
+    `now` is the time as `time.time()` gives it.
+
+    Raises WebhookNotVerified, whatever the request holds; ValueError only for a `secret` that is no good.
+    """
+    known = keys(listed(secret))
+    given = {name.lower(): value for name, value in headers.items()}
+    message_id = given.get("webhook-id", "")
+    timestamp = given.get("webhook-timestamp", "")
+    signatures = given.get("webhook-signature", "")
+    if not known:
+        raise ValueError("verify_webhook needs a secret.")
+    if not (message_id and timestamp and signatures):
+        raise WebhookNotVerified("The headers webhook-id, webhook-timestamp and webhook-signature must all be there.")
+    if not re.fullmatch(r"[0-9]{1,12}", timestamp):
+        raise WebhookNotVerified("The header webhook-timestamp must be whole seconds.")
+    if abs((time.time() if now is None else now) - int(timestamp)) > tolerance:
+        raise WebhookNotVerified(f"The header webhook-timestamp is more than {tolerance:g} s off.")
+    try:
+        content = f"{message_id}.{timestamp}.".encode() + (body.encode() if isinstance(body, str) else body)
+    except UnicodeEncodeError:
+        raise WebhookNotVerified("The webhook is not UTF-8.") from None
+    given_digests = [_digest(signature) for signature in signatures.split(" ")]
+    verified = False
+    for key in known:
+        digest = hmac.digest(key, content, "sha256")
+        for each in given_digests:
+            verified |= hmac.compare_digest(digest, each)
+    if not verified:
+        raise WebhookNotVerified("No signature of the webhook matches.")
+    return message_id
+
+
+def _digest(signature: str) -> bytes:
+    version, _, text = signature.partition(",")
+    try:
+        return base64.b64decode(text, validate=True) if version == "v1" else b""
+    except (binascii.Error, ValueError):
+        return b""

@@ -1,0 +1,291 @@
+"""Receivers that mean harm, or are broken: a delivery ends in time, in little memory, with an error that says why."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import resource
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from flask_asok import Delivery, WebhookError, WebhookRejected, WebhookUnavailable, send_webhook
+
+TIMEOUT = 0.5
+LATE = 1.5
+"""Seconds past the timeout: three times the promised half second, for a machine that is busy."""
+
+Behave = Callable[[socket.socket, Any], None]
+
+
+def drip(head: bytes, endless: bytes) -> Behave:
+    """Send `head` at once, then the bytes of `endless` one by one, for ever."""
+
+    def behave(sock: socket.socket, receiver: Any) -> None:
+        sock.recv(65536)
+        sock.sendall(head)
+        for byte in itertools.cycle(endless):
+            if receiver.closed.wait(0.2):
+                return
+            sock.sendall(bytes([byte]))
+
+    return behave
+
+
+def flood(head: bytes, endless: bytes) -> Behave:
+    """Send `head`, then `endless` as fast as it is taken."""
+
+    def behave(sock: socket.socket, receiver: Any) -> None:
+        sock.recv(65536)
+        sock.sendall(head)
+        while not receiver.closed.is_set():
+            sock.sendall(endless)
+
+    return behave
+
+
+def reply(data: bytes) -> Behave:
+    """Send `data` after the request, and close."""
+
+    def behave(sock: socket.socket, receiver: Any) -> None:
+        sock.recv(65536)
+        sock.sendall(data)
+
+    return behave
+
+
+def silence(sock: socket.socket, receiver: Any) -> None:
+    receiver.closed.wait(30)
+
+
+def reset(sock: socket.socket, receiver: Any) -> None:
+    sock.recv(65536)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def timed(url: str, timeout: float = TIMEOUT) -> tuple[Delivery | WebhookError, float]:
+    """Deliver; return the Delivery or the error, and the seconds it took."""
+    started = time.monotonic()
+    try:
+        outcome: Delivery | WebhookError = send_webhook(url, {"n": 1}, timeout=timeout)
+    except WebhookError as error:
+        outcome = error
+    return outcome, time.monotonic() - started
+
+
+@pytest.mark.parametrize(
+    "behave",
+    [
+        pytest.param(silence, id="silence"),
+        pytest.param(drip(b"", b"HTTP/1.1 200 OK" * 9), id="status line"),
+        pytest.param(drip(b"HTTP/1.1 200 OK\r\n", b"X-A: b\r\n"), id="headers"),
+        pytest.param(drip(b"", b"HTTP/1.1 100 Continue\r\n\r\n"), id="interim answers"),
+        pytest.param(drip(b"", b"\r\n"), id="empty lines"),
+    ],
+)
+def test_total_deadline(app: Flask, receiver: Any, behave: Behave) -> None:
+    """However slowly an answer comes, the delivery ends at its timeout."""
+    receiver.behave = behave
+
+    error, seconds = timed(receiver.url)
+
+    assert isinstance(error, WebhookUnavailable)
+    assert seconds < TIMEOUT + LATE
+
+
+@pytest.mark.parametrize(
+    "behave", [silence, drip(b"", b"\x16\x03\x03\x40\x00" + b"\x02" * 99)], ids=["silence", "drip"]
+)
+def test_deadline_of_tls(app: Flask, tls_receiver: Any, behave: Behave) -> None:
+    """A TLS handshake that never ends does so at the timeout."""
+    tls_receiver.behave = behave
+
+    error, seconds = timed(tls_receiver.url)
+
+    assert isinstance(error, WebhookUnavailable)
+    assert "within 0.5 s" in str(error)
+    assert seconds < TIMEOUT + LATE
+
+
+@pytest.mark.parametrize(
+    "behave",
+    [
+        drip(b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\nyes", b"x"),
+        drip(b"HTTP/1.1 200 OK\r\n\r\nyes", b"x"),
+        drip(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nyes\r\n", b"1\r\nx\r\n"),
+    ],
+    ids=["length", "until closed", "chunked"],
+)
+def test_dripping_body(app: Flask, receiver: Any, behave: Behave) -> None:
+    """A webhook that was answered 200 is delivered, but nobody waits past the timeout for the rest of the answer."""
+    receiver.behave = behave
+
+    delivery, seconds = timed(receiver.url)
+
+    assert isinstance(delivery, Delivery)
+    assert delivery.excerpt.startswith("yes")
+    assert seconds < TIMEOUT + LATE
+
+
+def test_receiver_that_does_not_read(app: Flask, receiver: Any) -> None:
+    """A payload that nobody takes ends at the timeout as well."""
+
+    def behave(sock: socket.socket, receiver: Any) -> None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        while not receiver.closed.wait(0.2):
+            sock.recv(64)
+
+    receiver.behave = behave
+    started = time.monotonic()
+
+    with pytest.raises(WebhookUnavailable):
+        send_webhook(receiver.url, b"x" * 262_144, timeout=TIMEOUT)
+
+    assert time.monotonic() - started < TIMEOUT + LATE
+
+
+@pytest.mark.parametrize(
+    ("behave", "words"),
+    [
+        (reply(b""), "closed the connection"),
+        (reset, "reset"),
+        (reply(b"\x00\xff\xfe rubbish \x80" * 50), "not HTTP"),
+        (reply(b"SSH-2.0-OpenSSH_9.6\r\n"), "not HTTP"),
+        (reply(b"HTTP/1.1 two hundred\r\n\r\n"), "not HTTP"),
+        (reply(b"HTTP/1.1 99 Low\r\n\r\n"), "not HTTP"),
+        (reply(b"HTTP/3.0 200 OK\r\n\r\n"), "not HTTP"),
+        (reply(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nabc"), "two lengths"),
+        (flood(b"", b"A" * 65536), "too long"),
+        (flood(b"HTTP/1.1 200 ", b"A" * 65536), "too long"),
+        (flood(b"HTTP/1.1 200 OK\r\nX: ", b"A" * 65536), "too long"),
+        (flood(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 10_000), "not HTTP"),
+        (flood(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000), "too long"),
+        (flood(b"", b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000), "too long"),
+    ],
+    ids=[
+        "closed",
+        "reset",
+        "binary",
+        "ssh",
+        "word",
+        "99",
+        "version",
+        "two lengths",
+        "no line",
+        "reason",
+        "10 MB header",
+        "100,000 headers",
+        "endless 100",
+        "endless 103",
+    ],
+)
+def test_no_answer(app: Flask, receiver: Any, behave: Behave, words: str) -> None:
+    """What is no answer is a temporary error that says what was wrong, well before the timeout."""
+    receiver.behave = behave
+
+    error, seconds = timed(receiver.url, 20)
+
+    assert isinstance(error, WebhookUnavailable)
+    assert words in str(error)
+    assert seconds < 10
+
+
+@pytest.mark.parametrize(
+    "behave",
+    [
+        flood(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 65536),
+        flood(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999\r\n\r\n", b"x" * 65536),
+        flood(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"ffff\r\n" + b"x" * 65535 + b"\r\n"),
+        flood(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffff\r\n", b"x" * 65536),
+        flood(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 9000),
+        reply(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nrubbish"),
+        reply(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort"),
+        reply(b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\nx"),
+        reply(b"HTTP/1.0 200\r\n\r\n"),
+        reply(b"HTTP/1.1 200 OK\r\nno colon\r\n folded\r\n: x\r\n\x00\xff: \xfe\r\n\r\nx"),
+        reply(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nLink: x\r\n\r\nHTTP/1.1 204 No\r\n\r\n"),
+    ],
+    ids=[
+        "endless",
+        "length",
+        "chunks",
+        "one chunk",
+        "small chunks",
+        "bad chunk",
+        "cut",
+        "bad length",
+        "1.0",
+        "bad headers",
+        "interim",
+    ],
+)
+def test_odd_body(app: Flask, receiver: Any, behave: Behave) -> None:
+    """A 2xx is a delivery, whatever comes after it; no more than 64 KiB of it is read."""
+    receiver.behave = behave
+
+    delivery, seconds = timed(receiver.url, 20)
+
+    assert isinstance(delivery, Delivery)
+    assert len(delivery.excerpt) <= 1000
+    assert seconds < 10
+
+
+def test_gzip_bomb(app: Flask, receiver: Any) -> None:
+    """A compressed answer is never decompressed."""
+    bomb = gzip.compress(b"\0" * 500_000_000 if sys.platform == "never" else b"\0" * 20_000_000)
+    receiver.behave = reply(
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb) + bomb
+    )
+
+    delivery, _ = timed(receiver.url)
+
+    assert isinstance(delivery, Delivery)
+    assert "\0" * 10 not in delivery.excerpt
+
+
+def test_another_protocol(app: Flask, receiver: Any) -> None:
+    """101 is a failure, and its connection serves no other delivery."""
+    receiver.answers = [b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n"]
+
+    error, _ = timed(receiver.url)
+    after, _ = timed(receiver.url)
+
+    assert isinstance(error, WebhookRejected)
+    assert isinstance(after, Delivery)
+    assert receiver.connections == 2
+
+
+def test_answered_without_reading(app: Flask, receiver: Any) -> None:
+    """A receiver that answers 413 and hangs up in the middle of the payload has answered."""
+
+    def behave(sock: socket.socket, receiver: Any) -> None:
+        sock.recv(100)
+        sock.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        sock.shutdown(socket.SHUT_WR)
+        while sock.recv(65536):
+            pass
+
+    receiver.behave = behave
+
+    with pytest.raises(WebhookRejected, match="413"):
+        send_webhook(receiver.url, b"x" * 200_000)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no resource module")
+def test_memory(app: Flask, receiver: Any) -> None:
+    """Endless answers to eight deliveries cost little memory."""
+    timed(receiver.url)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    receiver.behave = flood(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 65536)
+
+    for _ in range(8):
+        timed(receiver.url, 5)
+
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert used * (1 if sys.platform == "darwin" else 1024) < 40 * 1024 * 1024

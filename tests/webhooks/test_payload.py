@@ -1,0 +1,112 @@
+"""What a payload may be, and the bytes that it becomes."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import decimal
+import json
+import uuid
+from collections import OrderedDict
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from flask import Flask
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flask_asok import background, send_webhook
+from flask_asok.recipes.webhooks.payload import encode
+
+MOST = 1000
+
+
+@dataclasses.dataclass
+class Line:
+    sku: str
+    price: decimal.Decimal
+
+
+CIRCULAR: list[Any] = []
+CIRCULAR.append(CIRCULAR)
+
+
+@pytest.mark.parametrize(
+    ("payload", "body"),
+    [
+        ({"a": [1, 2.5, None, True, "é"]}, '{"a":[1,2.5,null,true,"é"]}'),
+        (("x", "y"), '["x","y"]'),
+        (None, "null"),
+        (datetime.datetime(2026, 11, 23, 5, 0, tzinfo=datetime.UTC), '"2026-11-23T05:00:00+00:00"'),
+        ([datetime.date(2026, 11, 23), datetime.time(5, 0)], '["2026-11-23","05:00:00"]'),
+        (uuid.UUID(int=1), '"00000000-0000-0000-0000-000000000001"'),
+        (decimal.Decimal("9.90"), '"9.90"'),
+        ({"line": Line("A1", decimal.Decimal("9.90"))}, '{"line":{"sku":"A1","price":"9.90"}}'),
+        (OrderedDict(a=1), '{"a":1}'),
+        (MappingProxyType({"a": 1}), '{"a":1}'),
+        ('{"a" : 1}', '{"a" : 1}'),
+        (b"\x00\xff", b"\x00\xff"),
+        (bytearray(b"x"), b"x"),
+        ("", b""),
+    ],
+)
+def test_encode(payload: Any, body: str | bytes) -> None:
+    """Values become what a receiver expects; text and bytes stay as they are."""
+    assert encode(payload, MOST) == (body.encode() if isinstance(body, str) else body)
+
+
+@pytest.mark.parametrize("payload", [{1, 2}, {1: "a"}, {"1": "a", 1: "b"}, {None: 1}, object(), Line, 1j, [b"x"]])
+def test_no_json(payload: Any) -> None:
+    """What JSON has no word for is a TypeError."""
+    with pytest.raises(TypeError, match="webhook"):
+        encode(payload, MOST)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [float("nan"), [float("inf")], "\udc80", {"a": "\ud800"}, {"\ud800": 1}, CIRCULAR, "x" * (MOST + 1), "é" * MOST],
+)
+def test_no_good_value(payload: Any) -> None:
+    """What cannot be sent faithfully, or is too long, is a ValueError."""
+    with pytest.raises(ValueError, match="webhook"):
+        encode(payload, MOST)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+
+
+@given(JSON.filter(lambda value: not isinstance(value, str)))
+def test_same_after_the_journey(payload: Any) -> None:
+    """Whatever JSON can say arrives as it was."""
+    assert json.loads(encode(payload, 10**6)) == payload
+
+
+def test_mistakes_raise_at_the_call(app: Flask) -> None:
+    """A payload that cannot be sent is refused by background() itself."""
+    with pytest.raises(TypeError, match="set"):
+        background(send_webhook, "http://localhost/", {"tags": {1, 2}})
+
+
+def test_too_long(make_app: Any) -> None:
+    """The limit is the app's setting, and the error names it."""
+    with make_app(ASOK_WEBHOOK_MAX_BYTES=10).app_context(), pytest.raises(ValueError, match="ASOK_WEBHOOK_MAX_BYTES"):
+        send_webhook("http://localhost/", "x" * 11)
+
+
+def test_frozen_at_the_call(app: Flask, receiver: Any) -> None:
+    """A payload that is changed after the call is sent as it was."""
+    payload = {"n": 1}
+    receiver.answer_when.clear()
+    tasks = [background(send_webhook, receiver.url, payload) for _ in range(6)]
+
+    payload["n"] = 2
+    receiver.answer_when.set()
+
+    for task in tasks:
+        task.result(10)
+    assert {receiver.next().body for _ in tasks} == {b'{"n":1}'}

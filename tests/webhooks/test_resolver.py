@@ -1,0 +1,133 @@
+"""Names are resolved in time, or not at all."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from flask_asok import WebhookUnavailable, send_webhook
+from flask_asok.recipes.webhooks import resolver as module
+from flask_asok.recipes.webhooks.deadline import Deadline
+from flask_asok.recipes.webhooks.resolver import Resolver
+
+TIMEOUT = 10
+
+
+@pytest.fixture
+def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Names that begin with "slow" are not resolved until the event is set."""
+    release = threading.Event()
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host: str, port: int, **kwargs: Any) -> Any:
+        if host.startswith("slow") and not kwargs.get("flags"):
+            release.wait(TIMEOUT)
+            return real("127.0.0.1", port, **kwargs)
+        return real(host, port, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    yield release
+    release.set()
+
+
+def threads() -> int:
+    return sum(thread.name == "asok-webhooks-dns" for thread in threading.enumerate())
+
+
+def test_deadline(app: Flask, stuck: threading.Event) -> None:
+    """A name server that hangs ends at the delivery's timeout."""
+    started = time.monotonic()
+
+    with pytest.raises(WebhookUnavailable, match=r"within 0\.3 s"):
+        send_webhook("http://slow.example/", {}, timeout=0.3)
+
+    assert time.monotonic() - started < 1.8
+
+
+def test_one_slow_name(stuck: threading.Event) -> None:
+    """While one name hangs, others are resolved."""
+    resolver = Resolver(2)
+    with pytest.raises(TimeoutError):
+        resolver.resolve("slow.example", 80, Deadline(0.05))
+
+    assert resolver.resolve("localhost", 80, Deadline(TIMEOUT))
+    resolver.close()
+
+
+def test_bounded(stuck: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many names hang, no more threads are started than agreed, and what is too much is refused at once."""
+    monkeypatch.setattr(module, "MAX_QUEUED", 3)
+    resolver = Resolver(2)
+    before = threads()
+
+    for number in range(5):
+        with pytest.raises(TimeoutError):
+            resolver.resolve(f"slow{number}.example", 80, Deadline(0.05))
+        assert threads() - before <= 2
+
+    with pytest.raises(OSError, match="too many"):
+        resolver.resolve("slow.example", 80, Deadline(TIMEOUT))
+    resolver.close()
+
+
+def test_after_a_jam(stuck: threading.Event) -> None:
+    """Once the name server answers again, names are resolved; those nobody waits for any more are skipped."""
+    resolver = Resolver(1)
+    for number in range(3):
+        with pytest.raises(TimeoutError):
+            resolver.resolve(f"slow{number}.example", 80, Deadline(0.05))
+
+    stuck.set()
+
+    assert resolver.resolve("slow.example", 80, Deadline(TIMEOUT)) == [(socket.AF_INET, ("127.0.0.1", 80))]
+    resolver.close()
+
+
+def test_figures_need_no_thread() -> None:
+    """An address is no name."""
+    before = threads()
+    resolver = Resolver()
+
+    assert resolver.resolve("127.0.0.1", 80, Deadline(TIMEOUT)) == [(socket.AF_INET, ("127.0.0.1", 80))]
+    assert threads() == before
+
+
+def test_idle_threads_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread with nothing to resolve leaves; the next name gets a new one."""
+    monkeypatch.setattr(module, "IDLE_SECONDS", 0.02)
+    resolver = Resolver()
+
+    for _ in range(2):
+        assert resolver.resolve("localhost", 80, Deadline(TIMEOUT))
+        for thread in threading.enumerate():
+            if thread.name == "asok-webhooks-dns":
+                thread.join(TIMEOUT)
+        assert resolver._threads == 0
+
+
+def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system gives no thread, that is an ordinary error."""
+
+    def start(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+
+    with pytest.raises(OSError, match="no thread"):
+        Resolver().resolve("localhost", 80, Deadline(TIMEOUT))
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".example"])
+def test_malformed(host: str) -> None:
+    """A name that cannot be one is an ordinary error."""
+    resolver = Resolver()
+
+    with pytest.raises(OSError, match=r"malformed"):
+        resolver.resolve(host, 80, Deadline(TIMEOUT))
+    resolver.close()

@@ -1,0 +1,249 @@
+"""send_webhook run by background(): its queue, its retries, its signals."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from flask import Flask
+from standardwebhooks.webhooks import Webhook
+
+from flask_asok import (
+    Delivery,
+    WebhookError,
+    WebhookGone,
+    WebhookRejected,
+    WebhookUnavailable,
+    background,
+    send_webhook,
+    signals,
+)
+from flask_asok.recipes.webhooks.delivery import BACKOFF, backoff
+
+TIMEOUT = 10
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+at_once = background.using(backoff=0)
+
+
+def answer(status: int, *headers: str) -> bytes:
+    return "\r\n".join([f"HTTP/1.1 {status} Whatever", *headers, "Content-Length: 0", "", ""]).encode()
+
+
+class Heard:
+    """Keep what the webhook signals of an app say."""
+
+    def __init__(self, app: Flask) -> None:
+        self.failed: list[dict[str, Any]] = []
+        self.gone: list[dict[str, Any]] = []
+        self._receivers = (self._on_failed, self._on_gone)
+        signals.webhook_failed.connect(self._on_failed, app)
+        signals.webhook_gone.connect(self._on_gone, app)
+
+    def _on_failed(self, app: Flask, **kwargs: Any) -> None:
+        self.failed.append(kwargs)
+
+    def _on_gone(self, app: Flask, **kwargs: Any) -> None:
+        self.gone.append(kwargs)
+
+
+def test_one_line(app: Flask, receiver: Any) -> None:
+    """One line delivers in the background, on a queue of its own, and its result is the Delivery."""
+    task = background(send_webhook, receiver.url, {"text": "New signup!"})
+
+    assert isinstance(task.result(TIMEOUT), Delivery)
+    assert task.queue == "webhooks"
+    assert receiver.next().body == b'{"text":"New signup!"}'
+
+
+def test_retried(app: Flask, receiver: Any) -> None:
+    """A webhook that fails twice arrives at the third attempt, with the same id, signed anew each time."""
+    receiver.answers = [answer(503), answer(500)]
+
+    delivery = at_once(send_webhook, receiver.url, {"n": 1}, secret=SECRET).result(TIMEOUT)
+
+    assert (delivery.status, delivery.attempts) == (200, 3)
+    requests = [receiver.next() for _ in range(3)]
+    assert {request.headers["webhook-id"] for request in requests} == {delivery.id}
+    for request in requests:
+        assert Webhook(SECRET).verify(request.body, request.headers) == {"n": 1}
+
+
+def test_new_timestamp(app: Flask, receiver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each attempt has a timestamp of its own: a retry after ten minutes is not refused as a replay."""
+    moments = iter([1_000, 1_600])
+    monkeypatch.setattr("flask_asok.recipes.webhooks.sender.now", lambda: next(moments))
+    receiver.answers = [answer(503)]
+
+    at_once(send_webhook, receiver.url, {}, secret=SECRET).result(TIMEOUT)
+
+    first, second = receiver.next(), receiver.next()
+    assert (first.headers["webhook-timestamp"], second.headers["webhook-timestamp"]) == ("1000", "1600")
+    assert first.headers["webhook-signature"] != second.headers["webhook-signature"]
+
+
+def test_given_up(app: Flask, receiver: Any) -> None:
+    """After five attempts it is given up, and one signal has what it takes to store and replay it."""
+    heard = Heard(app)
+    receiver.answers = [answer(503)] * 5
+
+    task = at_once(send_webhook, receiver.url, {"n": 1}, id="msg_1", reference="endpoint 7")
+    error = task.exception(TIMEOUT)
+
+    assert isinstance(error, WebhookUnavailable)
+    assert receiver.received.qsize() == 5
+    (said,) = heard.failed
+    assert said["error"] is error
+    delivery = said["delivery"]
+    assert (delivery.id, delivery.reference, delivery.body) == ("msg_1", "endpoint 7", b'{"n":1}')
+    assert (delivery.attempts, delivery.status) == (5, 503)
+    assert not heard.gone
+
+    replayed = send_webhook(receiver.url, delivery.body, id=delivery.id)
+    assert replayed.body == delivery.body
+
+
+def test_not_retried(app: Flask, receiver: Any) -> None:
+    """An answer that would be the same again fails the task at once."""
+    heard = Heard(app)
+    receiver.answers = [answer(404)]
+
+    error = at_once(send_webhook, receiver.url, {}).exception(TIMEOUT)
+
+    assert isinstance(error, WebhookRejected)
+    assert receiver.received.qsize() == 1
+    assert len(heard.failed) == 1
+
+
+def test_gone(app: Flask, receiver: Any) -> None:
+    """A 410 fails the task at once and sends a signal of its own, so that the endpoint can be disabled."""
+    heard = Heard(app)
+    receiver.answers = [answer(410)]
+
+    error = at_once(send_webhook, receiver.url, {}, reference="endpoint 7").exception(TIMEOUT)
+
+    assert isinstance(error, WebhookGone)
+    assert [said["delivery"].reference for said in heard.gone] == ["endpoint 7"]
+    assert len(heard.failed) == 1
+
+
+def test_retry_after(app: Flask, receiver: Any) -> None:
+    """The receiver's Retry-After is waited for where it is longer than our own wait."""
+    waits: list[float] = []
+
+    def on_retry(app: Flask, wait: float, **kwargs: Any) -> None:
+        waits.append(wait)
+
+    signals.task_retried.connect(on_retry, app)
+    receiver.answers = [answer(429, "Retry-After: 0"), answer(429, "Retry-After: 60")]
+
+    task = background.using(backoff=0.01)(send_webhook, receiver.url, {})
+    for _ in range(2):
+        receiver.next()
+    while len(waits) < 2:
+        task.join(0.01)
+
+    assert waits == [0.01, 60]
+    assert task.state == "waiting"
+    assert task.cancel()
+
+
+def test_retry_after_of_the_last_attempt(app: Flask, receiver: Any) -> None:
+    """With no attempt left the task fails with the error itself, and the signal is sent."""
+    heard = Heard(app)
+    receiver.answers = [answer(429, "Retry-After: 1")]
+
+    error = background.using(retries=0)(send_webhook, receiver.url, {}).exception(TIMEOUT)
+
+    assert isinstance(error, WebhookUnavailable)
+    assert error.retry_after == 1
+    assert len(heard.failed) == 1
+
+
+def test_direct_call_in_a_task(app: Flask, receiver: Any) -> None:
+    """Called inside of another task it delivers once and raises its own errors, for that task to handle."""
+    receiver.answers = [answer(429, "Retry-After: 1")]
+
+    def notify() -> str:
+        try:
+            send_webhook(receiver.url, {})
+        except WebhookError as error:
+            return type(error).__name__
+        return "delivered"
+
+    assert background.using(retries=3)(notify).result(TIMEOUT) == "WebhookUnavailable"
+    assert receiver.received.qsize() == 1
+
+
+def test_signal_of_a_direct_call(app: Flask, receiver: Any) -> None:
+    """A direct call that fails sends the signal too: nothing else will try again."""
+    heard = Heard(app)
+    receiver.answers = [answer(503)]
+
+    with pytest.raises(WebhookUnavailable):
+        send_webhook(receiver.url, {})
+
+    assert len(heard.failed) == 1
+
+
+def test_signal_is_in_context(app: Flask, receiver: Any) -> None:
+    """A receiver of the signal can use the database, since the app's context is there."""
+    from flask import current_app
+
+    names: list[str] = []
+    done = threading.Event()
+
+    def on_failed(app: Flask, **kwargs: Any) -> None:
+        names.append(current_app.name)
+        done.set()
+
+    signals.webhook_failed.connect(on_failed, app)
+    receiver.answers = [answer(404)]
+    background(send_webhook, receiver.url, {})
+
+    assert done.wait(TIMEOUT)
+    assert names == ["shop"]
+
+
+def test_schedule() -> None:
+    """Five attempts within about eight minutes; jitter only adds."""
+    for attempt, seconds in enumerate(BACKOFF, start=2):
+        waits = [backoff(attempt) for _ in range(100)]
+        assert seconds <= min(waits)
+        assert max(waits) <= seconds * 1.2
+        assert len(set(waits)) > 1
+    assert backoff(99) >= BACKOFF[-1]
+    assert 300 < sum(BACKOFF) < 600
+
+
+def test_immediate(make_app: Any, receiver: Any) -> None:
+    """With the immediate backend the webhook is delivered, retries included, when background() returns."""
+    receiver.answers = [answer(503)]
+
+    with make_app(ASOK_BACKEND="immediate").app_context():
+        task = background(send_webhook, receiver.url, {})
+
+    assert task.state == "succeeded"
+    assert task.attempts == 2
+
+
+def test_secret_stays_here(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where tasks run in other processes a secret is refused at the call, its name is not."""
+    state = app.extensions["asok"]
+    monkeypatch.setattr(type(state.backend), "distributed", True)
+
+    for secret in (SECRET, ["billing", SECRET]):
+        with pytest.raises(ValueError, match="ASOK_WEBHOOK_SECRETS"):
+            background(send_webhook, "http://localhost/", {}, secret=secret)
+
+
+def test_name_travels(make_app: Any, receiver: Any) -> None:
+    """The name of a secret is looked up where the webhook is sent."""
+    app = make_app(ASOK_WEBHOOK_SECRETS={"billing": SECRET})
+
+    with app.app_context():
+        background(send_webhook, receiver.url, {}, secret="billing").result(TIMEOUT)
+
+    request = receiver.next()
+    assert Webhook(SECRET).verify(request.body, request.headers) == {}

@@ -1,0 +1,123 @@
+"""Neither a secret nor the path of a URL is ever shown: not in a log, a repr, an error or a signal."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import socket
+import traceback
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from flask_asok import Delivery, WebhookError, background, send_webhook, signals
+from flask_asok.recipes.webhooks.delivery import prepare
+
+TIMEOUT = 10
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+SESAME = "0PEN-5ESAME"
+"""In every place where a caller may put a credential."""
+HEADERS = {"Authorization": f"Bearer {SESAME}"}
+
+
+def echo(sock: socket.socket, receiver: Any) -> None:
+    """Answer with the request itself, as a debugging server does."""
+    sock.sendall(sock.recv(65536))
+
+
+def bad_header(sock: socket.socket, receiver: Any) -> None:
+    sock.recv(65536)
+    sock.sendall(b"HTTP/1.1 503 No\r\nno colon here\r\nContent-Length: 0\r\n\r\n")
+
+
+def silence(sock: socket.socket, receiver: Any) -> None:
+    receiver.closed.wait(TIMEOUT)
+
+
+def closes(sock: socket.socket, receiver: Any) -> None:
+    sock.recv(65536)
+
+
+def chain(error: BaseException | None) -> str:
+    """Return all texts of an error and of what it was raised from or in."""
+    texts: list[str] = []
+    while error is not None:
+        texts += [str(error), repr(error), repr(error.args), repr(vars(error))]
+        texts += traceback.format_exception(error)
+        error = error.__cause__ or error.__context__
+    return "\n".join(texts)
+
+
+@pytest.mark.parametrize("behave", [None, echo, bad_header, silence, closes])
+def test_nothing_is_shown(app: Flask, receiver: Any, caplog: pytest.LogCaptureFixture, behave: Any) -> None:
+    """Whatever the receiver does, log, error, signal and task tell only scheme, host and port."""
+    caplog.set_level(logging.DEBUG)
+    heard: list[Any] = []
+    on_failed = lambda app, **kwargs: heard.append(kwargs)  # noqa: E731
+    signals.webhook_failed.connect(on_failed, app)
+    receiver.behave = behave
+    receiver.answers = [b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"] * 2
+    url = f"http://localhost:{receiver.port}/services/{SESAME}?key={SESAME}"
+
+    task = background.using(retries=1, backoff=0)(send_webhook, url, {}, secret=SECRET, headers=HEADERS, timeout=0.3)
+    error = task.exception(TIMEOUT)
+
+    assert isinstance(error, WebhookError)
+    for shown in (chain(error), caplog.text, repr(heard), repr(task), str(app.extensions["asok"].backend.tasks())):
+        assert SESAME not in shown
+        assert SECRET not in shown
+        assert SECRET[6:] not in shown
+    (said,) = heard
+    assert SESAME not in repr([getattr(said["delivery"], name) for name in Delivery.__slots__ if name != "excerpt"])
+    assert f"http://localhost:{receiver.port}" in str(error)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"url": f"ftp://h/{SESAME}"},
+        {"url": f"http://u:{SESAME}@h/"},
+        {"url": f"http://h /{SESAME}"},
+        {"url": f"http://h:{SESAME}/"},
+        {"url": f"http://[{SESAME}/"},
+        {"url": f"http://h/{SESAME}\udc80"},
+        {"secret": SESAME},
+        {"secret": f"whsec_{SESAME}"},
+        {"headers": {"X-A": f"{SESAME}\n"}},
+        {"headers": {SESAME + "\n": "x"}},
+        {"payload": {SESAME: float("nan")}},
+        {"payload": SESAME + "\ud800"},
+        {"payload": SESAME * 100_000},
+    ],
+)
+def test_mistakes_quote_nothing(app: Flask, arguments: dict[str, Any]) -> None:
+    """A mistake in an argument is named, and the argument is not quoted."""
+    with pytest.raises((TypeError, ValueError)) as raised:
+        send_webhook(**{"url": "http://localhost/", "payload": {}, **arguments})
+
+    assert SESAME not in str(raised.value)
+    assert SESAME not in "".join(traceback.format_exception_only(raised.value))
+
+
+def test_what_is_queued(app: Flask) -> None:
+    """What is queued shows none of it, and is plain data."""
+    (message, _), kwargs = prepare(f"http://localhost/{SESAME}", {"a": SESAME}, secret=SECRET, headers=HEADERS)
+
+    assert kwargs == {}
+    assert SESAME not in repr(message)
+    assert SECRET not in repr(message)
+    assert pickle.loads(pickle.dumps(message)) == message
+
+
+def test_settings_quote_nothing(make_app: Any) -> None:
+    """A setting that is no good is named, its secret is not shown."""
+    for config in (
+        {"ASOK_WEBHOOK_SECRETS": {"billing": SESAME}},
+        {"ASOK_WEBHOOK_SECRETS": {f"whsec_{SESAME}": SECRET}},
+        {"ASOK_WEBHOOK_PROXY": f"socks5://me:{SESAME}@h"},
+        {"ASOK_WEBHOOK_PROXY": f"http://me:{SESAME}@h h"},
+    ):
+        with pytest.raises((TypeError, ValueError), match="ASOK_WEBHOOK_") as raised:
+            make_app(**config)
+        assert SESAME not in str(raised.value)
