@@ -6,6 +6,9 @@ AsokError
 ├── QueueFull              a bound was reached and nothing may be dropped
 ├── TaskCancelled          result() of a task that was cancelled
 ├── TaskAbandoned          result() of a task that a shutdown or a fork left behind
+├── TaskFailed             result() of a task that failed in another process with an error that cannot be made again
+├── BackendUnavailable     the broker of a distributed backend cannot be reached
+├── MessageRefused         a message for a worker is unsigned, forged or malformed
 ├── CacheUnavailable       the cache's store cannot be reached, and the call must not be lost
 ├── ImageError             a file is no picture that may be worked on; `reason` says why
 ├── MailError              a mail was not sent
@@ -45,6 +48,18 @@ class TaskCancelled(AsokError):
 
 class TaskAbandoned(AsokError):
     """Raised by `result()` and `exception()` of a task that was not finished at shutdown or lost in a fork."""
+
+
+class TaskFailed(AsokError):
+    """Raised by `result()` with the text of an error from another process whose type cannot be made again here."""
+
+
+class BackendUnavailable(AsokError):
+    """Raised by `background()` when the broker cannot be reached; the task was not accepted."""
+
+
+class MessageRefused(AsokError):
+    """Raised in a worker for a message that is not signed by the application, or malformed. Logged, never run."""
 
 
 class MailError(AsokError):

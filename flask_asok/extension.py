@@ -28,6 +28,9 @@ DEFAULTS: dict[str, Any] = {
     "ASOK_QUEUE_FULL": "run",
     "ASOK_RECENT_TASKS": 1_000,
     "ASOK_SHUTDOWN_TIMEOUT": None,
+    "ASOK_CELERY": {},
+    "ASOK_TASK_MODULES": None,
+    "ASOK_FALLBACK": "raise",
     **IMAGE_DEFAULTS,
     **CACHE_DEFAULTS,
     "ASOK_MAIL_TIMEOUT": 10.0,
@@ -83,6 +86,13 @@ class FlaskAsok:
           which addresses are allowed. No proxy is taken from the environment.
         - `ASOK_WEBHOOK_CA_FILE` (None): path of certificates (PEM) to trust for webhooks, besides the system's.
 
+        - `ASOK_CELERY` ({}): settings of Celery for the celery backend, at least `{"broker_url": ...}`; `result_backend`
+          must be a Redis where the broker is not. Not read where the application has `app.extensions["celery"]`.
+        - `ASOK_TASK_MODULES` (None): modules whose functions a worker may run, with what is below them; None is the
+          application's own package. The recipes are always allowed.
+        - `ASOK_FALLBACK` ("raise"): when the broker cannot be reached, "raise" BackendUnavailable or run the task on
+          local "threads", with a warning.
+
         As `FLASK_ASOK_...` environment variables they work through `app.config.from_prefixed_env()`. Raises RuntimeError
         for an app that is set up already; ValueError or TypeError for a value that is no good.
         """
@@ -91,7 +101,7 @@ class FlaskAsok:
         for key, value in DEFAULTS.items():
             app.config.setdefault(key, value)
         config = _checked({key: app.config[key] for key in DEFAULTS})
-        app.extensions[KEY] = State(config, _backend(config["ASOK_BACKEND"])(config))
+        app.extensions[KEY] = State(config, _backend(config["ASOK_BACKEND"])(app, config))
         listen(app)
         app.cli.add_command(asok_cli)
 
@@ -111,6 +121,26 @@ class FlaskAsok:
         its caller. Happens by itself at exit; call it in a server that stops in another way. Closing twice is harmless.
         """
         state_of(app).close(timeout)
+
+    def send_webhook(self, url: str, payload: Any, **options: Any) -> Task[Any]:
+        """Run `background(send_webhook, url, payload, ...)`."""
+        return background(send_webhook, url, payload, **options)
+
+    def resize_image(self, path: str | os.PathLike[str], *args: Any, **options: Any) -> Task[Any]:
+        """Run `background(resize_image, path, ...)`."""
+        return background(resize_image, path, *args, **options)
+
+    def warm_cache(self, key: str, load: Callable[[], Any], **options: Any) -> Task[Any]:
+        """Run `background(warm_cache, key, load, ...)`."""
+        return background(warm_cache, key, load, **options)
+
+    def send_mail(self, **message: Any) -> Task[Any]:
+        """Run `Mail.send(...)`."""
+        return Mail.send(**message)
+
+    def warm_all(self, **options: Any) -> Any:
+        """Run every registered warmer; see `recipes.cache.warm_all`."""
+        return warm_all(**options)
 
 
 def _state() -> State:
@@ -134,6 +164,11 @@ def _checked(config: dict[str, Any]) -> dict[str, Any]:
         if not 0 < _expect(config, key, (int, float)) < float("inf"):
             raise ValueError(f"{key} must be seconds, more than 0, not {config[key]!r}.")
     webhooks.check(config)
+    _expect(config, "ASOK_CELERY", dict)
+    if config["ASOK_TASK_MODULES"] is not None:
+        _expect(config, "ASOK_TASK_MODULES", (list, tuple, set, frozenset))
+    if config["ASOK_FALLBACK"] not in ("raise", "threads"):
+        raise ValueError(f'ASOK_FALLBACK must be "raise" or "threads", not {config["ASOK_FALLBACK"]!r}.')
     timeout = config["ASOK_SHUTDOWN_TIMEOUT"]
     if timeout is None:
         timeout = 1.0 if os.environ.get("WERKZEUG_RUN_MAIN") == "true" else 8.0
@@ -152,6 +187,10 @@ def _expect(config: dict[str, Any], key: str, kind: type | tuple[type, ...]) -> 
 def _backend(name: str) -> type[Backend]:
     """Import the chosen backend, and no other."""
     match name:
+        case "celery":
+            from .backends.celery import CeleryBackend
+
+            return CeleryBackend
         case "threads":
             from .backends.threads import ThreadsBackend
 
@@ -163,7 +202,7 @@ def _backend(name: str) -> type[Backend]:
     found = entry_points(group="flask_asok.backends", name=name)
     if not found:
         others = sorted({entry.name for entry in entry_points(group="flask_asok.backends")})
-        known = ", ".join(['"threads"', '"immediate"', *(f'"{other}"' for other in others)])
+        known = ", ".join(['"threads"', '"immediate"', '"celery"', *(f'"{other}"' for other in others)])
         raise ValueError(f"ASOK_BACKEND is {name!r}; it must be one of {known}.")
     backend: type[Backend] = next(iter(found)).load()
     return backend

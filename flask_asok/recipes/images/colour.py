@@ -1,0 +1,134 @@
+"""Colours: modes that can be resized, profiles turned into sRGB, transparency laid on a background."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+from PIL import Image, ImageCms
+
+_SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
+_SHARED = {"RGB", "RGBA", "L", "LA", "CMYK", "LAB", "YCbCr"}
+"""Modes that can be resized as they are. Palettes and 1-bit cannot: Pillow would take the nearest pixel, silently."""
+
+_PROBES = [(r, g, b) for r in (0, 64, 128, 255) for g in (0, 64, 128, 255) for b in (0, 64, 128, 255)]
+
+
+def resizable(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
+    """
+    Return what turns this picture, or a part of it, into 8 bits per channel that may be averaged.
+
+    16 bits are scaled to 8: converting them, in Pillow, cuts off all above 255.
+    """
+    mode = image.mode
+    if mode in _SIXTEEN_BITS:
+        # By way of 32 bits: of the kinds of 16 bits Pillow calculates with one only.
+        return lambda part: part.convert("I").point(lambda value: value * (1 / 256)).convert("L")
+    if mode in ("I", "F"):
+        return _ranged(image)
+    if mode in ("1", "P", "PA", "HSV", "RGBX", "RGBa", "La") or (mode in ("L", "RGB") and image.has_transparency_data):
+        target = _resizable_mode(image)
+        return lambda part: part.convert(target)
+    if mode in _SHARED:
+        return lambda part: part
+    return lambda part: part.convert("RGB")
+
+
+def _resizable_mode(image: Image.Image) -> str:
+    if image.mode == "La":
+        return "LA"
+    if image.has_transparency_data or image.mode == "RGBa":
+        return "LA" if image.mode == "L" else "RGBA"
+    return "L" if image.mode == "1" else "RGB"
+
+
+def _ranged(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
+    """Scale whole or floating numbers, whose white nobody wrote down, from the range that they seem to use."""
+    low, high = (float(value) for value in image.getextrema())  # type: ignore[arg-type]
+    white = next((white for white in (1.0, 255.0, 65535.0) if high <= white), high)
+    if image.mode == "I" and white == 1.0:
+        white = 255.0
+    black = min(low, 0.0)
+    scale = 255.0 / (white - black)
+    return lambda part: part.convert("F").point(lambda value: value * scale + -black * scale).convert("L")
+
+
+class Colours:
+    """How the colours of one picture become sRGB. Made from its mode and its profile, before it is decoded."""
+
+    def __init__(self, image: Image.Image, icc: bytes | None) -> None:
+        self._mode = _profiled_mode(image.mode)
+        self._transform = _to_srgb(icc, self._mode) if icc else None
+        if self._transform is None and self._mode == "LAB":
+            self._transform = ImageCms.buildTransform(
+                ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB"
+            )
+
+    def is_srgb(self) -> bool:
+        """Tell whether the colours are fine as they are."""
+        return self._transform is None and self._mode in ("RGB", "L")
+
+    def convert(self, image: Image.Image) -> Image.Image:
+        """Return `image`, resizable and of this picture, in sRGB: L, LA, RGB or RGBA."""
+        if self._transform is None or _profiled_mode(image.mode) != self._mode:
+            return image if image.mode in ("L", "LA", "RGB", "RGBA") else image.convert("RGB")
+        alpha = image.getchannel("A") if image.mode in ("LA", "RGBA") else None
+        bare = image.convert(self._mode) if image.mode != self._mode else image
+        # A transform makes a new image; the one of a profile for grey too speaks RGB.
+        converted = ImageCms.applyTransform(bare, self._transform)
+        if converted is None:
+            converted = bare
+        if self._mode == "L":
+            converted = converted.convert("L")
+        if alpha is not None:
+            converted.putalpha(alpha)
+        return converted
+
+
+def _profiled_mode(mode: str) -> str:
+    """Return the mode that a profile of a picture in `mode` speaks of."""
+    if mode in ("CMYK", "LAB"):
+        return mode
+    if mode in ("1", "L", "LA", "La", "I", "F", *_SIXTEEN_BITS):
+        return "L"
+    return "YCbCr" if mode == "YCbCr" else "RGB"
+
+
+def _to_srgb(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """Return the transform of a profile, or None where it is broken, not for this mode, or sRGB by another name."""
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+        space = profile.profile.xcolor_space.strip()
+        if {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}.get(space) != mode:
+            return None
+        transform = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB")
+        return None if mode == "RGB" and _is_identity(transform) else transform
+    except Exception:
+        # Half of the broken profiles are wrong in a field that nobody needs. The picture is good without.
+        return None
+
+
+def _is_identity(transform: ImageCms.ImageCmsTransform) -> bool:
+    """Try it: names of profiles lie, and there are dozens of sRGB profiles."""
+    probe = Image.new("RGB", (len(_PROBES), 1))
+    probe.putdata(_PROBES)
+    result = ImageCms.applyTransform(probe, transform)
+    assert result is not None
+    before, after = probe.tobytes(), result.tobytes()
+    return all(abs(one - other) <= 2 for one, other in zip(before, after, strict=True))
+
+
+def drop_idle_alpha(image: Image.Image) -> Image.Image:
+    """Return `image` without its alpha channel where that is opaque everywhere."""
+    if image.mode in ("LA", "RGBA") and image.getchannel("A").getextrema() == (255, 255):
+        return image.convert(image.mode[:-1])
+    return image
+
+
+def flatten(image: Image.Image, background: str | tuple[int, ...]) -> Image.Image:
+    """Return `image` without transparency, laid on a colour."""
+    if image.mode not in ("LA", "RGBA"):
+        return image
+    canvas = Image.new("RGB", image.size, background)
+    canvas.paste(image.convert("RGB"), mask=image.getchannel("A"))
+    return canvas

@@ -1,0 +1,165 @@
+"""Pictures into bytes, in each format that is written."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from PIL import Image, ImageFile, JpegImagePlugin
+
+from ...errors import ImageError
+from . import colour
+from .formats import FORMATS
+from .source import Source, pillow_errors
+
+Colour = str | tuple[int, ...]
+
+
+def encode(
+    image: Image.Image,
+    format: str,
+    *,
+    quality: int | None = None,
+    background: Colour = "white",
+    exif: bytes = b"",
+    source: Source | None = None,
+) -> bytes:
+    """
+    Return a picture in sRGB (L, LA, RGB or RGBA) as a file. ImageError where the format cannot hold it.
+
+    JPEG is progressive: smaller, and seen sooner. AVIF and WebP are set to where being slower gains next to nothing.
+    `source` is the picture that it came from, in the same format and size: what it was written with is kept.
+    """
+    image = colour.drop_idle_alpha(image)
+    options: dict[str, Any] = {"quality": quality or FORMATS[format].quality}
+    match format:
+        case "jpeg":
+            image = colour.flatten(image, background)
+            options |= {"progressive": True, "optimize": True}
+            tables = _tables(source.image, image) if source is not None and quality is None else {}
+            if tables:
+                # A quality beside the tables would scale them.
+                del options["quality"]
+                options |= tables
+        case "webp":
+            options |= {"method": 4, "lossless": source is not None and is_lossless_webp(source)}
+        case "avif":
+            # One thread: the queue of pictures says how much of the machine they get.
+            options |= {"speed": 8, "max_threads": 1}
+        case "tiff":
+            options = {"compression": "tiff_adobe_deflate"}
+            if source is not None and source.image.info.get("compression") == "jpeg" and image.mode in ("L", "RGB"):
+                options = {"compression": "jpeg", "quality": 90}
+        case "gif":
+            image, options = to_gif_palette(image)
+        case "bmp":
+            image = image.convert("RGBA") if image.mode == "LA" else image
+            options = {}
+        case _:
+            options = {}
+    if exif and format not in ("gif", "bmp"):
+        options["exif"] = exif
+    try:
+        return save(image, format, options)
+    except ImageError:
+        if format != "jpeg":
+            raise
+        # Pillow's buffer for a progressive JPEG is too small for noise in high quality; a baseline one needs none.
+        return save(image, format, {**options, "progressive": False, "optimize": False})
+
+
+def encode_small(
+    image: Image.Image, format: str, most: int, *, background: Colour = "white", exif: bytes = b""
+) -> bytes | None:
+    """
+    Return a picture in fewer colours or less quality, if possible in no more than `most` bytes; None where that fails.
+
+    For a drawing, which grows when its edges are smoothed: it gets a palette again, though it may still be larger. And
+    for what came in a lower quality than ours.
+    """
+    image = colour.drop_idle_alpha(image)
+    best = FORMATS[format].quality
+    if best is not None:
+        for quality in (best - 10, best - 20):
+            data = encode(image.copy(), format, quality=quality, background=background, exif=exif)
+            if len(data) <= most:
+                return data
+    elif format in ("png", "gif"):
+        for colours in (255, 64, 16):
+            few, options = to_gif_palette(image, colours) if format == "gif" else _to_palette(image, colours)
+            data = save(few, format, {**options, **({"exif": exif} if exif and format == "png" else {})})
+            if len(data) <= most:
+                break
+        return data
+    return None
+
+
+def save(image: Image.Image, format: str, options: Mapping[str, Any]) -> bytes:
+    """Run Pillow's encoder, into memory: a file that is to be whole is not written piece by piece."""
+    # Comments, profiles and the rest are written from here even where nobody asks.
+    image.info = {key: image.info[key] for key in ("transparency",) if key in image.info}
+    buffer = io.BytesIO()
+    try:
+        with pillow_errors(f"The picture cannot be written as {format}", "cannot_write"):
+            image.save(buffer, FORMATS[format].pillow, **options)
+    except ImageError as error:
+        if isinstance(error.__cause__, KeyError):
+            raise ImageError(
+                f"This build of Pillow does not write {format}.", reason="cannot_write"
+            ) from error.__cause__
+        raise
+    return buffer.getvalue()
+
+
+def is_lossless_webp(source: Source) -> bool:
+    """Tell whether the first frame is coded without loss: a drawing, and it stays one."""
+    if source.format != "webp":
+        return False
+    position = source.file.tell()
+    source.file.seek(0)
+    head = source.file.read(1 << 16)
+    source.file.seek(position)
+    lossless, lossy = head.find(b"VP8L"), head.find(b"VP8 ")
+    return lossless >= 0 and (lossy < 0 or lossless < lossy)
+
+
+def to_gif_palette(image: Image.Image, colours: int | Image.Image = 255) -> tuple[Image.Image, dict[str, Any]]:
+    """
+    Return `image` in some colours, a number up to 255 or the palette of another one, and what its file must say.
+
+    GIF knows no half transparency: what is less than half there is not there.
+    """
+    with pillow_errors("The picture cannot get a palette", "cannot_write"):
+        opaque = image.convert("RGB")
+        if isinstance(colours, int):
+            few = opaque.quantize(colours, dither=Image.Dither.NONE)
+        else:
+            few = opaque.quantize(palette=colours, dither=Image.Dither.NONE)
+        if image.mode not in ("LA", "RGBA"):
+            return few, {}
+        clear = image.getchannel("A").point(lambda value: 255 if value < 128 else 0)
+        few.paste(255, mask=clear)
+        few.info["transparency"] = 255
+        return few, {"transparency": 255}
+
+
+def _to_palette(image: Image.Image, colours: int) -> tuple[Image.Image, dict[str, Any]]:
+    if image.mode == "LA":
+        image = image.convert("RGBA")
+    # The octree is the one that knows transparency.
+    method = Image.Quantize.FASTOCTREE if image.mode == "RGBA" else Image.Quantize.MEDIANCUT
+    with pillow_errors("The picture cannot get a palette", "cannot_write"):
+        return image.quantize(colours, method=method, dither=Image.Dither.NONE), {"optimize": True}
+
+
+def _tables(original: Image.Image, image: Image.Image) -> dict[str, Any]:
+    """Return the quantisation of a JPEG, with which it is written again in nearly the same bytes and look."""
+    if not isinstance(original, ImageFile.ImageFile) or image.mode not in ("L", "RGB"):
+        return {}
+    tables = getattr(original, "quantization", None)
+    sampling = JpegImagePlugin.get_sampling(original)
+    if not tables or original.mode != image.mode or sampling < 0 or max(tables) > 3:
+        return {}
+    options: dict[str, Any] = {"qtables": tables, "subsampling": sampling}
+    return options

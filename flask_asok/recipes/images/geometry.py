@@ -1,0 +1,73 @@
+"""Sizes and boxes: where each pixel goes, worked out before one is decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import ceil, floor
+from typing import Literal
+
+Fit = Literal["contain", "cover", "pad"]
+Size = tuple[int, int]
+Box = tuple[int | None, int | None]
+"""Width and height to fit into; None is no bound on that side."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How one picture becomes another: shrink the whole of it to `frame`, then crop it or lay it on a canvas."""
+
+    frame: Size
+    crop: tuple[int, int, int, int] | None = None
+    """Left, top, right and bottom, in pixels of the frame."""
+    canvas: Size | None = None
+
+    @property
+    def size(self) -> Size:
+        """Width and height of the result."""
+        if self.crop is not None:
+            left, top, right, bottom = self.crop
+            return right - left, bottom - top
+        return self.canvas or self.frame
+
+
+def plan(size: Size, box: Box, fit: Fit, focus: tuple[float, float]) -> Plan:
+    """Plan for an upright picture of `size`. It is never enlarged: a small one stays, or is cropped to shape."""
+    width, height = size
+    most_wide, most_high = box[0] or width, box[1] or height
+    if fit == "cover":
+        # A picture smaller than the box gets the shape of the box, and no more.
+        shrink = max(1.0, most_wide / width, most_high / height)
+        wide, high = max(1, round(most_wide / shrink)), max(1, round(most_high / shrink))
+        scale = max(wide / width, high / height)
+        frame = max(wide, round(width * scale)), max(high, round(height * scale))
+        left = _start(frame[0], wide, focus[0])
+        top = _start(frame[1], high, focus[1])
+        if frame == (wide, high):
+            return Plan(frame)
+        return Plan(frame, crop=(left, top, left + wide, top + high))
+    frame = _contain(size, (most_wide, most_high))
+    if fit == "pad" and frame != (most_wide, most_high):
+        return Plan(frame, canvas=(most_wide, most_high))
+    return Plan(frame)
+
+
+def _contain(size: Size, box: Size) -> Size:
+    """Return the size that `Image.thumbnail` would choose: the whole number that distorts least."""
+    width, height = size
+    wide, high = box
+    if wide >= width and high >= height:
+        return size
+    aspect = width / height
+    if wide / high >= aspect:
+        return _nearest(high * aspect, lambda n: abs(aspect - n / high)), high
+    return wide, _nearest(wide / aspect, lambda n: 0 if n == 0 else abs(aspect - wide / n))
+
+
+def _nearest(number: float, error: Callable[[int], float]) -> int:
+    return max(min(floor(number), ceil(number), key=error), 1)
+
+
+def _start(whole: int, part: int, focus: float) -> int:
+    """Return where to cut so that the focus is as near to the middle as the edges allow."""
+    return min(max(round(whole * focus - part / 2), 0), whole - part)

@@ -1,0 +1,37 @@
+"""How large a picture may be: the `ASOK_IMAGE_*` keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flask import current_app, has_app_context
+
+DEFAULTS: dict[str, int] = {
+    "ASOK_IMAGE_MAX_PIXELS": 64_000_000,
+    "ASOK_IMAGE_MAX_ANIMATION_PIXELS": 400_000_000,
+    "ASOK_IMAGE_MAX_BYTES": 32 * 1024 * 1024,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What is refused before it is decoded: a few kilobytes may unfold to gigabytes."""
+
+    pixels: int
+    """Width times height of a picture."""
+    animation_pixels: int
+    """Width times height times frames of an animation."""
+    upload_bytes: int
+    """Size of an uploaded file."""
+
+
+def current_limits() -> Limits:
+    """Return the limits of the current app, or the defaults where there is none: recipes are plain functions too."""
+    config = DEFAULTS
+    if has_app_context() and "asok" in current_app.extensions:
+        config = current_app.extensions["asok"].config
+    return Limits(
+        pixels=config["ASOK_IMAGE_MAX_PIXELS"],
+        animation_pixels=config["ASOK_IMAGE_MAX_ANIMATION_PIXELS"],
+        upload_bytes=config["ASOK_IMAGE_MAX_BYTES"],
+    )

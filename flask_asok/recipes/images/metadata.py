@@ -1,0 +1,170 @@
+"""What a file says besides its pixels: what is there, the part that may be kept, and files copied without the rest."""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+
+from PIL import Image
+
+from . import gif
+from .source import GPS, ORIENTATION, Source
+
+ARTIST, COPYRIGHT = 0x013B, 0x8298
+
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+"""The end of coded data: 0xFF that is neither escaped nor a restart."""
+_JPEG_KEPT = {0xE0: b"JFIF\0", 0xE2: b"ICC_PROFILE\0", 0xEE: b"Adobe"}
+_PNG_KEPT = frozenset(
+    {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"cICP", b"sBIT", b"bKGD"}
+    | {b"pHYs", b"acTL", b"fcTL", b"fdAT"}
+)
+_WEBP_KEPT = frozenset({b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP"})
+_WEBP_EXIF, _WEBP_XMP = 0x08, 0x04
+_TIFF_PLAIN = frozenset(
+    {254, 255, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 280, 281, 282, 283, 284, 292, 293, 296, 297}
+    | {317, 318, 319, 320, 322, 323, 324, 325, 338, 339, 340, 341, 347, 529, 530, 531, 532, 34675}
+)
+"""Tags that say how to read the pixels, the colour profile among them."""
+
+
+def found(source: Source) -> tuple[str, ...]:
+    """Return what there is, as far as it can be read: of "gps", "exif", "xmp", "iptc" and "comment"."""
+    image = source.image
+    info = image.info
+    names: list[str] = []
+    try:
+        exif = image.getexif()
+        tags = set(exif)
+        if source.format == "tiff":
+            tags -= _TIFF_PLAIN
+        elif "exif" not in info and "Raw profile type exif" not in info:
+            # What Pillow found in XMP only.
+            tags -= {ORIENTATION}
+        if GPS in tags:
+            names.append("gps")
+        if tags:
+            names.append("exif")
+    except Exception:
+        # Broken, and so of no use to anybody; it is dropped like the rest.
+        if "exif" in info:
+            names.append("exif")
+    if any(key in info for key in ("xmp", "XML:com.adobe.xmp")):
+        names.append("xmp")
+    if "photoshop" in info:
+        names.append("iptc")
+    if "comment" in info or getattr(image, "text", None):
+        names.append("comment")
+    return tuple(names)
+
+
+def rights(source: Source) -> bytes:
+    """Return EXIF data with the artist and the copyright notice of `source` alone, or nothing where it has neither."""
+    kept = Image.Exif()
+    try:
+        exif = source.image.getexif()
+        for tag in (ARTIST, COPYRIGHT):
+            value = exif.get(tag)
+            if isinstance(value, str) and value.strip("\0 "):
+                kept[tag] = value
+        return kept.tobytes() if kept else b""
+    except Exception:
+        return b""
+
+
+def strip(source: Source, exif: bytes = b"") -> bytes | None:
+    """
+    Return the file with its pixels as they are and without metadata, or None where only writing it anew does that.
+
+    `exif` takes the place of the EXIF data that was there. A file that is clean comes back equal to itself: what
+    follows the picture, an appended archive for instance, is no part of it.
+    """
+    match source.format:
+        case "jpeg":
+            return _strip_jpeg(source.data(), exif)
+        case "png":
+            return _strip_png(source.data(), exif)
+        case "webp":
+            return _strip_webp(source.data(), exif)
+        case "gif":
+            return gif.strip(source.data())
+        case "bmp":
+            return source.data()
+        case "avif" | "tiff" if not found(source):
+            return source.data()
+    return None
+
+
+def _strip_jpeg(data: bytes, exif: bytes) -> bytes | None:
+    kept = bytearray(b"\xff\xd8")
+    notice = b""
+    if exif:
+        body = exif if exif.startswith(b"Exif\0\0") else b"Exif\0\0" + exif
+        notice = b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body
+    position, kind = 2, 0
+    while True:
+        marker = _JPEG_MARKER.search(data, position)
+        if marker is None:
+            return None
+        start = marker.start()
+        if kind == 0xDA:
+            # Coded data follows its header; anywhere else bytes between two segments are rubbish.
+            kept += data[position:start]
+        kind = data[start + 1]
+        if kind == 0xD9:
+            return bytes(kept) + b"\xff\xd9"
+        if start + 4 > len(data):
+            return None
+        end = start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+        is_application = 0xE0 <= kind <= 0xEF or kind == 0xFE
+        if not is_application:
+            if notice:
+                kept += notice
+                notice = b""
+            kept += data[start:end]
+        elif kind in _JPEG_KEPT and data.startswith(_JPEG_KEPT[kind], start + 4):
+            if notice and kind != 0xE0:
+                kept += notice
+                notice = b""
+            kept += data[start:end]
+        position = end
+
+
+def _strip_png(data: bytes, exif: bytes) -> bytes | None:
+    kept = bytearray(data[:8])
+    position = 8
+    while position + 12 <= len(data):
+        length = int.from_bytes(data[position : position + 4], "big")
+        kind = data[position + 4 : position + 8]
+        end = position + 12 + length
+        if kind == b"IDAT" and exif:
+            body = exif.removeprefix(b"Exif\0\0")
+            kept += struct.pack(">I", len(body)) + b"eXIf" + body
+            kept += struct.pack(">I", zlib.crc32(b"eXIf" + body))
+            exif = b""
+        if kind in _PNG_KEPT:
+            kept += data[position:end]
+        if kind == b"IEND":
+            return bytes(kept)
+        position = end
+    return None
+
+
+def _strip_webp(data: bytes, exif: bytes) -> bytes | None:
+    kept = bytearray()
+    position, total = 12, min(len(data), 8 + int.from_bytes(data[4:8], "little"))
+    body = exif.removeprefix(b"Exif\0\0")
+    while position + 8 <= total:
+        kind = data[position : position + 4]
+        length = int.from_bytes(data[position + 4 : position + 8], "little")
+        end = position + 8 + length + (length & 1)
+        if kind in _WEBP_KEPT:
+            chunk = bytearray(data[position:end])
+            if kind == b"VP8X":
+                chunk[8] = chunk[8] & ~(_WEBP_EXIF | _WEBP_XMP) | (_WEBP_EXIF if body else 0)
+            kept += chunk
+        position = end
+    if body:
+        kept += b"EXIF" + struct.pack("<I", len(body)) + body + b"\0" * (len(body) & 1)
+    return b"RIFF" + struct.pack("<I", len(kept) + 4) + b"WEBP" + kept

@@ -1,0 +1,145 @@
+"""From one source to files in memory: what is left alone, what is stripped, what is made anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from PIL import Image
+
+from ...errors import ImageError
+from . import metadata
+from .animation import encode_animation, frame_maker
+from .colour import Colours
+from .encode import encode, encode_small
+from .formats import FORMATS
+from .geometry import Plan, plan
+from .shrink import SINGLE_GAP, is_sideways, place, reduce, stills
+from .source import Source
+from .target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """One file, not written yet."""
+
+    target: int
+    """Index of the target that it is for."""
+    format: str
+    data: bytes
+    size: tuple[int, int]
+    frames: int
+
+
+class Work:
+    """One source and what is to be made of it."""
+
+    def __init__(self, source: Source, targets: list[Target]) -> None:
+        self.source = source
+        self.targets = targets
+        # The order matters: frames are counted before the orientation, which decodes some formats.
+        self.is_animated = source.is_animated()
+        self.colours = Colours(source.image, source.icc)
+        self.orientation = source.orientation()
+        self.found = metadata.found(source)
+        width, height = source.image.size
+        self.size = (height, width) if is_sideways(self.orientation) else (width, height)
+        self.plans = [plan(self.size, target.size, target.fit, target.focus) for target in targets]
+        self.frames = source.frames if self.is_animated else 1
+
+    def format(self, asked: str) -> str:
+        """Return the format to write for one that was asked for."""
+        return self.source.format if asked == "keep" else asked
+
+    def run(self, *, loses_pages: bool) -> Iterator[Made]:
+        """Yield the file of each target in each of its formats, as soon as it is made."""
+        if not loses_pages and self.source.has_pages():
+            raise ImageError(
+                f"{self.source.name} has several pages, of which one would be left. Write it elsewhere with `to`.",
+                reason="several_pages",
+            )
+        open_targets = set()
+        for number, target in enumerate(self.targets):
+            for asked in target.formats:
+                data = self._untouched(number, asked)
+                if data is None:
+                    open_targets.add((number, asked))
+                else:
+                    yield Made(number, self.source.format, data, self.size, self.frames)
+        yield from self._animated(open_targets)
+        yield from self._still(open_targets)
+
+    def _untouched(self, number: int, asked: str) -> bytes | None:
+        """Return the file of a target whose pixels are those of the source, less the metadata; None for others."""
+        target = self.targets[number]
+        if (
+            self.format(asked) != self.source.format
+            or self.plans[number] != Plan(self.size)
+            or self.orientation != 1
+            or not self.colours.is_srgb()
+            or target.quality is not None
+            or (self.is_animated and not target.animated)
+        ):
+            return None
+        # Whether it is whole is found out by decoding it.
+        for frame in range(1, self.frames):
+            self.source.seek(frame)
+        self.source.seek(0) if self.frames > 1 else self.source.load()
+        return metadata.strip(self.source, self._exif(target))
+
+    def _animated(self, open_targets: set[tuple[int, str]]) -> Iterator[Made]:
+        for number, asked in sorted(open_targets):
+            target, plan = self.targets[number], self.plans[number]
+            written = self.format(asked)
+            if not (self.is_animated and target.animated and FORMATS[written].animates):
+                continue
+            open_targets.discard((number, asked))
+            frame = plan.frame[::-1] if is_sideways(self.orientation) else plan.frame
+
+            def shrink(image: Image.Image, frame: tuple[int, int] = frame) -> Image.Image:
+                return reduce(image, image.size, frame, SINGLE_GAP)
+
+            def finish(image: Image.Image, plan: Plan = plan, target: Target = target) -> Image.Image:
+                return place(image, plan, target.background)
+
+            make = frame_maker(self.orientation, self.colours, shrink, finish)
+            data = encode_animation(self.source, make, written, quality=target.quality, exif=self._exif(target))
+            yield Made(number, written, data, plan.size, self.frames)
+
+    def _still(self, open_targets: set[tuple[int, str]]) -> Iterator[Made]:
+        numbers = sorted({number for number, _ in open_targets})
+        if not numbers:
+            return
+        if self.is_animated:
+            self.source.seek(0)
+        background = self.targets[0].background
+        plans = [self.plans[number] for number in numbers]
+        for index, image in stills(self.source, plans, self.orientation, self.colours, background):
+            number = numbers[index]
+            target = self.targets[number]
+            for asked in target.formats:
+                if (number, asked) in open_targets:
+                    written = self.format(asked)
+                    data = self._encoded(image, target, written, self.plans[number])
+                    yield Made(number, written, data, image.size, 1)
+
+    def _encoded(self, image: Image.Image, target: Target, format: str, plan: Plan) -> bytes:
+        same = format == self.source.format
+        exif = self._exif(target)
+        as_it_was = same and (plan == Plan(self.size) or format == "webp")
+        data = encode(
+            image.copy(),
+            format,
+            quality=target.quality,
+            background=target.background or "white",
+            exif=exif,
+            source=self.source if as_it_was else None,
+        )
+        before = self.source.stat.st_size
+        if same and target.quality is None and len(data) > before:
+            small = encode_small(image, format, before, background=target.background or "white", exif=exif)
+            data = min(small or data, data, key=len)
+        return data
+
+    def _exif(self, target: Target) -> bytes:
+        return metadata.rights(self.source) if target.keep_copyright else b""

@@ -1,0 +1,71 @@
+"""Write files so that a reader sees the old one or the new one, never a part, whenever the process dies."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+
+TEMPORARY = ".asok-"
+"""How the names of unfinished files begin. A process that was killed may leave one; nobody reads it."""
+
+
+def publish(data: bytes, path: str, *, like: os.stat_result | None = None) -> None:
+    """
+    Put `data` at `path` in one step: a temporary file in the same folder, flushed to disk, then renamed.
+
+    The file gets the mode and, where this process may, the owner of `like`; else what the umask gives. A symbolic link
+    at `path` is replaced, not followed. Raises OSError, with nothing left behind.
+    """
+    temporary, descriptor = create_temporary(os.path.dirname(path))
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            if like is not None:
+                _resemble(file.fileno(), like)
+            settle(file.fileno())
+        rename(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def create_temporary(folder: str, mode: int = 0o666) -> tuple[str, int]:
+    """Create a new file in `folder`, and return its path and descriptor. `mode` is subject to the umask."""
+    # Not tempfile.mkstemp: its files are 0600, unreadable for the web server, and the umask of a process with threads
+    # can only be learnt by letting the kernel apply it.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+    flags |= getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    path = os.path.join(folder, f"{TEMPORARY}{secrets.token_hex(8)}.tmp")
+    return path, os.open(path, flags, mode)
+
+
+def settle(descriptor: int) -> None:
+    """Wait until the bytes are on the disk: a rename may reach it before them."""
+    os.fsync(descriptor)
+
+
+def rename(temporary: str, path: str) -> None:
+    """Give the finished file its name, over whatever has it now."""
+    os.replace(temporary, path)
+    if os.name == "posix":
+        # The new name is in the folder's own blocks. Some file systems cannot flush a folder; the file is safe there.
+        with contextlib.suppress(OSError):
+            folder = os.open(os.path.dirname(path), os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+
+def _resemble(descriptor: int, like: os.stat_result) -> None:
+    if not hasattr(os, "fchown"):
+        return
+    own = os.fstat(descriptor)
+    if (own.st_uid, own.st_gid) != (like.st_uid, like.st_gid):
+        with contextlib.suppress(OSError):
+            os.fchown(descriptor, like.st_uid, like.st_gid)
+    # After the owner, since changing that clears bits of the mode.
+    os.fchmod(descriptor, stat.S_IMODE(like.st_mode) & 0o777)

@@ -1,0 +1,270 @@
+"""resize_image and make_renditions: the recipes, from a path to published files."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ...dispatch import task
+from ...errors import ImageError
+from .formats import FORMATS, Format
+from .geometry import Fit
+from .limits import current_limits
+from .picture import Picture, Renditions
+from .publish import publish
+from .target import OPTIONS, Target, extension_fits, named_sizes, path_of, target
+
+if TYPE_CHECKING:
+    from .pipeline import Made, Work
+    from .source import Source
+
+Path = str | os.PathLike[str]
+Size = int | tuple[int | None, int | None]
+Colour = str | tuple[int, int, int]
+
+_TRIES = 3
+"""How often a file that others change meanwhile is begun anew."""
+
+
+def _prepare_resize(*args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    options = _bound(resize_image, args, kwargs)
+    options["path"] = path_of("path", options["path"])
+    if options["to"] is not None:
+        options["to"] = path_of("to", options["to"])
+    [wanted] = _targets({"": options["size"]}, (options["format"],), options)
+    _check(options["path"], wanted, options["to"])
+    return (options.pop("path"),), options
+
+
+def _prepare_renditions(*args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    options = _bound(make_renditions, args, kwargs)
+    options["path"] = path_of("path", options["path"])
+    options["sizes"] = named_sizes(options["sizes"])
+    if options["folder"] is not None:
+        options["folder"] = path_of("folder", options["folder"])
+    _targets(options["sizes"], options["formats"], options)
+    _folder_for(options["path"], options["folder"])
+    _identify(options["path"])
+    return (options.pop("path"),), options
+
+
+@task(queue="images", prepare=_prepare_resize)
+def resize_image(
+    path: Path,
+    size: Size = (800, 800),
+    *,
+    fit: Fit = "contain",
+    focus: tuple[float, float] = (0.5, 0.5),
+    format: Format = "keep",
+    quality: int | None = None,
+    to: Path | None = None,
+    background: Colour | None = None,
+    animated: bool = True,
+    keep_copyright: bool = False,
+) -> Picture:
+    """
+    Shrink the picture at `path`, in place: upright, in sRGB, without GPS and other metadata, never enlarged.
+
+    Only metadata is removed, without loss, where the pixels are fine; nothing is written where that is so too. Readers
+    see the old file or the new one. In place the name stays, and so does the format, which the content decides.
+
+    Args:
+        path: a regular file with a JPEG, PNG, GIF, WebP, AVIF, TIFF or BMP in it. Links are not followed.
+        size: (width, height) in pixels; a number is both; None is no bound on that side.
+        fit: "contain", all of it within the size; "cover", the size filled and the rest cut off; "pad", within the
+            size and the rest filled up.
+        focus: the point, in parts of width and height, that "cover" keeps nearest to the middle.
+        format: "keep", or another one, which needs `to`.
+        quality: 1 to 100; by default JPEG 80, WebP 80 and AVIF 60, which look alike.
+        to: where to write it instead: a folder, or a path whose extension fits the format.
+        background: colour under transparent parts for JPEG, by default white, and of the bars of "pad", by default
+            transparent where the format can.
+        animated: False keeps the first frame only.
+        keep_copyright: keep the artist and the copyright notice, if there are any.
+
+    Raises:
+        ImageError: it is no picture, damaged, or too large; `reason` says which. The original is as it was.
+        OSError: the file is not there, or cannot be read or written.
+        TypeError, ValueError: an option is no good; `background()` raises these at the call, like the two above
+            where the head of the file tells.
+    """
+    [wanted] = _targets({"": size}, (format,), locals())
+    source = path_of("path", path)
+    destination = None if to is None else path_of("to", to)
+    _check(source, wanted, destination)
+    if destination is not None and not _is_same(source, destination):
+        return _resize_to(source, destination, wanted)
+    return _resize_in_place(source, wanted)
+
+
+@task(queue="images", prepare=_prepare_renditions)
+def make_renditions(
+    path: Path,
+    sizes: Mapping[str, Size],
+    formats: Sequence[Format] = ("keep", "webp"),
+    *,
+    folder: Path | None = None,
+    fit: Fit = "contain",
+    focus: tuple[float, float] = (0.5, 0.5),
+    quality: int | None = None,
+    background: Colour | None = None,
+    animated: bool = True,
+    keep_copyright: bool = False,
+) -> Renditions:
+    """
+    Make several sizes of the picture at `path` from one decode, and publish each as soon as it is done.
+
+    They go to `folder`, by default the one of `path`, as `photo-thumb.jpg` for a size named "thumb". `path` stays as it
+    is. Options and errors are those of `resize_image`; a `quality` holds for all formats. An animation is decoded anew
+    for each size, so that its frames need not be held in memory.
+
+    Args:
+        sizes: names, which become part of file names, and sizes: `{"thumb": 200, "card": (800, 800)}`.
+        formats: each size is written in each of them.
+    """
+    targets = _targets(named_sizes(sizes), formats, locals())
+    source_path = path_of("path", path)
+    where = _folder_for(source_path, None if folder is None else path_of("folder", folder))
+    stem = os.path.splitext(os.path.basename(source_path))[0]
+    from .pipeline import Work
+
+    done: dict[tuple[int, str], Picture] = {}
+    with _opened(source_path) as source:
+        work = Work(source, targets)
+        for made in work.run(loses_pages=True):
+            name = targets[made.target].name
+            extension = FORMATS[made.format].extensions[0]
+            file = os.path.join(where, f"{stem}-{name}{extension}")
+            publish(made.data, file, like=_existing(file))
+            done[made.target, made.format] = _picture(file, made, work, changed=True, name=name)
+    order = [(number, work.format(asked)) for number, wanted in enumerate(targets) for asked in wanted.formats]
+    return Renditions(pictures=tuple(done[key] for key in dict.fromkeys(order)))
+
+
+def _resize_in_place(path: str, wanted: Target) -> Picture:
+    from .pipeline import Work
+
+    for _ in range(_TRIES):
+        with _opened(path) as source:
+            work = Work(source, [wanted])
+            [made] = work.run(loses_pages=False)
+            changed = made.data != source.data() if len(made.data) == source.stat.st_size else True
+            # Somebody may have put another picture there, which must not be undone, or removed it.
+            if not _is_same_file(source.stat, os.stat(path, follow_symlinks=False)):
+                continue
+            if changed:
+                publish(made.data, path, like=source.stat)
+            return _picture(path, made, work, changed=changed)
+    raise ImageError(f"{path} was changed by others while it was worked on, {_TRIES} times.", reason="changed")
+
+
+def _resize_to(path: str, to: str, wanted: Target) -> Picture:
+    from .pipeline import Work
+
+    with _opened(path) as source:
+        work = Work(source, [wanted])
+        file = _destination(path, to, work.format(wanted.formats[0]))
+        [made] = work.run(loses_pages=True)
+        changed = made.data != source.data() if len(made.data) == source.stat.st_size else True
+        publish(made.data, file, like=_existing(file))
+        return _picture(file, made, work, changed=changed)
+
+
+def _picture(path: str, made: Made, work: Work, *, changed: bool, name: str = "") -> Picture:
+    return Picture(
+        path=path,
+        format=made.format,
+        width=made.size[0],
+        height=made.size[1],
+        bytes=len(made.data),
+        changed=changed,
+        frames=made.frames,
+        removed=work.found if changed else (),
+        original_width=work.size[0],
+        original_height=work.size[1],
+        original_bytes=work.source.stat.st_size,
+        name=name,
+    )
+
+
+def _opened(path: str) -> Any:
+    from .source import Source
+
+    return Source.open(path, current_limits())
+
+
+def _identify(path: str) -> str:
+    """Return the format of the file at `path`, having read its head; ImageError where it will not be worked on."""
+    with _opened(path) as source:
+        found: Source = source
+        return found.format
+
+
+def _check(path: str, wanted: Target, to: str | None) -> None:
+    """Raise what can be known before the pixels are."""
+    [asked] = wanted.formats
+    if asked != "keep" and to is None:
+        raise ValueError(
+            f"In place the name stays, and a file named {os.path.basename(path)} must not become {asked}. "
+            f'Pass to="folder/" or to="folder/name{FORMATS[asked].extensions[0]}".'
+        )
+    found = _identify(path)
+    if to is not None and not _is_same(path, to):
+        file = _destination(path, to, found if asked == "keep" else asked)
+        if not os.path.isdir(os.path.dirname(file)):
+            raise FileNotFoundError(f"There is no folder {os.path.dirname(file)} to write to.")
+
+
+def _destination(path: str, to: str, format: str) -> str:
+    if to.endswith(os.sep) or os.path.isdir(to):
+        stem = os.path.splitext(os.path.basename(path))[0]
+        return os.path.join(to, stem + FORMATS[format].extensions[0])
+    if not extension_fits(to, format):
+        raise ValueError(
+            f"{to} would hold a picture in {format}; its name must end in "
+            f"{' or '.join(FORMATS[format].extensions)}. Pass `format` to write another one."
+        )
+    return to
+
+
+def _is_same(path: str, to: str) -> bool:
+    return os.path.normcase(path) == os.path.normcase(to)
+
+
+def _is_same_file(one: os.stat_result, other: os.stat_result) -> bool:
+    return (one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns) == (
+        other.st_dev,
+        other.st_ino,
+        other.st_size,
+        other.st_mtime_ns,
+    )
+
+
+def _existing(path: str) -> os.stat_result | None:
+    """Return what a published file is to resemble: the one that it replaces."""
+    try:
+        found = os.stat(path, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    return found if not os.path.islink(path) else None
+
+
+def _bound(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return all arguments of a call by name; TypeError as the call itself would raise it."""
+    bound = inspect.signature(fn).bind(*args, **kwargs)
+    bound.apply_defaults()
+    return bound.arguments
+
+
+def _targets(named: Mapping[str, Size], formats: Sequence[Format], options: Mapping[str, Any]) -> list[Target]:
+    chosen = {name: options[name] for name in OPTIONS}
+    return [target(size, formats=formats, name=name, **chosen) for name, size in named.items()]
+
+
+def _folder_for(path: str, folder: str | None) -> str:
+    where = os.path.dirname(path) if folder is None else folder
+    if not os.path.isdir(where):
+        raise FileNotFoundError(f"There is no folder {where} to write to.")
+    return where

@@ -1,0 +1,224 @@
+"""A picture on disk, opened with care: its format, size and orientation, and its pixels on demand."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from typing import IO
+
+from PIL import (
+    AvifImagePlugin,  # noqa: F401  (imported so that it is registered: Pillow imports these three on demand only)
+    Image,
+    ImageFile,
+    TiffImagePlugin,  # noqa: F401
+    UnidentifiedImageError,
+    WebPImagePlugin,  # noqa: F401
+)
+
+from ...errors import ImageError
+from . import gif
+from .formats import FORMATS, READABLE
+from .geometry import Size
+from .limits import Limits
+
+ORIENTATION = 0x0112
+GPS = 0x8825
+
+# What a disk may say while a picture is read or written. Any other error that Pillow raises is about the content.
+_DISK_ERRORS = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EROFS})
+
+
+@contextlib.contextmanager
+def pillow_errors(doing: str, reason: str = "damaged") -> Iterator[None]:
+    """
+    Turn whatever Pillow raises into ImageError.
+
+    Pillow has no error type of its own: over a thousand broken files it raised OSError, SyntaxError, ValueError,
+    TypeError, KeyError, IndexError, EOFError, AttributeError, NotImplementedError, OverflowError, struct.error,
+    MemoryError, zlib.error, DecompressionBombError and warnings.
+    """
+    try:
+        yield
+    except ImageError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"{doing}: it has too many pixels.", reason="too_many_pixels") from error
+    except OSError as error:
+        if error.errno in _DISK_ERRORS:
+            raise
+        raise ImageError(f"{doing}: {error}", reason=reason) from error
+    except Exception as error:
+        raise ImageError(f"{doing}: {type(error).__name__}: {error}", reason=reason) from error
+
+
+class Source:
+    """One picture, open from `Source.open(path)` to the end of its `with` block. Not for several threads at once."""
+
+    def __init__(self, file: IO[bytes], path: str, formats: tuple[str, ...], limits: Limits) -> None:
+        self.path = path
+        self.limits = limits
+        self.file = file
+        self.stat = os.fstat(file.fileno())
+        self.image = self._identify(formats)
+        self.format = {"MPO": "jpeg"}.get(str(self.image.format), str(self.image.format).lower())
+        """"jpeg", "png" ...; a multi-picture JPEG is a JPEG."""
+        self._check_pixels(1)
+        self.screen: Size = self.image.size
+        """Width and height as the header says, not turned yet. A frame of a GIF may say more."""
+        self.icc: bytes | None = self.image.info.get("icc_profile") or None
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(cls, path: str, limits: Limits, formats: tuple[str, ...] = READABLE) -> Iterator[Source]:
+        """
+        Open the file at `path`, whose content must be one of `formats`. Nothing is decoded yet.
+
+        Raises FileNotFoundError or another OSError where it cannot be read, ImageError where it is no regular file,
+        no picture, or has more pixels than `limits` allows.
+        """
+        with open_regular(path) as file:
+            source = cls(file, path, formats, limits)
+            try:
+                yield source
+            finally:
+                source.image.close()
+
+    @property
+    def name(self) -> str:
+        return os.path.basename(self.path)
+
+    def data(self) -> bytes:
+        """Return the whole file."""
+        self.file.seek(0)
+        return self.file.read()
+
+    def is_animated(self) -> bool:
+        """Tell whether it has several frames, having checked that they are not too many. Pages are not frames."""
+        if self.format not in ("gif", "png", "webp", "avif"):
+            return False
+        if self.format == "gif":
+            # Counted here, since Pillow's count has no bound, and only for the files that want it.
+            position = self.file.tell()
+            data = self.data()
+            self.file.seek(position)
+            most = self.limits.animation_pixels
+            if gif.drawn_pixels(data, most) > most:
+                raise self._too_many_pixels(f"more than {most:,} in all of its frames")
+        with pillow_errors(f"The frames of {self.name} cannot be counted"):
+            frames: int = getattr(self.image, "n_frames", 1)
+        if frames > 1:
+            self._check_pixels(frames)
+        return frames > 1
+
+    @property
+    def frames(self) -> int:
+        return getattr(self.image, "n_frames", 1)
+
+    def has_pages(self) -> bool:
+        """Tell whether it is a document of several pages."""
+        if self.format != "tiff":
+            return False
+        with pillow_errors(f"The pages of {self.name} cannot be counted"):
+            return self.frames > 1
+
+    def orientation(self) -> int:
+        """Return 1 to 8, from EXIF or XMP, as the pixels are still to be turned."""
+        if self.format in ("tiff", "png"):
+            # Pillow turns a TIFF itself while it loads; the EXIF data of a PNG may come after its pixels.
+            self.load()
+        if self.format == "tiff":
+            return 1
+        try:
+            found = self.image.getexif().get(ORIENTATION, 1)
+        except Exception:
+            # An orientation that cannot be read is none: the pixels may still be fine.
+            return 1
+        return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+    def load(self) -> None:
+        """Decode the pixels; ImageError where they are cut off or broken."""
+        with pillow_errors(f"{self.name} is damaged"):
+            self.image.load()
+
+    def seek(self, frame: int) -> None:
+        """Go to a frame of the animation and decode it."""
+        with pillow_errors(f"{self.name} is damaged at frame {frame}"):
+            self.image.seek(frame)
+            # A frame may be larger than the header said.
+            self._check_pixels(1)
+            self.image.load()
+
+    def shrink_on_load(self, size: Size) -> tuple[float, float]:
+        """
+        Have a JPEG decoded at half, a quarter or an eighth of its size, no smaller than `size`, and load it.
+
+        Returns the width and height, in the pixels now loaded, of what the original covers: the last column and row may
+        be covered in part only. Other formats are loaded whole.
+        """
+        covered: tuple[float, float] = self.image.size
+        if self.format == "jpeg" and isinstance(self.image, ImageFile.ImageFile):
+            with pillow_errors(f"{self.name} is damaged"):
+                drafted = self.image.draft(None, size)
+            if drafted is not None:
+                covered = drafted[1][2], drafted[1][3]
+        self.load()
+        # TIFF turns while loading.
+        return covered if self.format == "jpeg" else self.image.size
+
+    def _identify(self, formats: tuple[str, ...]) -> Image.Image:
+        names = tuple(FORMATS[name].pillow for name in formats)
+        accepted = ", ".join(formats)
+        try:
+            with pillow_errors(f"{self.name} cannot be opened"):
+                # A file and not a name, and only these parsers: neither the extension nor a client's word decides, and
+                # the parsers for PostScript, PDF and the like are never run.
+                return Image.open(self.file, formats=names)
+        except ImageError as error:
+            if isinstance(error.__cause__, (UnidentifiedImageError, UserWarning)):
+                raise ImageError(
+                    f"{self.name} is no picture of an accepted format ({accepted}).",
+                    reason="unknown_format",
+                ) from error.__cause__
+            raise
+
+    def _check_pixels(self, frames: int) -> None:
+        width, height = self.image.size
+        most = self.limits.pixels if frames == 1 else self.limits.animation_pixels
+        if width * height * frames > most or width * height > self.limits.pixels:
+            times = f" x {frames} frames" if frames > 1 else ""
+            raise self._too_many_pixels(f"{width} x {height}{times}; {most:,} are accepted")
+
+    def _too_many_pixels(self, text: str) -> ImageError:
+        return ImageError(
+            f"{self.name} has too many pixels: {text}. Set ASOK_IMAGE_MAX_PIXELS or "
+            "ASOK_IMAGE_MAX_ANIMATION_PIXELS to accept more.",
+            reason="too_many_pixels",
+        )
+
+
+@contextlib.contextmanager
+def open_regular(path: str) -> Iterator[IO[bytes]]:
+    """Open a regular file for reading; ImageError where `path` is a symbolic link or anything else."""
+    if os.path.islink(path):
+        raise ImageError(
+            f"{path} is a symbolic link, which is not followed. Pass the path that it leads to.",
+            reason="not_a_file",
+        )
+    # The flag closes the gap between the look and the open; O_NONBLOCK keeps a pipe from holding the thread.
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    flags |= getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    try:
+        descriptor = os.open(path, flags)
+    except IsADirectoryError:
+        raise ImageError(f"{path} is a folder.", reason="not_a_file") from None
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise ImageError(f"{path} is not a regular file.", reason="not_a_file") from None
+        raise
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ImageError(f"{path} is not a regular file.", reason="not_a_file")
+        yield file

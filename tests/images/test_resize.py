@@ -1,0 +1,335 @@
+"""The size, shape, name and bytes of a picture that was resized."""
+
+import os
+
+import pytest
+from PIL import Image
+
+from flask_asok.recipes.images import ImageError, Picture, resize_image
+
+
+def size_of(path):
+    with Image.open(path) as image:
+        return image.size
+
+
+def test_fits(studio):
+    """A photo is shrunk in place to fit 800 x 800, with its shape kept."""
+    path = studio.save(studio.photo((1600, 1200)), "photo.jpg")
+
+    picture = resize_image(path)
+
+    assert size_of(path) == (800, 600)
+    assert picture == Picture(
+        path=path,
+        format="jpeg",
+        width=800,
+        height=600,
+        bytes=os.path.getsize(path),
+        changed=True,
+        original_width=1600,
+        original_height=1200,
+        original_bytes=picture.original_bytes,
+    )
+
+
+@pytest.mark.parametrize("size", [(1601, 1067), (999, 4000), (3000, 2), (1000, 800), (801, 801)])
+def test_same_as_thumbnail(studio, size):
+    """The size is the one that the recipe of the page gives, to the pixel."""
+    image = Image.new("RGB", size)
+    path = studio.save(image, "photo.png")
+    image.thumbnail((800, 800))
+
+    picture = resize_image(path)
+
+    assert (picture.width, picture.height) == image.size == size_of(path)
+
+
+def test_path_object(studio):
+    """The path may be a pathlib.Path."""
+    path = studio.save(studio.photo((900, 900)), "photo.jpg")
+
+    picture = resize_image(studio.folder / "photo.jpg", 100)
+
+    assert picture.path == path
+    assert size_of(path) == (100, 100)
+
+
+def test_one_bound(studio):
+    """None leaves a side free."""
+    path = studio.save(studio.photo((400, 2000)), "long.jpg")
+
+    resize_image(path, (200, None))
+
+    assert size_of(path) == (200, 1000)
+
+
+def test_cover(studio):
+    """A covered size is filled, and what is too much is cut off around the middle."""
+    path = studio.save(studio.corners((800, 400)), "corners.png")
+
+    resize_image(path, (100, 100), fit="cover")
+
+    assert size_of(path) == (100, 100)
+    assert studio.read_corners(path) == ["red", "green", "blue", "white"]
+
+
+@pytest.mark.parametrize(("focus", "left"), [((0.0, 0.5), "red"), ((1.0, 0.5), "green")])
+def test_focus(studio, focus, left):
+    """What is in focus is not cut off."""
+    path = studio.save(studio.corners((800, 400)), "corners.png")
+
+    resize_image(path, (100, 100), fit="cover", focus=focus)
+
+    seen = studio.read_corners(path)
+    assert seen[0] == seen[1] == left
+
+
+def test_focus_of_a_turned_photo(studio):
+    """The focus is meant as the photo is seen, not as it is stored."""
+    image = studio.corners((800, 400)).transpose(studio.turns[6])
+    path = studio.save(image, "turned.jpg", exif=studio.exif(6))
+
+    resize_image(path, (100, 100), fit="cover", focus=(0, 0))
+
+    assert studio.read_corners(path) == ["red", "red", "blue", "blue"]
+
+
+def test_cover_a_small_one(studio):
+    """A picture smaller than the size gets its shape and is not enlarged."""
+    path = studio.save(studio.photo((60, 30)), "small.png")
+
+    picture = resize_image(path, (400, 400), fit="cover")
+
+    assert (picture.width, picture.height) == (30, 30)
+
+
+def test_pad(studio):
+    """A padded picture has exactly the size, with bars in the colour that was asked for."""
+    path = studio.save(Image.new("RGB", (400, 200), "red"), "red.png")
+
+    resize_image(path, (100, 100), fit="pad", background="#0000ff")
+
+    with Image.open(path) as image:
+        assert image.size == (100, 100)
+        assert image.convert("RGB").getpixel((50, 5)) == (0, 0, 255)
+        assert image.convert("RGB").getpixel((50, 50)) == (255, 0, 0)
+
+
+def test_pad_transparent(studio):
+    """Without a colour the bars are transparent, where the format can."""
+    path = studio.save(Image.new("RGB", (400, 200), "red"), "red.png")
+
+    resize_image(path, (100, 100), fit="pad")
+
+    with Image.open(path) as image:
+        assert image.getpixel((50, 5))[3] == 0
+        assert image.getpixel((50, 50)) == (255, 0, 0, 255)
+
+
+def test_pad_jpeg(studio):
+    """A JPEG, which knows no transparency, gets white bars."""
+    path = studio.save(Image.new("RGB", (400, 200), "red"), "red.jpg")
+
+    resize_image(path, (100, 100), fit="pad")
+
+    with Image.open(path) as image:
+        assert min(image.getpixel((50, 5))) > 250
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP"])
+def test_left_alone(studio, format):
+    """A picture that fits and holds nothing private keeps its bytes, and is not even written."""
+    path = studio.save(studio.photo((90, 60)), "photo", format)
+    before, stat = studio.read(path), os.stat(path)
+
+    picture = resize_image(path)
+
+    assert not picture.changed
+    assert studio.read(path) == before
+    assert os.stat(path).st_ino == stat.st_ino
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP"])
+def test_twice(studio, format):
+    """Doing it again changes nothing more."""
+    path = studio.save(studio.photo((300, 200)), "photo", format)
+    resize_image(path, 100)
+    before = studio.read(path)
+
+    again = resize_image(path, 100)
+
+    assert not again.changed
+    assert studio.read(path) == before
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+def test_metadata_without_loss(studio, format):
+    """Where only metadata is too much the pixels stay as they are, to the bit."""
+    path = studio.save(studio.photo((90, 60)), "photo", format, exif=studio.exif(1))
+    with Image.open(path) as before:
+        pixels = before.tobytes()
+
+    picture = resize_image(path)
+
+    assert picture.changed
+    with Image.open(path) as after:
+        assert after.tobytes() == pixels
+    assert not studio.metadata(path)
+
+
+@pytest.mark.parametrize("format", ["PNG", "GIF", "WEBP", "AVIF", "TIFF"])
+def test_name_that_lies(studio, format):
+    """A picture that somebody named photo.jpg keeps its true format, its pixels and its transparency."""
+    image = studio.photo((1000, 500), "RGBA")
+    image.putalpha(Image.new("L", image.size, 255))
+    image.paste((0, 0, 0, 0), (0, 0, 500, 500))
+    path = studio.save(image, "photo.jpg", format)
+
+    picture = resize_image(path)
+
+    assert picture.format == format.lower()
+    with Image.open(path) as seen:
+        assert seen.format == format
+        assert seen.size == (800, 400)
+        assert seen.convert("RGBA").getpixel((100, 200))[3] == 0
+        assert seen.convert("RGBA").getpixel((700, 200))[3] == 255
+
+
+def test_to_folder(studio, tmp_path):
+    """Written to a folder it gets the extension of its format, and the original stays."""
+    path = studio.save(studio.photo((1000, 1000)), "photo.jpeg")
+    before = studio.read(path)
+    (tmp_path / "public").mkdir()
+
+    picture = resize_image(path, to=tmp_path / "public", format="webp")
+
+    assert picture.path == os.fspath(tmp_path / "public" / "photo.webp")
+    assert picture.format == "webp"
+    assert size_of(picture.path) == (800, 800)
+    assert studio.read(path) == before
+
+
+def test_to_file(studio, tmp_path):
+    """Written to a path it gets that name."""
+    path = studio.save(studio.photo((200, 200)), "photo.png")
+
+    picture = resize_image(path, 100, to=tmp_path / "other.avif", format="avif")
+
+    assert picture.path == os.fspath(tmp_path / "other.avif")
+    with Image.open(picture.path) as image:
+        assert image.format == "AVIF"
+
+
+def test_to_unchanged(studio, tmp_path):
+    """A picture that is fine is published as it is, byte for byte."""
+    path = studio.save(studio.photo((90, 60)), "photo.jpg")
+
+    picture = resize_image(path, to=tmp_path / "copy.jpg")
+
+    assert not picture.changed
+    assert studio.read(picture.path) == studio.read(path)
+
+
+def test_format_needs_to(studio):
+    """In place a picture does not change its format under its name; the error says what to do."""
+    path = studio.save(studio.photo((90, 60)), "photo.jpg")
+
+    with pytest.raises(ValueError, match=r'Pass to="folder/"'):
+        resize_image(path, format="webp")
+
+
+def test_extension_that_would_lie(studio, tmp_path):
+    """A name that does not fit the format is refused."""
+    path = studio.save(studio.photo((90, 60)), "photo.png")
+
+    with pytest.raises(ValueError, match=r"must end in \.png"):
+        resize_image(path, to=tmp_path / "photo.jpg")
+
+
+def test_small_palette_stays_small(studio):
+    """A drawing in few colours has a palette again when it was shrunk: its smoothed edges would cost much else."""
+    image = Image.new("P", (1200, 1200))
+    image.putpalette([0, 0, 0, 255, 255, 255, 200, 30, 30])
+    for number in range(0, 1200, 60):
+        image.paste(number // 60 % 3, (number, 0, number + 30, 1200))
+        image.paste((number // 60 + 1) % 3, (0, number + 10, 1200, number + 20))
+    path = studio.save(image, "drawing.png")
+
+    picture = resize_image(path)
+
+    with Image.open(path) as seen:
+        assert seen.size == (800, 800)
+        assert seen.mode == "P"
+        assert picture.bytes < len(studio.encoded(seen.convert("RGB"), "PNG"))
+
+
+def test_noise(studio):
+    """The hardest picture to compress, in the highest quality, is written too."""
+    noise = Image.merge("RGB", [Image.effect_noise((300, 300), 200) for _ in range(3)])
+    path = studio.save(noise, "noise.png")
+
+    picture = resize_image(path, 299, to=f"{path}.jpg", format="jpeg", quality=94)
+
+    assert size_of(picture.path) == (299, 299)
+
+
+def test_quality(studio):
+    """A lower quality gives a smaller file."""
+    path = studio.save(studio.photo(), "photo.jpg")
+    sizes = [resize_image(path, to=f"{path}-{quality}.jpg", quality=quality).bytes for quality in (30, 60, 90)]
+
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[2] / 2
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"size": "800"}, TypeError),
+        ({"size": (800,)}, TypeError),
+        ({"size": (800, 1.5)}, TypeError),
+        ({"size": True}, TypeError),
+        ({"size": 0}, ValueError),
+        ({"size": 99_999}, ValueError),
+        ({"fit": "squeeze"}, ValueError),
+        ({"size": (800, None), "fit": "pad"}, ValueError),
+        ({"focus": 0.5}, TypeError),
+        ({"focus": ("left", 0)}, TypeError),
+        ({"focus": (0, 2)}, ValueError),
+        ({"format": "bmp", "to": "x.bmp"}, ValueError),
+        ({"quality": 0}, ValueError),
+        ({"quality": 101}, ValueError),
+        ({"quality": "high"}, TypeError),
+        ({"background": "no colour"}, ValueError),
+        ({"background": (0, 0, 256)}, ValueError),
+        ({"background": 7}, ValueError),
+        ({"animated": "yes"}, TypeError),
+        ({"keep_copyright": 1}, TypeError),
+        ({"to": b"bytes"}, TypeError),
+        ({"to": ""}, ValueError),
+        ({"to": "/no/such/folder/photo.jpg"}, FileNotFoundError),
+    ],
+    ids=str,
+)
+def test_bad_options(studio, options, error):
+    """An option that is no good is refused, and the picture is as it was."""
+    path = studio.save(studio.photo((900, 900)), "photo.jpg")
+    before = studio.read(path)
+
+    with pytest.raises(error):
+        resize_image(path, **options)
+
+    assert studio.read(path) == before
+
+
+def test_pages(studio):
+    """A document of several pages is not reduced to its first one in place; elsewhere it may be."""
+    pages = [Image.new("RGB", (900, 900), colour) for colour in ("red", "blue")]
+    path = studio.save(pages[0], "scan.tif", save_all=True, append_images=pages[1:])
+
+    with pytest.raises(ImageError) as caught:
+        resize_image(path)
+
+    assert caught.value.reason == "several_pages"
+    assert resize_image(path, to=f"{path}.png", format="png").width == 800
