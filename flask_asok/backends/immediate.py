@@ -8,7 +8,7 @@ from typing import Any
 
 from flask import Flask
 
-from ..tasks import Task
+from ..tasks import Task, current_task
 from .base import Backend
 
 
@@ -22,8 +22,8 @@ class ImmediateBackend(Backend):
 
     name = "immediate"
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        super().__init__(config)
+    def __init__(self, app: Flask, config: Mapping[str, Any]) -> None:
+        super().__init__(app, config)
         self.running: dict[Task[Any], Flask] = {}
 
     def lane(self, queue: str) -> ImmediateBackend:
@@ -34,8 +34,16 @@ class ImmediateBackend(Backend):
     def start(self, task: Task[Any], *, bounded: bool = True) -> None:
         """Run all attempts of `task`, one after the other, and return when it is settled."""
         thread = threading.Thread(target=_perform, args=(task,), name=f"asok-{task.queue}", daemon=True)
-        thread.start()
-        thread.join()
+        caller = current_task()
+        if caller is not None:
+            # As if the caller joined it, so that a task which joins its caller is told that it would wait for ever.
+            caller._awaits = task
+        try:
+            thread.start()
+            thread.join()
+        finally:
+            if caller is not None:
+                caller._awaits = None
 
     def began(self, task: Task[Any]) -> None:
         """Nothing to note."""
