@@ -6,15 +6,19 @@ import json
 import platform
 import sys
 import time
+from collections.abc import Callable
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from flask import current_app
 from flask.cli import AppGroup
 
 from .dispatch import background
+from .errors import AsokError
 from .state import state_of
+
+T = TypeVar("T")
 
 asok_cli = AppGroup("asok", help="Background tasks.")
 
@@ -37,21 +41,27 @@ def _shown(key: str, value: Any) -> Any:
 @asok_cli.command("status")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(as_json: bool) -> None:
-    """Show the configuration and the versions. Tasks live in the web process and cannot be seen from here."""
+    """Show the configuration and the versions; of a distributed backend the workers and the queues as well."""
     state = state_of(current_app)
-    found = {
+    found: dict[str, Any] = {
         "backend": state.backend.name,
         "queues": state.backend.queues,
         "config": {key: _shown(key, value) for key, value in sorted(state.config.items()) if key != "ASOK_QUEUES"},
         "versions": _versions(),
     }
+    if state.backend.distributed:
+        found = {**found, **_asked(state.backend.status)}
     if as_json:
         click.echo(json.dumps(found, default=str, indent=2))
         return
     click.echo(f"Backend: {found['backend']}")
-    for title in ("queues", "config", "versions"):
+    if "workers" in found:
+        click.echo(f"Workers: {', '.join(found['workers']) or 'none'}")
+    for title in ("queues", "queued", "config", "versions"):
+        rows: dict[str, Any] = found.get(title, {})
+        if not rows:
+            continue
         click.echo(f"\n{title.capitalize()}")
-        rows: dict[str, Any] = found[title]  # type: ignore[assignment]
         width = max(map(len, rows))
         for name, value in rows.items():
             click.echo(f"  {name:<{width}}  {value}")
@@ -75,6 +85,53 @@ def _pong() -> str:
     return "pong"
 
 
+@asok_cli.command("worker", context_settings={"ignore_unknown_options": True})
+@click.option("--queues", "-q", default="", help="Queues of ASOK_QUEUES, with commas; all of them by default.")
+@click.option("--concurrency", "-c", type=int, help="Processes; as many as processors by default.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def worker(queues: str, concurrency: int | None, arguments: tuple[str, ...]) -> None:
+    """Run tasks of a distributed backend. ARGUMENTS are options of the engine's own worker, such as --loglevel."""
+    if concurrency is not None:
+        arguments = ("--concurrency", str(concurrency), *arguments)
+    _asked(state_of(current_app).backend.run_worker, [name for name in queues.split(",") if name], arguments)
+
+
+@asok_cli.command("failed")
+def failed() -> None:
+    """List the failed tasks of a distributed backend, the latest first."""
+    for task in _asked(state_of(current_app).backend.failed):
+        click.echo(f"{task.id}  {task.finished_at:%Y-%m-%d %H:%M:%S}  {task.name}  {task.error}")
+
+
+@asok_cli.command("retry")
+@click.argument("id")
+def retry(id: str) -> None:
+    """Run a failed task of a distributed backend once more. Exits with 1 when there is none with this ID."""
+    if not _asked(state_of(current_app).backend.retry, id):
+        click.echo(f"No failed task has the id {id}.", err=True)
+        sys.exit(1)
+    click.echo(f"Sent {id} once more.")
+
+
+@asok_cli.command("cancel")
+@click.argument("id")
+def cancel(id: str) -> None:
+    """Keep a task of a distributed backend from running. Exits with 1 when it runs, ran, or is unknown."""
+    if not _asked(state_of(current_app).backend.cancel, id):
+        click.echo(f"No task that could be cancelled has the id {id}.", err=True)
+        sys.exit(1)
+    click.echo(f"Cancelled {id}.")
+
+
+def _asked(ask: Callable[..., T], *args: object) -> T:
+    """Ask the backend; where it cannot answer, exit with 2 and say why."""
+    try:
+        return ask(*args)
+    except (AsokError, ValueError) as error:
+        click.echo(str(error), err=True)
+        sys.exit(2)
+
+
 @asok_cli.command("send-test-mail")
 @click.argument("address")
 def send_test_mail(address: str) -> None:
@@ -82,3 +139,43 @@ def send_test_mail(address: str) -> None:
     from .recipes.mail.trial import send_test_mail as send
 
     send(address)
+
+
+@asok_cli.command("send-test-webhook")
+@click.argument("url")
+@click.option("--secret", metavar="NAME", help='Sign with this entry of ASOK_WEBHOOK_SECRETS; "-" asks for a secret.')
+def send_test_webhook(url: str, secret: str | None) -> None:
+    """Deliver a test webhook to URL, once and now. Exits with 1 when it is not accepted."""
+    from .recipes.webhooks.trial import send_test_webhook as send
+
+    send(url, click.prompt("Secret", hide_input=True) if secret == "-" else secret)
+
+
+@asok_cli.command("warm")
+@click.argument("keys", nargs=-1, metavar="[KEY]...")
+@click.option("--all", "every", is_flag=True, help="Warm every @cached function that needs no arguments, or has each=.")
+@click.option("--missing", is_flag=True, help="Leave out keys that have a fresh value.")
+@click.option("--jobs", default=4, show_default=True, type=click.IntRange(1), help="Load this many at a time.")
+@click.option("--list", "listed", is_flag=True, help="Show the keys that can be warmed.")
+def warm(keys: tuple[str, ...], every: bool, missing: bool, jobs: int, listed: bool) -> None:
+    """Load and store the values of KEYs, in a store that processes share. Exits with 1 if a loader fails."""
+    from .recipes.cache.commands import list_keys, warm_keys
+
+    if listed:
+        list_keys()
+    else:
+        warm_keys(None if every else keys, only_missing=missing, jobs=jobs)
+
+
+@asok_cli.group("cache")
+def cache_cli() -> None:
+    """The values that processes share."""
+
+
+@cache_cli.command("clear")
+@click.option("--prefix", default="asok:", show_default=True, help="Clear the keys that begin with this.")
+def clear_cache(prefix: str) -> None:
+    """Delete every cached value."""
+    from .recipes.cache.commands import clear
+
+    clear(prefix)

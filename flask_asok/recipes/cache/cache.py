@@ -132,7 +132,7 @@ class Cache:
         Call it after a write was committed: no load that began before this call can overwrite it. Calls that meet a
         load of the same key by `warm` share the next one. What `load` raises is raised, and what was stored stays.
         """
-        value: T = self.warm_run(key, load, ttl, stale=stale).settle()
+        value: T = self.warm_run(key, load, ttl, stale=stale).settle()[0]
         return value
 
     def warm_run(self, key: str, load: Callable[[], Any], ttl: Ttl = UNSET, *, stale: Stale = UNSET) -> Run:

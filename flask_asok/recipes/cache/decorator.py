@@ -14,6 +14,7 @@ from urllib.parse import quote
 from uuid import UUID
 
 from .cache import Cache
+from .flight import Run
 from .lifetime import UNSET, Stale, Ttl, fresh_seconds, stale_seconds
 
 P = ParamSpec("P")
@@ -50,7 +51,12 @@ class Cached(Generic[P, R]):
 
     def warm(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Load the value for these arguments now, in this thread, store and return it, as `Cache.warm` does."""
-        return self.cache.warm(
+        value: R = self.warm_run(*args, **kwargs).settle()[0]
+        return value
+
+    def warm_run(self, *args: P.args, **kwargs: P.kwargs) -> Run:
+        """Return the run that a `warm` at this moment is part of, to be settled later."""
+        return self.cache.warm_run(
             self.key(*args, **kwargs), functools.partial(self.load, *args, **kwargs), self._ttl, stale=self._stale
         )
 
@@ -111,7 +117,7 @@ class _Bound:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._cached, name)
-        if name in ("delete", "key", "load", "warm"):
+        if name in ("delete", "key", "load", "warm", "warm_run"):
             return functools.partial(found, self._instance)
         return found
 

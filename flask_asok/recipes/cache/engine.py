@@ -93,19 +93,19 @@ class Engine:
         """Return the pending run that loads and stores, whatever is there; what is there stays if the loader raises."""
         return self._runs.join(key, lambda: self._warm(key, load, lifetime))
 
-    def _warm(self, key: str, load: Load, lifetime: Lifetime) -> Any:
+    def _warm(self, key: str, load: Load, lifetime: Lifetime) -> tuple[Any, Outcome]:
         flight, is_first = self._flights.join(key)
         if is_first:
             return self._fly(flight, key, load, lifetime, lambda: self._begin(key))
         # The load under way may have read what was there before a write: load again, which supersedes it.
-        return self._load(key, load, lifetime, self._begin(key))[0]
+        return self._load(key, load, lifetime, self._begin(key))
 
     def _read_through(self, key: str, load: Load, lifetime: Lifetime) -> Any:
         deadline = time.monotonic() + self._limit
         while True:
             flight, is_first = self._flights.join(key)
             if is_first:
-                return self._fly(flight, key, load, lifetime, lambda: self._begin_alone(key, deadline))
+                return self._fly(flight, key, load, lifetime, lambda: self._begin_alone(key, deadline))[0]
             if flight.thread == threading.get_ident():
                 raise RuntimeError(f"The loader of {key!r} reads the key that it loads.")
             if not flight.wait(deadline - time.monotonic()):
@@ -116,7 +116,9 @@ class Engine:
             if entry is not None:
                 return entry[0]
 
-    def _fly(self, flight: Flight, key: str, load: Load, lifetime: Lifetime, begin: Callable[[], Begun]) -> Any:
+    def _fly(
+        self, flight: Flight, key: str, load: Load, lifetime: Lifetime, begin: Callable[[], Begun]
+    ) -> tuple[Any, Outcome]:
         """Load as the leader of `flight`, so that its followers get what this returns or raises."""
         try:
             begun = begin()
@@ -125,7 +127,7 @@ class Engine:
             else:
                 value, outcome = self._load(key, load, lifetime, begun)
             flight.succeed(value, outcome)
-            return value
+            return value, outcome
         except Exception as error:
             flight.fail(error)
             raise

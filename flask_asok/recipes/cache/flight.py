@@ -8,6 +8,8 @@ from typing import Any
 
 from .store import Outcome
 
+Work = Callable[[], tuple[Any, Outcome]]
+
 
 class Flight:
     """One load in progress. Its followers wait for it; it always lands, whatever becomes of the loader."""
@@ -90,18 +92,18 @@ class Run:
     It takes part in the next run instead: at most one runs and one is pending, and every call settles with its run.
     """
 
-    def __init__(self, runs: Runs, key: str, work: Callable[[], Any]) -> None:
+    def __init__(self, runs: Runs, key: str, work: Work) -> None:
         self.key = key
         self.work = work
         self.is_taken = False
         self.thread: int | None = None
         self.settled = threading.Event()
         self.error: BaseException | None = None
-        self.value: Any = None
+        self.value: tuple[Any, Outcome]
         self._runs = runs
 
-    def settle(self) -> Any:
-        """Run, or wait for the thread that does; return the run's value or raise its error."""
+    def settle(self) -> tuple[Any, Outcome]:
+        """Run, or wait for the thread that does; return the value and what became of it, or raise what it raised."""
         return self._runs.settle(self)
 
     def again(self) -> Run:
@@ -120,7 +122,7 @@ class Runs:
         self._running: dict[str, Run] = {}
         self._pending: dict[str, Run] = {}
 
-    def join(self, key: str, work: Callable[[], Any]) -> Run:
+    def join(self, key: str, work: Work) -> Run:
         """Return the pending run of `key`, which now does `work`: the newest caller knows best what is to be stored."""
         with self._lock:
             run = self._pending.get(key)
@@ -130,7 +132,7 @@ class Runs:
                 run.work = work
             return run
 
-    def settle(self, run: Run) -> Any:
+    def settle(self, run: Run) -> tuple[Any, Outcome]:
         """Perform `run` after the one in progress, or wait for the thread that has taken it; return its value."""
         with self._lock:
             is_mine, run.is_taken = not run.is_taken, True

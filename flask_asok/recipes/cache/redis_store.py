@@ -234,7 +234,7 @@ class _Breaker:
         except CacheUnavailable:
             return otherwise
         except RedisError as error:
-            _logger().warning("The cache's Redis refused a command: %r", error)
+            _logger().warning("The cache's Redis refused a command: %s", _text(error))
             return otherwise
 
     def insist(self, ask: Callable[[], T], failure: str) -> T:
@@ -243,7 +243,7 @@ class _Breaker:
             return self._ask(ask)
         except (CacheUnavailable, RedisError) as error:
             cause = error.__cause__ if isinstance(error, CacheUnavailable) else error
-            raise CacheUnavailable(f"{failure}: the cache's Redis cannot be reached: {cause!r}") from cause
+            raise CacheUnavailable(f"{failure}: the cache's Redis does not do it: {_text(cause)}") from cause
 
     def _ask(self, ask: Callable[[], T]) -> T:
         if self._closed_until:
@@ -270,7 +270,7 @@ class _Breaker:
             # Without its traceback, which would keep the frames of a whole request alive.
             self._cause = error.with_traceback(None)
         if is_first:
-            _logger().error("The cache's Redis does not answer, going on without it: %r", error)
+            _logger().error("The cache's Redis does not answer, going on without it: %s", _text(error))
 
     def _recover(self) -> None:
         with self._lock:
@@ -281,3 +281,8 @@ class _Breaker:
 
 def _logger() -> logging.Logger:
     return logging.getLogger("asok.cache")
+
+
+def _text(error: BaseException | None) -> str:
+    # The repr of redis-py's errors leaves out what the server says.
+    return f"{type(error).__name__}: {error}"

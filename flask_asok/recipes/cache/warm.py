@@ -14,13 +14,14 @@ from typing import Any, NamedTuple, TypeVar
 from flask import Flask, current_app
 
 from ...dispatch import task
-from ...errors import NotConfigured
+from ...errors import CacheUnavailable, NotConfigured
 from ...state import state_of
 from ...tasks import current_task
 from .cache import Cache
 from .decorator import Cached, registered
 from .flight import Run
 from .lifetime import UNSET, Stale, Ttl
+from .store import Outcome
 
 T = TypeVar("T")
 
@@ -63,7 +64,8 @@ def warm_cache(
         attempt = current_task()
         if load.error is not None and attempt is not None and attempt.attempts > 1:
             load = load.again()
-        return load.settle()
+        value: T = load.settle()[0]
+        return value
     if isinstance(load, str):
         load = _found(load)
     if isinstance(cache, str):
@@ -85,7 +87,7 @@ def warm_all(
         keys: Warm only these, given as in the decorator or in full. ValueError for one that is not known.
         only_missing: Leave out keys that have a fresh value.
         jobs: How many are loaded at a time, each in a thread and an app context of its own.
-        report: Called with each key, the seconds it took, and its value or error.
+        report: Called, in this thread, with each key, the seconds it took, and its value or error.
     """
     wanted = warmable(keys)
     if only_missing:
@@ -93,9 +95,13 @@ def warm_all(
     if not wanted:
         return {}
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    results: dict[str, Any] = {}
     with ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="asok-warm") as pool:
-        results = list(pool.map(partial(_warm, app, report or _ignore), wanted))
-    return {warmer.key: result for warmer, result in zip(wanted, results, strict=True)}
+        for warmer, (seconds, result) in zip(wanted, pool.map(partial(_warm, app), wanted), strict=True):
+            results[warmer.key] = result
+            if report is not None:
+                report(warmer.key, seconds, result)
+    return results
 
 
 class Warmer(NamedTuple):
@@ -130,20 +136,17 @@ def _warmers(function: Cached[..., Any]) -> list[Warmer]:
     return [Warmer(function.key(*args), function, args) for args in calls]
 
 
-def _warm(app: Flask, report: Report, warmer: Warmer) -> Any:
+def _warm(app: Flask, warmer: Warmer) -> tuple[float, Any]:
     started = time.perf_counter()
     result: Any
     with app.app_context():
         try:
-            result = warmer.cached.warm(*warmer.args)
+            result, outcome = warmer.cached.warm_run(*warmer.args).settle()
+            if outcome is Outcome.UNREACHABLE:
+                result = CacheUnavailable(f"{warmer.key!r} was loaded, but not stored: the store cannot be reached.")
         except Exception as error:
             result = error
-    report(warmer.key, time.perf_counter() - started, result)
-    return result
-
-
-def _ignore(key: str, seconds: float, result: Any) -> None:
-    """Report to nobody."""
+    return time.perf_counter() - started, result
 
 
 def _for_travel(

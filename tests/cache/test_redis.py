@@ -1,0 +1,485 @@
+"""A real Redis: shared by processes, killed, silent, and back again."""
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import cachelib
+import flask_caching
+import pytest
+
+from flask_asok import Cache, CacheUnavailable, background, warm_cache
+from flask_asok.recipes.cache.redis_store import LONGEST_LOAD, RedisStore
+from flask_asok.recipes.cache.serializer import JSONSerializer
+
+cache = Cache()
+
+READER = Path(__file__).with_name("reader.py")
+
+
+@contextlib.contextmanager
+def reader(url, threads, way="load"):
+    environ = {**os.environ, "PYTHONPATH": str(READER.parents[2])}
+    process = subprocess.Popen(
+        [sys.executable, str(READER), url, str(threads), way],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environ,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate(timeout=10)
+
+
+def report(process):
+    lines = process.communicate("go\n", timeout=30)[0].splitlines()
+    return json.loads(lines[-1])
+
+
+def client(server, **options):
+    from redis import Redis
+
+    return Redis(port=server.port, **options)
+
+
+def test_one_load_for_four_processes(redis):
+    """A cold key that 8 threads in each of 4 processes ask for at once is loaded once."""
+    with contextlib.ExitStack() as stack:
+        readers = [stack.enter_context(reader(redis.url, 8)) for _ in range(4)]
+        for process in readers:
+            assert process.stdout.readline() == "ready\n"
+        for process in readers:
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        reports = [json.loads(process.communicate(timeout=30)[0].splitlines()[-1]) for process in readers]
+
+    assert sum(found["loads"] for found in reports) == 1
+    assert [found["results"] for found in reports] == [["value"] * 8] * 4
+
+
+def test_killed_holder(make_app, redis):
+    """When the process that loads is killed, those who wait go on by the lock's limit."""
+    app = make_app(CACHE_REDIS_URL=redis.url, ASOK_CACHE_LOCK_TIMEOUT=0.5)
+    with reader(redis.url, 1, "hang") as process:
+        assert process.stdout.readline() == "ready\n"
+        process.stdin.write("go\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "loading\n"
+        process.kill()
+        process.wait(10)
+
+        with app.app_context():
+            started = time.monotonic()
+            value = cache.remember("cold", lambda: "mine")
+            waited = time.monotonic() - started
+
+    assert value == "mine"
+    # The holder's lock is one of 10 seconds.
+    assert 0.4 < waited < 5
+    with app.app_context():
+        assert cache.get("cold") == "mine"
+
+
+def test_lock_runs_out(make_app, redis):
+    """The lock of a killed process ends by itself, and then one reader loads for all."""
+    apps = [make_app(CACHE_REDIS_URL=redis.url, ASOK_CACHE_LOCK_TIMEOUT=1) for _ in range(2)]
+    loads = []
+    with apps[0].app_context():
+        cache._find().store.begin("asok:a", alone=True, seconds=0.2)
+
+    def read(app):
+        with app.app_context():
+            cache.remember("a", lambda: loads.append(1))
+
+    threads = [threading.Thread(target=read, args=(app,)) for app in apps for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+
+    assert len(loads) == 1
+
+
+def test_seen_by_another_app(make_app, redis):
+    """What one process stores another one reads."""
+    one, two = (make_app(CACHE_REDIS_URL=redis.url) for _ in range(2))
+    with one.app_context():
+        cache.set("a", [1, None, "ä"])
+
+    with two.app_context():
+        assert cache.get("a") == [1, None, "ä"]
+
+
+def test_later_start_wins(make_app, redis):
+    """Of two warms in two processes the one that started later is kept, whichever ends first."""
+    one, two = (make_app(CACHE_REDIS_URL=redis.url) for _ in range(2))
+    with one.app_context():
+        store = cache._find().store
+    lifetime = cache_lifetime(one)
+    earlier = store.begin("asok:a", alone=False, seconds=30).token
+    later = store.begin("asok:a", alone=False, seconds=30).token
+
+    with two.app_context():
+        assert cache._find().store.put("asok:a", later, b'"later"', lifetime).name == "STORED"
+    assert store.put("asok:a", earlier, b'"earlier"', lifetime).name == "SUPERSEDED"
+
+    with one.app_context():
+        assert cache.get("a") == "later"
+
+
+def test_earlier_start_stays_when_the_later_one_fails(make_app, redis):
+    """A load that fails takes nothing from the one that began before it."""
+    app = make_app(CACHE_REDIS_URL=redis.url)
+    lifetime = cache_lifetime(app)
+    with app.app_context():
+        store = cache._find().store
+        earlier = store.begin("asok:a", alone=False, seconds=30).token
+        later = store.begin("asok:a", alone=False, seconds=30).token
+
+        store.abort("asok:a", later)
+
+        assert store.put("asok:a", earlier, b"1", lifetime).name == "STORED"
+        assert cache.get("a") == 1
+
+
+def cache_lifetime(app):
+    with app.app_context():
+        return cache.lifetime(300, 0)
+
+
+def test_write_in_another_process_beats_load(make_app, redis, gate):
+    """A set or delete in another process beats a load in flight here."""
+    one, two = (make_app(CACHE_REDIS_URL=redis.url) for _ in range(2))
+    entered = threading.Event()
+
+    def slow():
+        entered.set()
+        assert gate.wait(10)
+        return "old"
+
+    with one.app_context():
+        warming = background(warm_cache, "a", slow)
+        assert entered.wait(10)
+        with two.app_context():
+            cache.delete("a")
+        gate.set()
+        warming.join(10)
+
+        assert not cache.has("a")
+
+
+def test_flushed_while_loading(make_app, redis, gate):
+    """A load that Redis has forgotten is not stored: it cannot know what was written meanwhile."""
+    app = make_app(CACHE_REDIS_URL=redis.url)
+
+    def load():
+        with client(redis) as connection:
+            connection.flushall()
+        return "loaded"
+
+    with app.app_context():
+        assert cache.remember("a", load) == "loaded"
+        assert not cache.has("a")
+        assert cache.remember("a", lambda: "again") == "again"
+        assert cache.has("a")
+
+
+def test_expiry(make_app, redis):
+    """Redis itself drops a value that nobody asks for any more, and remembers nothing of its loads."""
+    app = make_app(CACHE_REDIS_URL=redis.url)
+    with app.app_context(), client(redis) as connection:
+        cache.remember("a", lambda: 1, ttl=10, stale=5)
+        cache.set("b", 1, ttl=2.5)
+        cache.set("c", 1, ttl=None)
+
+        assert 14_000 < connection.pttl("asok:a") <= 15_000
+        assert 2_000 < connection.pttl("asok:b") <= 2_500
+        assert connection.pttl("asok:c") == -1
+        assert set(connection.hkeys("asok:a")) == {b"v", b"u", b"k"}
+
+
+def test_warm_never_expiring(make_app, redis):
+    """A value that never expires is not given an end by a load of its key."""
+    app = make_app(CACHE_REDIS_URL=redis.url)
+    with app.app_context(), client(redis) as connection:
+        cache.set("a", "old", ttl=None)
+        with pytest.raises(LookupError):
+            cache.warm("a", fail)
+        assert connection.pttl("asok:a") == -1
+
+        cache.warm("a", lambda: 1, ttl=None)
+
+        assert connection.pttl("asok:a") == -1
+
+
+def test_memory_of_a_failed_load(make_app, redis):
+    """A load that failed leaves nothing behind."""
+    app = make_app(CACHE_REDIS_URL=redis.url)
+    with app.app_context(), client(redis) as connection:
+        with pytest.raises(LookupError):
+            cache.remember("a", fail)
+
+        assert connection.keys() == []
+
+
+def test_crashed_load_is_forgotten(make_app, redis):
+    """What a killed process has announced is forgotten after an hour."""
+    app = make_app(CACHE_REDIS_URL=redis.url)
+    with app.app_context(), client(redis) as connection:
+        cache._find().store.begin("asok:a", alone=True, seconds=30)
+
+        assert connection.pttl("asok:a") <= LONGEST_LOAD * 1000
+
+
+def fail():
+    raise LookupError("no database")
+
+
+def test_prefix(make_app, redis):
+    """CACHE_KEY_PREFIX keeps two applications apart that share a Redis."""
+    one = make_app(CACHE_REDIS_URL=redis.url, CACHE_KEY_PREFIX="one:")
+    two = make_app(CACHE_REDIS_URL=redis.url, CACHE_KEY_PREFIX="two:")
+    with one.app_context():
+        cache.set("a", 1)
+
+    with two.app_context():
+        assert not cache.has("a")
+        cache.clear()
+    with one.app_context():
+        assert cache.get("a") == 1
+
+
+def test_flask_caching_on_redis(make_app, redis):
+    """On Flask-Caching's Redis races are settled as on one's own, through its connection."""
+    app = make_app()
+    flask_caching.Cache(
+        app, config={"CACHE_TYPE": "RedisCache", "CACHE_REDIS_URL": redis.url, "CACHE_KEY_PREFIX": "fc:"}
+    )
+    with app.app_context(), client(redis) as connection:
+        cache.warm("a", lambda: 1)
+
+        assert cache.get("a") == 1
+        assert connection.keys() == [b"fc:asok:a"]
+        assert cache.is_shared
+
+
+def test_own_client(redis):
+    """A cachelib RedisCache as a store of its own works without an application."""
+    with client(redis) as connection:
+        own = Cache(cachelib.RedisCache(connection))
+
+        own.set("a", {"b": 1})
+
+        assert own.get("a") == {"b": 1}
+
+
+def test_host_and_port(make_app, redis):
+    """CACHE_REDIS_HOST and the others say where Redis is, as they do for Flask-Caching."""
+    app = make_app(CACHE_TYPE="RedisCache", CACHE_REDIS_HOST="127.0.0.1", CACHE_REDIS_PORT=redis.port, CACHE_REDIS_DB=1)
+    with app.app_context(), client(redis, db=1) as connection:
+        cache.set("a", 1)
+
+        assert connection.exists("asok:a")
+
+
+def test_foreign_value(redis_app, redis, caplog):
+    """Something else under our key is a miss, and one log line; other keys work on."""
+    with redis_app.app_context(), client(redis) as connection:
+        connection.set("asok:a", "not ours")
+        connection.hset("asok:b", mapping={"v": "{", "u": "9e99", "k": "9e99"})
+
+        assert cache.get("a") is None
+        assert cache.remember("b", lambda: 1) == 1
+        assert cache.set("c", 1) is True
+        assert cache.set("a", 1) is True
+        assert cache.get("a") == 1
+    assert "WRONGTYPE" in caplog.text
+    assert "'asok:b' cannot be read" in caplog.text
+
+
+def timed(call):
+    started = time.perf_counter()
+    answer = call()
+    return answer, time.perf_counter() - started
+
+
+def outages(caplog):
+    return [record for record in caplog.records if record.name == "asok.cache"]
+
+
+def test_refused(make_app, own_redis, caplog):
+    """While Redis is down reads are misses, writes say False, loaders run, all at once, and one line is logged."""
+    app = make_app(CACHE_REDIS_URL=own_redis.url)
+    with app.app_context():
+        cache.set("a", 1)
+        own_redis.stop()
+
+        first, first_time = timed(lambda: cache.get("a", "missing"))
+        second, second_time = timed(lambda: cache.get("a", "missing"))
+
+        assert (first, second) == ("missing", "missing")
+        assert first_time < 0.6
+        assert second_time < 0.015
+        assert cache.set("a", 1) is False
+        assert cache.set_many({"a": 1}) is False
+        assert cache.get_many("a", "b") == {}
+        assert not cache.has("a")
+        assert cache.remember("a", lambda: "loaded") == "loaded"
+        assert cache.warm("a", lambda: "loaded") == "loaded"
+    assert [record.levelname for record in outages(caplog)] == ["ERROR"]
+    assert "going on without it" in caplog.text
+
+
+def test_silent(make_app, own_redis, caplog):
+    """A Redis that accepts connections and answers nothing costs one request less than 0.6 s, the next ones nothing."""
+    app = make_app(CACHE_REDIS_URL=own_redis.url)
+    with app.app_context():
+        cache.set("a", 1)
+        own_redis.freeze()
+
+        first, first_time = timed(lambda: cache.remember("a", lambda: "loaded"))
+        second, second_time = timed(lambda: cache.remember("a", lambda: "loaded"))
+
+        assert (first, second) == ("loaded", "loaded")
+        assert first_time < 0.6
+        assert second_time < 0.015
+    assert len(outages(caplog)) == 1
+
+
+def test_silent_from_the_start(make_app, caplog):
+    """So does a server that was never a Redis: it accepts, and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        app = make_app(CACHE_REDIS_URL=f"redis://127.0.0.1:{server.getsockname()[1]}/0")
+        with app.app_context():
+            _, seconds = timed(lambda: cache.remember("a", lambda: "loaded"))
+
+    assert seconds < 0.6
+    assert len(outages(caplog)) == 1
+
+
+def test_delete_while_down(make_app, own_redis):
+    """A delete that could not be done raises, at once: the old value would come back."""
+    app = make_app(CACHE_REDIS_URL=own_redis.url)
+    with app.app_context():
+        cache.set("a", 1)
+        own_redis.stop()
+
+        with pytest.raises(CacheUnavailable, match="'asok:a' was not deleted"):
+            cache.delete("a")
+        with pytest.raises(CacheUnavailable, match="not cleared"):
+            cache.clear()
+        with pytest.raises(CacheUnavailable):
+            cache.delete_many("a", "b")
+
+
+def test_ignored_errors(make_app, own_redis, caplog):
+    """With CACHE_IGNORE_ERRORS a delete that could not be done is logged, and says False."""
+    app = make_app(CACHE_REDIS_URL=own_redis.url, CACHE_IGNORE_ERRORS=True)
+    own_redis.stop()
+    with app.app_context():
+        assert cache.delete("a") is False
+        cache.clear()
+    assert "'asok:a' was not deleted" in caplog.text
+
+
+def test_back_again(make_app, own_redis, caplog):
+    """When Redis is back it is used again, without a restart, and one line says so."""
+    app = make_app(CACHE_REDIS_URL=own_redis.url, ASOK_CACHE_ERROR_COOLDOWN=0.001)
+    with app.app_context(), caplog.at_level(logging.WARNING, "asok.cache"):
+        own_redis.stop()
+        assert cache.set("a", 1) is False
+        own_redis.start()
+
+        deadline = time.monotonic() + 10
+        while not cache.set("a", 1):
+            assert time.monotonic() < deadline
+
+        assert cache.get("a") == 1
+    assert [record.levelname for record in outages(caplog)] == ["ERROR", "WARNING"]
+
+
+def test_restart_between_requests(make_app, own_redis, caplog):
+    """A Redis that was restarted while nobody asked is no outage."""
+    app = make_app(CACHE_REDIS_URL=own_redis.url)
+    with app.app_context():
+        cache.set("a", 1)
+        own_redis.stop()
+        own_redis.start()
+
+        assert cache.set("a", 2) is True
+        assert cache.get("a") == 2
+    assert outages(caplog) == []
+
+
+def test_probe_is_alone(own_redis):
+    """When the rest is over one call tries; the others do not wait with it."""
+    from redis import Redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    own_redis.freeze()
+    connection = Redis(port=own_redis.port, socket_timeout=0.3, socket_connect_timeout=0.3, retry=Retry(NoBackoff(), 0))
+    store = RedisStore(connection, JSONSerializer(), rest=0.5)
+    store.read("a")
+    store._breaker._closed_until = time.monotonic()
+    times = []
+
+    def read():
+        times.append(timed(lambda: store.read("a"))[1])
+
+    threads = [threading.Thread(target=read) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    connection.close()
+
+    assert sum(seconds > 0.2 for seconds in times) == 1
+
+
+def test_load_across_an_outage(make_app, own_redis):
+    """A load that began while Redis was down is not stored when that is back: it cannot know what was written."""
+    app = make_app(CACHE_REDIS_URL=own_redis.url, ASOK_CACHE_ERROR_COOLDOWN=0.001)
+    with app.app_context():
+        own_redis.stop()
+
+        def load():
+            own_redis.start()
+            return "loaded"
+
+        assert cache.remember("a", load) == "loaded"
+        assert not cache.has("a")
+
+
+def test_close(make_app, redis):
+    """Closing the extension closes its connections; a later call opens new ones."""
+    app = make_app(CACHE_REDIS_URL=redis.url)
+    with app.app_context(), client(redis) as connection:
+        cache.set("a", 1)
+        before = len(connection.client_list())
+
+        app.extensions["asok"].close(5)
+
+        assert len(connection.client_list()) < before
+        assert cache.get("a") == 1
+
+
+def test_missing_library(make_app, monkeypatch):
+    """Without redis-py the error says what to install."""
+    from flask_asok import NotConfigured
+
+    monkeypatch.setitem(sys.modules, "redis", None)
+    app = make_app(CACHE_REDIS_URL="redis://127.0.0.1:1/0")
+
+    with app.app_context(), pytest.raises(NotConfigured, match="pip install"):
+        cache.has("a")
