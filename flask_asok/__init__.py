@@ -3,6 +3,7 @@
 from .dispatch import background, task
 from .errors import (
     AsokError,
+    BackendUnavailable,
     CacheUnavailable,
     ImageError,
     MailError,
@@ -12,6 +13,7 @@ from .errors import (
     QueueFull,
     TaskAbandoned,
     TaskCancelled,
+    TaskFailed,
     WebhookBlocked,
     WebhookError,
     WebhookGone,
@@ -29,6 +31,7 @@ from .tasks import Task, TaskSummary, current_task
 
 __all__ = [
     "AsokError",
+    "BackendUnavailable",
     "Cache",
     "CacheUnavailable",
     "Delivery",
@@ -46,6 +49,7 @@ __all__ = [
     "Task",
     "TaskAbandoned",
     "TaskCancelled",
+    "TaskFailed",
     "TaskSummary",
     "WebhookBlocked",
     "WebhookError",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Callable, Iterable
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from flask import Flask, current_app
 
@@ -12,11 +14,18 @@ from .backends.base import Backend
 from .cli import asok_cli
 from .dispatch import background
 from .holds import listen
+from .recipes.cache import warm_all, warm_cache
 from .recipes.cache.settings import DEFAULTS as CACHE_DEFAULTS
+from .recipes.images import resize_image
 from .recipes.images.limits import DEFAULTS as IMAGE_DEFAULTS
+from .recipes.mail import send_mail
+from .recipes.webhooks import send_webhook
 from .recipes.webhooks import settings as webhooks
 from .state import KEY, State, state_of
-from .tasks import TaskSummary
+from .tasks import Task, TaskSummary
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 DEFAULT_QUEUES = {"default": 8, "webhooks": 8, "images": 2, "mail": 2, "cache": 4}
 
@@ -37,6 +46,15 @@ DEFAULTS: dict[str, Any] = {
     "ASOK_MAIL_CA_FILE": None,
     **webhooks.DEFAULTS,
 }
+
+
+def _in_background(recipe: Callable[P, R]) -> Callable[P, Task[R]]:
+    @functools.wraps(recipe)
+    def run(*args: P.args, **kwargs: P.kwargs) -> Task[R]:
+        return background(recipe, *args, **kwargs)
+
+    run.__doc__ = f"Run `background({recipe.__name__}, ...)` and return its Task; takes what `{recipe.__name__}` takes."
+    return run
 
 
 class FlaskAsok:
@@ -68,7 +86,8 @@ class FlaskAsok:
         - `ASOK_RECENT_TASKS` (1,000): summaries that `tasks()` and `get()` remember.
         - `ASOK_SHUTDOWN_TIMEOUT` (None): seconds that tasks have to finish when the process ends; None is 8, or 1
           under the development server's reloader.
-        - `ASOK_IMAGE_MAX_PIXELS` (64,000,000): width times height of a picture; a larger one is refused before it is decoded.
+        - `ASOK_IMAGE_MAX_PIXELS` (64,000,000): width times height of a picture; a larger one is refused before it is
+          decoded.
         - `ASOK_IMAGE_MAX_ANIMATION_PIXELS` (400,000,000): width times height times frames of an animation.
         - `ASOK_IMAGE_MAX_BYTES` (33,554,432): size of a file that `save_upload()` accepts.
         - `ASOK_CACHE_LOCK_TIMEOUT` (30.0): seconds that a reader waits at most for a value that another one loads.
@@ -86,15 +105,16 @@ class FlaskAsok:
           which addresses are allowed. No proxy is taken from the environment.
         - `ASOK_WEBHOOK_CA_FILE` (None): path of certificates (PEM) to trust for webhooks, besides the system's.
 
-        - `ASOK_CELERY` ({}): settings of Celery for the celery backend, at least `{"broker_url": ...}`; `result_backend`
-          must be a Redis where the broker is not. Not read where the application has `app.extensions["celery"]`.
+        - `ASOK_CELERY` ({}): settings of Celery for the celery backend, at least `{"broker_url": ...}`;
+          `result_backend` must be a Redis where the broker is not. Not read where the application has
+          `app.extensions["celery"]`.
         - `ASOK_TASK_MODULES` (None): modules whose functions a worker may run, with what is below them; None is the
           application's own package. The recipes are always allowed.
         - `ASOK_FALLBACK` ("raise"): when the broker cannot be reached, "raise" BackendUnavailable or run the task on
           local "threads", with a warning.
 
-        As `FLASK_ASOK_...` environment variables they work through `app.config.from_prefixed_env()`. Raises RuntimeError
-        for an app that is set up already; ValueError or TypeError for a value that is no good.
+        As `FLASK_ASOK_...` environment variables they work through `app.config.from_prefixed_env()`. Raises
+        RuntimeError for an app that is set up already; ValueError or TypeError for a value that is no good.
         """
         if KEY in app.extensions:
             raise RuntimeError(f"Flask-Asok is set up on the app {app.import_name!r} already. Call init_app(app) once.")
@@ -122,25 +142,16 @@ class FlaskAsok:
         """
         state_of(app).close(timeout)
 
-    def send_webhook(self, url: str, payload: Any, **options: Any) -> Task[Any]:
-        """Run `background(send_webhook, url, payload, ...)`."""
-        return background(send_webhook, url, payload, **options)
+    send_webhook = staticmethod(_in_background(send_webhook))
+    resize_image = staticmethod(_in_background(resize_image))
+    warm_cache = staticmethod(_in_background(warm_cache))
+    send_mail = staticmethod(_in_background(send_mail))
 
-    def resize_image(self, path: str | os.PathLike[str], *args: Any, **options: Any) -> Task[Any]:
-        """Run `background(resize_image, path, ...)`."""
-        return background(resize_image, path, *args, **options)
-
-    def warm_cache(self, key: str, load: Callable[[], Any], **options: Any) -> Task[Any]:
-        """Run `background(warm_cache, key, load, ...)`."""
-        return background(warm_cache, key, load, **options)
-
-    def send_mail(self, **message: Any) -> Task[Any]:
-        """Run `Mail.send(...)`."""
-        return Mail.send(**message)
-
-    def warm_all(self, **options: Any) -> Any:
-        """Run every registered warmer; see `recipes.cache.warm_all`."""
-        return warm_all(**options)
+    def warm_all(
+        self, keys: Iterable[str] | None = None, *, only_missing: bool = False, jobs: int = 4
+    ) -> dict[str, Any]:
+        """Warm every `@cached` function of this process, and wait; see `flask_asok.recipes.cache.warm_all`."""
+        return warm_all(keys, only_missing=only_missing, jobs=jobs)
 
 
 def _state() -> State:

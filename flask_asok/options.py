@@ -50,6 +50,7 @@ class TaskOptionValues(OptionValues, total=False):
     """The keywords that `@task()` accepts."""
 
     prepare: Prepare | None
+    at_most_once: bool
 
 
 @dataclass(slots=True, kw_only=True)
@@ -67,6 +68,8 @@ class Options:
     """Seconds after which an attempt is too long."""
     when: When = "now"
     prepare: Prepare | None = None
+    at_most_once: bool = False
+    """A worker that is lost while it runs the task may have done it: do not run it again."""
 
     def replace(self, **values: Unpack[TaskOptionValues]) -> Options:
         """Return options with `values` in place of these; TypeError or ValueError says which value is no good."""
@@ -157,6 +160,12 @@ def _prepare(name: str, value: object) -> object:
     return value
 
 
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {type(value).__name__}.")
+    return value
+
+
 _CHECKS: dict[str, Callable[[str, object], object]] = {
     "retries": _retries,
     "retry_on": _retry_on,
@@ -167,6 +176,7 @@ _CHECKS: dict[str, Callable[[str, object], object]] = {
     "timeout": _timeout,
     "when": _when,
     "prepare": _prepare,
+    "at_most_once": _flag,
 }
 
 DEFAULT = Options()

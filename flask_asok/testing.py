@@ -50,7 +50,7 @@ class AsokTasks:
         """Every call, the first one first. Their args and kwargs are those queued, after `prepare`."""
         self._state = state_of(app)
         self._backend = self._state.backend
-        self._state.backend = self._recorder = _Recorder(self, self._backend)
+        self._state.backend = self._recorder = _Recorder(app, self, self._backend)
         self._expected: set[Task[Any]] = set()
 
     def capture(self) -> None:
@@ -114,8 +114,8 @@ class AsokTasks:
         """
         Expect that a task which is started or run in this block fails with one of `types`.
 
-        Leaving the block waits for its tasks; AssertionError where none failed so. The list given to `as` then holds the
-        errors.
+        Leaving the block waits for its tasks; AssertionError where none failed so. The list given to `as` then holds
+        the errors.
         """
         errors: list[BaseException] = []
         before = {call.task for call in self.calls if call.task.state == "failed"}
@@ -153,12 +153,12 @@ class AsokTasks:
 class _Recorder(Backend):
     """Stands before the app's backend, and tells of each call."""
 
-    def __init__(self, tasks: AsokTasks, backend: Backend) -> None:
+    def __init__(self, app: Flask, tasks: AsokTasks, backend: Backend) -> None:
         config = tasks._state.config
-        super().__init__(config)
+        super().__init__(app, config)
         self.name = backend.name  # type: ignore[misc]
         self.distributed = backend.distributed  # type: ignore[misc]
-        self.immediate = ImmediateBackend(config)
+        self.immediate = ImmediateBackend(app, config)
         self.capturing = False
         self.kept: list[Task[Any]] = []
         self._tasks = tasks

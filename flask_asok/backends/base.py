@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+from flask import Flask
 from flask.ctx import AppContext
 
 from ..context import Adapters, capture
+from ..errors import NotConfigured
 from ..options import Options
 from ..tasks import Lane, Task, TaskSummary
 
@@ -27,7 +29,7 @@ class Backend(ABC):
     distributed: ClassVar[bool] = False
     """Do tasks run in other processes, so that arguments travel?"""
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, app: Flask, config: Mapping[str, Any]) -> None:
         self.queues: dict[str, int] = config["ASOK_QUEUES"]
         """The number of threads or processes for each queue, by its name."""
         self._recent: deque[TaskSummary] = deque(maxlen=config["ASOK_RECENT_TASKS"])
@@ -76,6 +78,34 @@ class Backend(ABC):
 
     def close(self, timeout: float | None = None) -> None:  # noqa: B027 - nothing to do by default
         """Finish within `timeout` seconds what was accepted; log by name and id what was not."""
+
+    # What only a distributed backend can do; the commands ask for it.
+
+    def run_worker(self, queues: Sequence[str], arguments: Sequence[str]) -> None:
+        """Run tasks of `queues` in this process, all queues when empty, with the engine's own `arguments`."""
+        raise NotConfigured(_NOT_SHARED)
+
+    def status(self) -> dict[str, Any]:
+        """Return `workers`, the names of those that answer, and `queued`, the number of tasks in each queue."""
+        raise NotConfigured(_NOT_SHARED)
+
+    def failed(self) -> list[TaskSummary]:
+        """Return the failed tasks that are remembered, the latest first."""
+        raise NotConfigured(_NOT_SHARED)
+
+    def retry(self, id: str) -> bool:
+        """Run a failed task once more; False when there is none with this id."""
+        raise NotConfigured(_NOT_SHARED)
+
+    def cancel(self, id: str) -> bool:
+        """Keep a task from running; False when it runs, ran, or is unknown."""
+        raise NotConfigured(_NOT_SHARED)
+
+
+_NOT_SHARED = (
+    "Tasks live in the memory of the web process, which no other process can see. "
+    'Set ASOK_BACKEND = "celery" to share them.'
+)
 
 
 def _name_of(fn: Callable[..., Any]) -> str:

@@ -198,8 +198,8 @@ class ThreadsBackend(Backend):
 
     name = "threads"
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        super().__init__(config)
+    def __init__(self, app: Flask, config: Mapping[str, Any]) -> None:
+        super().__init__(app, config)
         self.shutdown_timeout: float = config["ASOK_SHUTDOWN_TIMEOUT"]
         self._max_queued: int = config["ASOK_MAX_QUEUED"]
         self._max_waiting: int = config["ASOK_MAX_WAITING"]

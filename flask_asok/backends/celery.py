@@ -1,0 +1,579 @@
+"""Run tasks on Celery workers: the same call, when one process is no longer enough."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
+
+from flask import Flask
+from flask.ctx import AppContext
+
+from ..context import Carried
+from ..errors import BackendUnavailable, MessageRefused, NotConfigured, TaskAbandoned
+from ..logs import log
+from ..options import DEFAULT, Options
+from ..signals import emit, task_abandoned
+from ..tasks import SETTLED, Task, TaskSummary
+from .base import Backend
+from .engine import HOP_SECONDS, RUN, RUN_ONCE, add_tasks, make_engine, queue_name, start_worker, trace_headers
+from .message import Codec, Names, Seal
+from .records import Records
+from .threads import ThreadsBackend
+
+R = TypeVar("R", covariant=True)
+
+MOST_DELIVERIES = 3
+"""Workers that one attempt may cost before it is given up."""
+
+DOWN_SECONDS = 5.0
+"""How long a broker that could not be reached is not asked again."""
+
+PLAIN = (str, int, float, bool, type(None))
+"""Values of `g` that travel."""
+
+
+class Remote:
+    """The lane of a task in the process that has sent it: it runs elsewhere."""
+
+    def __init__(self, backend: CeleryBackend) -> None:
+        self.backend = backend
+        self.running: dict[Task[Any], Flask] = {}
+
+    def began(self, task: Task[Any]) -> None:
+        """Nothing to note: the claim says so to everybody."""
+
+    def wait(self, task: Task[Any], seconds: float) -> None:
+        """Send the next attempt."""
+        assert isinstance(task, CeleryTask)
+        self.backend.send_next(task, seconds)
+
+
+class CeleryTask(Task[R]):
+    """
+    A Task whose state is looked up in Redis, by whoever asks.
+
+    In the process that called `background()`, in the worker that runs it, and in any other that knows its id.
+    """
+
+    message: dict[str, Any]
+    lane: Remote
+
+    @property
+    def state(self) -> Any:
+        """As on every Task; asks Redis until the task is settled."""
+        self._look()
+        return self.summary.state
+
+    def is_alive(self) -> bool:
+        """Return True until the task is settled; asks Redis."""
+        self._look()
+        return not self._done
+
+    def cancel(self) -> bool:
+        """Keep the task from running, wherever it is queued. False when it already runs, or ran."""
+        if self._hold is not None or self.lane.backend.records is None:
+            return super().cancel()
+        if self.lane.backend.records.cancel(self.id):
+            self._look()
+        return self.summary.state == "cancelled"
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait like `join` and return what the task raised, or None; raises as `result` does when it never finished."""
+        self.join(timeout)
+        return super().exception(timeout)
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until the task is settled; without a Redis for the records nobody could tell: NotConfigured."""
+        if not self._done and self.lane.backend.records is None and self.lane.running.get(self) is None:
+            raise NotConfigured("Waiting for a task on Celery needs ASOK_CELERY['result_backend'] = 'redis://...'.")
+        super().join(timeout)
+
+    def _is_claimable(self) -> bool:
+        return not self._done and bool(self._box) and self.summary.state == "queued"
+
+    def perform(self, thread: threading.Thread) -> BaseException | None:
+        """Run the attempt here, in a worker that waits for it, unless another worker has it."""
+        records = self.lane.backend.records
+        if records is not None and records.claim(self.id, self.message["attempt"]) != "ours":
+            self._box.clear()
+            return None
+        return self.lane.backend.perform(self, thread)
+
+    def _wait_for_change(self, seconds: float, in_task: bool) -> None:
+        """Look at Redis now and then: five milliseconds after the start, a tenth of a second later on."""
+        deadline = None if seconds < 0 else time.monotonic() + seconds
+        pause = 0.005
+        gate = threading.Event()
+        while not (self._done or (in_task and self._is_claimable())):
+            left = pause if deadline is None else min(pause, deadline - time.monotonic())
+            if left <= 0:
+                return
+            gate.wait(left)
+            pause = min(pause * 1.5, 0.1)
+            self._look()
+
+    def _look(self) -> None:
+        """Take over from the record what has happened meanwhile."""
+        records = self.lane.backend.records
+        if self._done or records is None or self._hold is not None or self in self.lane.running:
+            return
+        fields = records.read(self.id)
+        if fields:
+            self._take_over(fields)
+
+    def _take_over(self, fields: Mapping[str, str]) -> None:
+        fill(self.summary, fields)
+        self.message["attempt"] = int(fields.get("attempt", 1))
+        if self.summary.state not in SETTLED:
+            return
+        if "outcome" in fields:
+            self._value, self._error = self.lane.backend.outcome(fields["outcome"])
+        self._box.clear()
+        self._done = True
+        self.wake()
+
+
+def fill(summary: TaskSummary, fields: Mapping[str, str]) -> TaskSummary:
+    """Write a record into a summary."""
+    summary.state = fields["state"]  # type: ignore[assignment]
+    summary.attempts = int(fields.get("attempts", 0))
+    claim = fields.get(f"claim:{fields.get('attempt')}", "").split(" ")
+    if len(claim) == 2:
+        summary._started = float(claim[1])
+        summary.attempts = int(fields["attempt"])
+    summary._finished = float(fields.get("finished", 0))
+    summary.error = fields.get("error")
+    return summary
+
+
+class CeleryBackend(Backend):
+    """
+    Sends each task as one signed message to a queue of Celery; `flask asok worker` runs them.
+
+    At least once: a task whose worker is killed runs again, so it has to bear that; `current_task().id` is the same
+    then. Tasks with `at_most_once=True` are not run again. Nothing is connected before the first task.
+    """
+
+    name: ClassVar[str] = "celery"
+    distributed: ClassVar[bool] = True
+
+    def __init__(self, app: Flask, config: Mapping[str, Any]) -> None:
+        super().__init__(app, config)
+        self._app = app
+        self._config = config
+        self._lock = threading.RLock()
+        self._engine: Any = None
+        self._local: ThreadsBackend | None = None
+        self._down_until = float("-inf")
+        self._lane = Remote(self)
+        root = app.import_name.partition(".")[0]
+        modules = config["ASOK_TASK_MODULES"]
+        self.names = Names({"flask_asok", *([root] if modules is None else modules)})
+        self.codec = Codec(self.names)
+
+    # In the process that calls background()
+
+    def lane(self, queue: str) -> Remote:
+        """Return the one lane, for every known queue."""
+        self.queues[queue]
+        return self._lane
+
+    def create(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: Options,
+        context: AppContext,
+    ) -> Task[Any]:
+        """Make the Task and the message: what cannot travel raises here, at the call."""
+        made = super().create(fn, args, kwargs, options, context)
+        (call,) = made._box
+        task: CeleryTask[Any] = CeleryTask(call, options, made.summary, self._lane)
+        task.message = self._message(task, fn, args, kwargs, call[3])
+        return task
+
+    def start(self, task: Task[Any], *, bounded: bool = True) -> None:
+        """Send the message; where the broker cannot be reached, do what `ASOK_FALLBACK` says."""
+        assert isinstance(task, CeleryTask)
+        try:
+            self._send_first(task)
+        except BackendUnavailable as error:
+            if self._config["ASOK_FALLBACK"] != "threads":
+                task.lose()
+                raise
+            log(logging.WARNING, "%s Background task %s runs in this process.", error, task.name)
+            self._run_locally(task)
+
+    def get(self, id: str) -> TaskSummary | None:
+        """Return what is known of the task with this id, in any process; None when nothing is."""
+        fields = self.records.read(id) if self.records is not None else {}
+        if not fields:
+            return super().get(id)
+        summary = TaskSummary(fields["name"], fields["queue"])
+        summary._id = id
+        summary._enqueued = float(fields["enqueued"])
+        return fill(summary, fields)
+
+    def close(self, timeout: float | None = None) -> None:
+        """Finish what runs on local threads for want of a broker; what was sent is the workers'."""
+        if self._local is not None:
+            self._local.close(timeout)
+
+    # In a worker
+
+    def work(self, celery_task: Any, sealed: object) -> None:
+        """Run the attempt that a message asks for; called by the two generic Celery tasks."""
+        request = celery_task.request
+        try:
+            message = self.seal.open(sealed, "call")
+            if message["id"] != request.id:
+                raise MessageRefused("The message carries the id of another one.")
+            fn = self.names.find(message["fn"])
+            task = self._restore(fn, message)
+        except (MessageRefused, KeyError, TypeError, ValueError) as error:
+            # Acknowledged and dropped: it would be no better the next time.
+            log(logging.ERROR, "Refused a message for background tasks: %r", error)
+            return
+        wait = message["due"] - time.time()
+        if wait > 1:
+            self._publish(message, wait)
+            return
+        if self._may_begin(task, request):
+            self.perform(task, threading.current_thread())
+            self._tell_celery(task)
+
+    def perform(self, task: CeleryTask[Any], thread: threading.Thread) -> BaseException | None:
+        """Run a claimed attempt in this process and keep what came out, for all to see."""
+        attach = _attached_trace(task.message.get("trace"))
+        try:
+            error = Task.perform(task, thread)
+        finally:
+            attach()
+        if task._done:
+            self._record(task)
+        return error
+
+    def send_next(self, task: CeleryTask[Any], seconds: float) -> None:
+        """Send the next attempt of a task that waits for it."""
+        task._box.clear()
+        task.message["attempt"] = task.attempts + 1
+        task.message["due"] = time.time() + seconds
+        if self.records is not None:
+            self.records.wait(task.id, task.attempts + 1, task.summary.error or "", seconds)
+        self._publish(task.message, seconds)
+
+    def give_up(self, id: str, why: str) -> None:
+        """Settle as failed a task that was ended from outside."""
+        log(logging.ERROR, "Background task %s failed: %s", id, why)
+        if self.records is not None:
+            error = self.codec.encode_error(TaskAbandoned(f"The task was {why}."))
+            self.records.finish(
+                id, {"state": "failed", "error": why, "outcome": self._sealed_outcome({"error": error})}
+            )
+
+    def run_worker(self, queues: Sequence[str], arguments: Sequence[str]) -> None:
+        """Run Celery's worker on `queues`, all of `ASOK_QUEUES` when empty, with more of its own `arguments`."""
+        unknown = set(queues) - set(self.queues)
+        if unknown:
+            raise ValueError(
+                f"Unknown queue {', '.join(sorted(unknown))}. Queues are: {', '.join(sorted(self.queues))}."
+            )
+        names = ",".join(queue_name(self._app, queue) for queue in (queues or self.queues))
+        start_worker(self.engine, ["--queues", names, *arguments])
+
+    # For the commands
+
+    def status(self) -> dict[str, Any]:
+        """Return the workers that answer, and the number of messages in each queue."""
+        try:
+            with self.engine.connection_for_write() as connection:
+                connection.ensure_connection(max_retries=1, timeout=2)
+                channel = connection.default_channel
+                lengths = {queue: _length(channel, queue_name(self._app, queue)) for queue in self.queues}
+            workers = self.engine.control.inspect(timeout=1).ping() or {}
+        except _broker_errors() as error:
+            raise BackendUnavailable(f"The broker cannot be reached: {type(error).__name__}.") from None
+        return {"workers": sorted(workers), "queued": lengths}
+
+    def failed(self) -> list[TaskSummary]:
+        """Return the failed tasks that are remembered, the latest first."""
+        found = [self.get(failed) for failed in self._need_records().failed()]
+        return [summary for summary in found if summary is not None]
+
+    def retry(self, id: str) -> bool:
+        """Send a failed task once more, from its first attempt on, under the same id; False when it has not failed."""
+        records = self._need_records()
+        fields = records.read(id)
+        if fields.get("state") != "failed" or "message" not in fields:
+            return False
+        message = {**self.seal.open(fields["message"], "call"), "attempt": 1, "due": time.time()}
+        records.remove(id)
+        self._add_record(message)
+        self._publish(message, 0)
+        return True
+
+    def cancel(self, id: str) -> bool:
+        """Keep a task from running; False when it runs, ran, or is unknown."""
+        return self._need_records().cancel(id)
+
+    # Parts made on first use
+
+    @property
+    def engine(self) -> Any:
+        """The Celery application."""
+        with self._lock:
+            if self._engine is None:
+                engine = make_engine(self._app, self._config["ASOK_CELERY"])
+                add_tasks(engine, self.work)
+                for name in (RUN, RUN_ONCE):
+                    engine.tasks[name].backend_of_asok = self
+                self._engine = engine
+            return self._engine
+
+    @property
+    def seal(self) -> Seal:
+        """What signs messages; made anew each time, so that a key may be rotated."""
+        return Seal(self._app)
+
+    @property
+    def records(self) -> Records | None:
+        """The records in Redis; None where neither the result backend nor the broker is a Redis."""
+        conf = self.engine.conf
+        urls = [str(url) for url in (conf.result_backend, conf.broker_url) if url]
+        url = next((url for url in urls if url.startswith(("redis://", "rediss://", "unix://"))), None)
+        if url is None:
+            return None
+        state = self._app.extensions["asok"]
+        return state.shared("celery.records", lambda: Records(url, self._app.name))  # type: ignore[no-any-return]
+
+    def _need_records(self) -> Records:
+        if self.records is None:
+            raise NotConfigured("This needs ASOK_CELERY['result_backend'] = 'redis://...'.")
+        return self.records
+
+    # The way of a message
+
+    def _message(
+        self,
+        task: CeleryTask[Any],
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        carried: Carried,
+    ) -> dict[str, Any]:
+        _, values, _, adapter = carried
+        encode = self.codec.encode
+        name = task.name
+        return {
+            "v": 1,
+            "id": task.id,
+            "fn": self.names.of(fn),
+            "args": [encode(arg, f"Argument {n} of {name}") for n, arg in enumerate(args, 1)],
+            "kwargs": {key: encode(arg, f"Argument {key!r} of {name}") for key, arg in kwargs.items()},
+            "g": {key: value for key, value in values.items() if type(value) in PLAIN},
+            "url": adapter and [adapter.server_name, adapter.script_name, adapter.subdomain, adapter.url_scheme],
+            "trace": trace_headers(),
+            "name": name,
+            "queue": task.queue,
+            "options": self._told_options(fn, task.options),
+            "once": task.options.at_most_once,
+            "timeout": self._checked_timeout(task.options.timeout),
+            "attempt": 1,
+            "enqueued": task.summary._enqueued,
+            "due": 0.0,
+        }
+
+    def _told_options(self, fn: Callable[..., Any], options: Options) -> dict[str, Any]:
+        """Return the options that the worker does not find on the function."""
+        own = getattr(fn, "__asok_options__", DEFAULT)
+        told: dict[str, Any] = {}
+        for name in ("retries", "timeout"):
+            if getattr(options, name) != getattr(own, name):
+                told[name] = getattr(options, name)
+        if options.retry_on != own.retry_on:
+            told["retry_on"] = [_error_name(self.names, kind) for kind in options.retry_on]
+        if options.backoff != own.backoff:
+            told["backoff"] = self.codec.encode(options.backoff, "The backoff")
+        return told
+
+    def _checked_timeout(self, timeout: float | None) -> float | None:
+        limit = (self.engine.conf.broker_transport_options or {}).get("visibility_timeout", 3_600)
+        if timeout is not None and timeout >= limit and str(self.engine.conf.broker_url).startswith("redis"):
+            raise ValueError(
+                f"timeout must be below {limit} s, the broker's visibility_timeout: past that Redis hands the task to "
+                "a second worker while the first one still runs it. Raise "
+                "ASOK_CELERY['broker_transport_options']['visibility_timeout']."
+            )
+        return timeout
+
+    def _send_first(self, task: CeleryTask[Any]) -> None:
+        if time.monotonic() < self._down_until:
+            raise BackendUnavailable("The broker could not be reached a moment ago.")
+        delay = task.options.delay
+        task.message["due"] = time.time() + delay
+        try:
+            self._add_record(task.message)
+            try:
+                self._publish(task.message, delay)
+            except BackendUnavailable:
+                if self.records is not None:
+                    self.records.remove(task.id)
+                raise
+        except BackendUnavailable:
+            self._down_until = time.monotonic() + DOWN_SECONDS
+            raise
+        task.summary.state = "waiting" if delay else "queued"
+
+    def _add_record(self, message: dict[str, Any]) -> None:
+        if self.records is None:
+            return
+        fields = {key: message[key] for key in ("name", "queue", "enqueued")}
+        fields["message"] = self.seal.close(message, "call")
+        self.records.add(message["id"], fields, max(0.0, message["due"] - time.time()))
+
+    def _publish(self, message: dict[str, Any], wait: float) -> None:
+        """Hand a message to the broker, to be delivered in `wait` seconds, or to wait once more by then."""
+        timeout = message["timeout"]
+        try:
+            self.engine.tasks[RUN_ONCE if message["once"] else RUN].apply_async(
+                args=(self.seal.close(message, "call"),),
+                task_id=message["id"],
+                queue=queue_name(self._app, message["queue"]),
+                countdown=min(wait, HOP_SECONDS) if wait > 0 else None,
+                soft_time_limit=timeout,
+                time_limit=None if timeout is None else timeout + 5,
+                shadow=message["name"],
+                argsrepr="(...)",
+                kwargsrepr="{}",
+                retry=False,
+            )
+        except _broker_errors() as error:
+            raise BackendUnavailable(f"The broker cannot be reached: {type(error).__name__}.") from None
+
+    def _run_locally(self, task: CeleryTask[Any]) -> None:
+        with self._lock:
+            if self._local is None:
+                self._local = ThreadsBackend(self._app, self._config)
+        task.__class__ = Task  # type: ignore[assignment]
+        task.lane = self._local.lane(task.queue)  # type: ignore[assignment]
+        self._local.start(task)
+
+    def _restore(self, fn: Callable[..., Any], message: dict[str, Any]) -> CeleryTask[Any]:
+        """Make the worker's Task of a message."""
+        decode = self.codec.decode
+        told = dict(message["options"])
+        if "retry_on" in told:
+            told["retry_on"] = tuple(_find_error(self.names, name) for name in told["retry_on"])
+        if "backoff" in told:
+            told["backoff"] = decode(told["backoff"])
+        options = getattr(fn, "__asok_options__", DEFAULT).replace(**told)
+        options = dataclasses.replace(options, name=message["name"], queue=message["queue"])
+        url = message["url"]
+        adapter = url and self._app.url_map.bind(url[0], url[1], url[2], url[3])
+        carried: Carried = (self._app, dict(message["g"]), [], adapter)
+        args = tuple(decode(arg) for arg in message["args"])
+        kwargs = {key: decode(arg) for key, arg in message["kwargs"].items()}
+        summary = TaskSummary(message["name"], message["queue"])
+        summary._id = message["id"]
+        summary._enqueued = float(message["enqueued"])
+        summary.attempts = int(message["attempt"]) - 1
+        task: CeleryTask[Any] = CeleryTask((fn, args, kwargs, carried), options, summary, Remote(self))
+        task.message = message
+        self._recent.append(summary)
+        return task
+
+    def _may_begin(self, task: CeleryTask[Any], request: Any) -> bool:
+        """Claim the attempt; False when it is another's, was cancelled, or has cost too many workers."""
+        records, attempt = self.records, task.message["attempt"]
+        if records is None:
+            return True
+        again = bool((request.delivery_info or {}).get("redelivered"))
+        if records.claim(task.id, attempt, again=again) != "ours":
+            return False
+        if again and records.delivered_again(task.id, attempt) >= MOST_DELIVERIES:
+            self.give_up(task.id, f"given up: {MOST_DELIVERIES} workers were lost with it")
+            emit(task_abandoned, self._app, task=task)
+            return False
+        return True
+
+    def _record(self, task: CeleryTask[Any]) -> None:
+        if self.records is None:
+            return
+        error = task._error
+        outcome: dict[str, Any]
+        if error is not None:
+            outcome = {"error": self.codec.encode_error(error)}
+        else:
+            try:
+                outcome = {"value": self.codec.encode(task._value, f"What {task.name} returned")}
+            except TypeError as wrong:
+                outcome = {"error": self.codec.encode_error(wrong)}
+        fields = {
+            "state": task.summary.state,
+            "attempts": task.attempts,
+            "error": task.summary.error or "",
+            "outcome": self._sealed_outcome(outcome),
+        }
+        self.records.finish(task.id, fields)
+
+    def _sealed_outcome(self, outcome: dict[str, Any]) -> str:
+        return self.seal.close(outcome, "outcome")
+
+    def outcome(self, sealed: str) -> tuple[Any, BaseException | None]:
+        """Return the value and the error that a record holds."""
+        outcome = self.seal.open(sealed, "outcome")
+        if "error" in outcome:
+            return None, self.codec.decode_error(outcome["error"])
+        return self.codec.decode(outcome["value"]), None
+
+    def _tell_celery(self, task: CeleryTask[Any]) -> None:
+        """Have Celery's own events tell what happened, for Flower and its like."""
+        from celery.exceptions import Retry
+
+        if not task._done:
+            raise Retry(when=max(0.0, task.message["due"] - time.time()))
+        if task._error is not None:
+            # Never a SystemExit or the like: it would be meant for the worker.
+            raise RuntimeError(task.summary.error) from None
+
+
+def _broker_errors() -> tuple[type[BaseException], ...]:
+    from kombu.exceptions import KombuError, OperationalError
+
+    # kombu raises a plain RuntimeError when its retries are used up.
+    return (KombuError, OperationalError, OSError, RuntimeError, TimeoutError)
+
+
+def _length(channel: Any, queue: str) -> int:
+    try:
+        return int(channel.queue_declare(queue=queue, passive=True).message_count)
+    except Exception:
+        # Not declared yet: no worker has started, and nothing was sent.
+        return 0
+
+
+def _error_name(names: Names, kind: type[BaseException]) -> str:
+    return f"builtins:{kind.__name__}" if kind.__module__ == "builtins" else names.of(kind)
+
+
+def _find_error(names: Names, name: str) -> type[BaseException]:
+    module, _, kind = name.partition(":")
+    found = getattr(sys.modules["builtins"], kind, None) if module == "builtins" else names.find(name)
+    if not (isinstance(found, type) and issubclass(found, BaseException)):
+        raise MessageRefused(f"{name!r} is no exception.")
+    return found
+
+
+def _attached_trace(headers: Mapping[str, str] | None) -> Callable[[], None]:
+    """Go on with the caller's OpenTelemetry trace; returns what ends that."""
+    if not headers or "opentelemetry.propagate" not in sys.modules:
+        return lambda: None
+    context = sys.modules["opentelemetry.context"]
+    token = context.attach(sys.modules["opentelemetry.propagate"].extract(headers))
+    return lambda: context.detach(token)
