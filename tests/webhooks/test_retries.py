@@ -72,8 +72,8 @@ def test_retried(app: Flask, receiver: Any) -> None:
 
 def test_new_timestamp(app: Flask, receiver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each attempt has a timestamp of its own: a retry after ten minutes is not refused as a replay."""
-    moments = iter([1_000, 1_600])
-    monkeypatch.setattr("flask_asok.recipes.webhooks.sender.now", lambda: next(moments))
+    moments = [1_000, 1_600]
+    monkeypatch.setattr("flask_asok.recipes.webhooks.delivery.time", lambda: moments[min(receiver.received.qsize(), 1)])
     receiver.answers = [answer(503)]
 
     at_once(send_webhook, receiver.url, {}, secret=SECRET).result(TIMEOUT)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import random
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from time import perf_counter, time
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
@@ -52,6 +52,8 @@ class Delivery:
     attempts: int
     duration: float
     """Seconds that the last attempt took."""
+    timestamp: int
+    """Its `webhook-timestamp`, in seconds since 1970."""
     excerpt: str = field(repr=False)
     """The first 1,000 characters of the answer. A receiver may have put anything there."""
     body: bytes = field(repr=False)
@@ -184,7 +186,7 @@ def _attempt(sender: Sender, message: Message, ours: Task[Any] | None) -> Delive
     from .transport import Malformed
 
     url = parse(message.url)
-    started = time.perf_counter()
+    started, timestamp = perf_counter(), int(time())
 
     def delivery(status: int | None = None, body: bytes = b"") -> Delivery:
         return Delivery(
@@ -192,7 +194,8 @@ def _attempt(sender: Sender, message: Message, ours: Task[Any] | None) -> Delive
             url=str(url),
             status=status,
             attempts=1 if ours is None else ours.attempts,
-            duration=time.perf_counter() - started,
+            duration=perf_counter() - started,
+            timestamp=timestamp,
             excerpt=_excerpt(body),
             body=message.body,
             reference=message.reference,
@@ -203,7 +206,8 @@ def _attempt(sender: Sender, message: Message, ours: Task[Any] | None) -> Delive
         _come_back(ours, seconds)
         raise WebhookUnavailable(f"{url} is busy with other webhooks for {message.timeout:g} s.", delivery())
     try:
-        answer = sender.send(message, url, deadline)
+        timestamp = int(time())
+        answer = sender.send(message, url, timestamp, deadline)
     except WebhookBlocked as error:
         error.delivery = delivery()
         raise

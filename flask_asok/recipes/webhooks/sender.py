@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
-from time import time as now
 from typing import Any
 
 from . import signing
@@ -25,9 +24,8 @@ class Sender:
         self._transport = Transport(config["ASOK_WEBHOOK_CA_FILE"], config["ASOK_WEBHOOK_PROXY"])
         self.lanes = Lanes(config["ASOK_WEBHOOK_PER_HOST"])
 
-    def send(self, message: Message, url: Url, deadline: Deadline) -> Answer:
-        """Make one attempt, with a timestamp and a signature of its own; raises what `Transport.post` raises."""
-        timestamp = int(now())
+    def send(self, message: Message, url: Url, timestamp: int, deadline: Deadline) -> Answer:
+        """Make one attempt, signed with its own `timestamp`; raises what `Transport.post` raises."""
         headers = {
             "User-Agent": USER_AGENT,
             **message.headers,
