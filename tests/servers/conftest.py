@@ -1,5 +1,6 @@
 """Real servers in processes of their own, and the line on which their tasks talk to the test."""
 
+import contextlib
 import http.client
 import importlib.util
 import json
@@ -131,10 +132,8 @@ class Process:
 
     def kill(self):
         """End the program and all of its children, whatever they do."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self._popen.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self._popen.wait(DEADLINE)
         self._reader.join(DEADLINE)
         self._popen.stdout.close()
@@ -163,6 +162,8 @@ class Server(Process):
             connection.request("GET", path)
             answer = connection.getresponse()
             body = answer.read()
+        except OSError as error:
+            raise AssertionError(f"No answer:\n{self.log}") from error
         finally:
             connection.close()
         assert answer.status == 200, f"{answer.status} {body!r}\n{self.log}"

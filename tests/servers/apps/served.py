@@ -1,5 +1,6 @@
 """The application that the servers serve: its routes start tasks, its tasks tell the test what they do."""
 
+import atexit
 import os
 import socket
 
@@ -46,6 +47,8 @@ def create_app():
     app.config["ASOK_QUEUES"] = {"default": 1}
     app.config.from_prefixed_env()
     FlaskAsok(app)
+    # Called before what Flask-Asok does at exit, since it is registered after that.
+    atexit.register(lambda: tell(f"{os.getpid()} exits"))
 
     @app.get("/start/<fn>/<name>")
     def start(fn, name):
