@@ -1,0 +1,567 @@
+"""What travels with a call: options of the function and of the call, retries, backoff, delay and timeout."""
+
+import logging
+import threading
+from datetime import timedelta
+
+import pytest
+
+from flask_asok import Retry, background, current_task, task
+from flask_asok.backends import threads as threads_module
+from flask_asok.backends.clock import Clock
+from flask_asok.options import Options
+from flask_asok.signals import task_retried
+
+WAIT = 10
+
+
+class Time:
+    """A time for the clocks of a test, which passes only when the test says so."""
+
+    def __init__(self):
+        self.now = 1000.0
+        self.clocks = []
+
+    def clock(self):
+        self.clocks.append(Clock(now=lambda: self.now))
+        return self.clocks[-1]
+
+    def pass_by(self, seconds):
+        self.now += seconds
+        for clock in self.clocks:
+            clock.wake()
+
+    def let_the_clock_look(self):
+        """Wait until all is done that is due: the clock does one thing after the other, and this one last."""
+        last = background.using(delay=0.01)(int)
+        self.pass_by(0.01)
+        last.join(WAIT)
+
+
+@pytest.fixture
+def time(monkeypatch):
+    time = Time()
+    monkeypatch.setattr(threads_module, "Clock", time.clock)
+    return time
+
+
+def fail():
+    raise ValueError("no stock")
+
+
+def attempts():
+    return current_task().attempts
+
+
+def options_of(fn, **options):
+    """The options that a call of `fn` ends up with."""
+    started = background.using(**options)(fn) if options else background(fn)
+    started.join(WAIT)
+    return started.options
+
+
+# Where options come from
+
+
+def test_task_returns_the_same_function(app):
+    """`@task()` returns the same plain function: called directly it does its work now and raises."""
+
+    def send():
+        raise ValueError("refused")
+
+    decorated = task(retries=3, queue="mail")(send)
+
+    assert decorated is send
+    with pytest.raises(ValueError, match="refused"):
+        decorated()
+
+
+def test_options_of_the_function(app):
+    """What `@task()` sets holds for every call of the function."""
+
+    @task(retries=3, queue="mail", name="letter", timeout=5)
+    def send():
+        pass
+
+    with app.app_context():
+        started = background(send)
+
+    assert (started.queue, started.name) == ("mail", "letter")
+    assert (started.options.retries, started.options.timeout) == (3, 5.0)
+    started.join(WAIT)
+
+
+def test_options_of_the_call(app):
+    """What `using()` sets holds for that call, and for no other."""
+    with app.app_context():
+        with_options = background.using(queue="mail", name="letter")(attempts)
+        without = background(attempts)
+
+    assert (with_options.queue, with_options.name) == ("mail", "letter")
+    assert (without.queue, without.name) == ("default", "attempts")
+
+
+def test_call_beats_function(app):
+    """Options of the call beat those of the function; the others of the function stay."""
+
+    @task(retries=3, queue="mail")
+    def send():
+        pass
+
+    with app.app_context():
+        options = options_of(send, queue="cache")
+
+    assert (options.queue, options.retries) == ("cache", 3)
+
+
+def test_using_may_be_kept(app):
+    """What `using()` returns may be kept and called any number of times."""
+    later = background.using(queue="mail")
+
+    with app.app_context():
+        queues = [later(attempts).queue for _ in range(3)]
+
+    assert queues == ["mail"] * 3
+
+
+def test_options_of_a_method(app):
+    """A method may carry options, which hold for the bound method too."""
+
+    class Shop:
+        @task(queue="mail")
+        def ship(self):
+            return "shipped"
+
+    with app.app_context():
+        started = background(Shop().ship)
+
+    assert (started.queue, started.result(WAIT)) == ("mail", "shipped")
+
+
+def test_task_decorates_functions_only():
+    """`@task()` on something that cannot be called is refused."""
+    with pytest.raises(TypeError, match=r"@task\(\) decorates a function, not int\."):
+        task()(1)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"retries": 1.5}, TypeError, "retries must be a whole number, not float."),
+        ({"retries": True}, TypeError, "retries must be a whole number, not bool."),
+        ({"retries": -1}, ValueError, "retries must not be negative, not -1."),
+        ({"retry_on": "ValueError"}, TypeError, "retry_on must be an exception type or a tuple of them, not"),
+        ({"retry_on": (ValueError, int)}, TypeError, "retry_on must be an exception type or a tuple of them, not"),
+        ({"backoff": "soon"}, TypeError, "backoff must be seconds or a timedelta, not str."),
+        ({"backoff": []}, ValueError, "backoff must hold at least one number of seconds."),
+        ({"backoff": [1, -1]}, ValueError, "backoff must be finite and not negative, not -1."),
+        ({"delay": None}, TypeError, "delay must be seconds or a timedelta, not NoneType."),
+        ({"delay": True}, TypeError, "delay must be seconds or a timedelta, not bool."),
+        ({"delay": -1}, ValueError, "delay must be finite and not negative, not -1."),
+        ({"delay": timedelta(seconds=-1)}, ValueError, "delay must be finite and not negative, not -1.0."),
+        ({"delay": float("nan")}, ValueError, "delay must be finite and not negative, not nan."),
+        ({"delay": float("inf")}, ValueError, "delay must be finite and not negative, not inf."),
+        ({"queue": 1}, TypeError, "queue must be a str, not int."),
+        ({"name": 1}, TypeError, "name must be a str, not int."),
+        ({"timeout": "1"}, TypeError, "timeout must be seconds or a timedelta, not str."),
+        ({"when": "later"}, ValueError, 'when must be "now", "response" or "commit", not \'later\'.'),
+    ],
+)
+def test_bad_values(options, error, text):
+    """An option that is no good is refused where it is written, by name."""
+    with pytest.raises(error) as of_call:
+        background.using(**options)
+    with pytest.raises(error) as of_function:
+        task(**options)
+
+    assert str(of_call.value).startswith(text)
+    assert str(of_function.value).startswith(text)
+
+
+def test_bad_prepare():
+    """`prepare` must be callable."""
+    with pytest.raises(TypeError, match=r"prepare must be callable, not int\."):
+        task(prepare=1)
+
+
+def test_none_is_the_default():
+    """None, for the options that may be None, is the default."""
+    options = Options().replace(name=None, timeout=None, backoff=None, prepare=None)
+
+    assert options == Options()
+
+
+# Retries
+
+
+def test_no_retry_by_default(app):
+    """Without options a task has one attempt."""
+    with app.app_context():
+        failed = background(fail)
+
+    assert isinstance(failed.exception(WAIT), ValueError)
+    assert failed.attempts == 1
+
+
+def test_retries(app, caplog):
+    """A failing task is tried `retries` more times; each logs a warning, only the last one an error."""
+    with app.app_context():
+        failed = background.using(retries=2, backoff=0.001)(fail)
+
+    assert isinstance(failed.exception(WAIT), ValueError)
+    assert failed.attempts == 3
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", "Background task fail failed (attempt 1 of 3, next in 0.001 s): ValueError('no stock')"),
+        ("WARNING", "Background task fail failed (attempt 2 of 3, next in 0.001 s): ValueError('no stock')"),
+        ("ERROR", "Background task fail failed: ValueError('no stock')"),
+    ]
+    assert all(record.exc_info[1].args == ("no stock",) for record in caplog.records)
+
+
+def test_retry_until_it_works(app):
+    """A task whose second attempt works has succeeded, and its id is the same in each attempt."""
+    ids = []
+
+    def flaky():
+        ids.append(current_task().id)
+        if attempts() == 1:
+            raise ValueError
+        return "done"
+
+    with app.app_context():
+        started = background.using(retries=5, backoff=0)(flaky)
+
+    assert started.result(WAIT) == "done"
+    assert (started.state, started.attempts, started.exception()) == ("succeeded", 2, None)
+    assert ids == [started.id] * 2
+
+
+def test_retry_on(app):
+    """Only the named errors are worth another attempt."""
+    with app.app_context():
+        other = background.using(retries=3, backoff=0, retry_on=KeyError)(fail)
+        named = background.using(retries=3, backoff=0, retry_on=(KeyError, ValueError))(fail)
+
+    other.join(WAIT)
+    named.join(WAIT)
+    assert (other.attempts, named.attempts) == (1, 4)
+
+
+def test_no_retry_of_exits(app):
+    """SystemExit is no Exception: by default it is not tried again."""
+
+    def leave():
+        raise SystemExit(3)
+
+    with app.app_context():
+        failed = background.using(retries=3, backoff=0)(leave)
+
+    assert isinstance(failed.exception(WAIT), SystemExit)
+    assert failed.attempts == 1
+
+
+def test_many_retries(app, caplog):
+    """A task may be tried any number of times."""
+    caplog.set_level(logging.CRITICAL, "asok.background")
+
+    with app.app_context():
+        failed = background.using(retries=1000, backoff=0)(fail)
+        failed.join(WAIT)
+
+    assert (failed.state, failed.attempts) == ("failed", 1001)
+
+
+def test_a_fresh_context_for_each_attempt(app):
+    """What one attempt leaves in `g` the next one does not see."""
+    from flask import g
+
+    seen = []
+
+    def flaky():
+        seen.append("mark" in g)
+        g.mark = True
+        raise ValueError
+
+    with app.app_context():
+        background.using(retries=1, backoff=0)(flaky).join(WAIT)
+
+    assert seen == [False, False]
+
+
+def test_waiting_for_a_retry(threads_app):
+    """Between two attempts the task is waiting, tells when the next one comes, and may be cancelled."""
+    waits = []
+    told = threading.Event()
+
+    def retried(sender, task, error, wait):
+        waits.append((wait, repr(error)))
+        told.set()
+
+    with threads_app.app_context(), task_retried.connected_to(retried, threads_app):
+        failing = background.using(retries=1, backoff=3600)(fail)
+        told.wait(WAIT)
+        with pytest.raises(TimeoutError, match="is waiting after"):
+            failing.result(0.01)
+
+    assert waits == [(3600.0, "ValueError('no stock')")]
+    assert failing.state == "waiting"
+    assert failing.summary.error == "ValueError('no stock')"
+    assert failing.cancel()
+
+
+# Retry
+
+
+def test_retry_of_the_tasks_own(app):
+    """A task may raise Retry; it spends one of its retries."""
+
+    def flaky():
+        if attempts() < 3:
+            raise Retry(after=0.001)
+        return attempts()
+
+    with app.app_context():
+        started = background.using(retries=2, retry_on=())(flaky)
+
+    assert started.result(WAIT) == 3
+
+
+def test_retry_says_when(threads_app):
+    """`Retry(after=...)` beats the backoff, in seconds or as a timedelta; without it the backoff holds."""
+    waits, told = [], threading.Semaphore(0)
+
+    def retried(sender, task, error, wait):
+        waits.append(wait)
+        told.release()
+
+    def ask(after):
+        raise Retry(after)
+
+    with threads_app.app_context(), task_retried.connected_to(retried, threads_app):
+        for after in (30, timedelta(minutes=2), None):
+            asking = background.using(retries=1, backoff=7)(ask, after)
+            told.acquire(timeout=WAIT)
+            asking.cancel()
+
+    assert waits == [30.0, 120.0, 7.0]
+
+
+def test_no_retry_left_fails_with_the_cause(app, caplog):
+    """With no retry left a task that raises Retry fails with its cause, and that is what the log says."""
+
+    def ask():
+        try:
+            fail()
+        except ValueError as error:
+            raise Retry(after=0) from error
+
+    with app.app_context():
+        failed = background.using(retries=1)(ask)
+
+    assert repr(failed.exception(WAIT)) == "ValueError('no stock')"
+    assert failed.summary.error == "ValueError('no stock')"
+    assert caplog.messages == [
+        "Background task ask failed (attempt 1 of 2, next in 0 s): Retry('retry after 0 s')",
+        "Background task ask failed: ValueError('no stock')",
+    ]
+
+
+def test_no_retry_left_and_no_cause(app):
+    """Without a cause it fails with the Retry itself."""
+
+    def ask():
+        raise Retry
+
+    with app.app_context():
+        failed = background(ask)
+
+    assert isinstance(failed.exception(WAIT), Retry)
+    assert str(failed.exception()) == "retry"
+
+
+@pytest.mark.parametrize(("after", "error"), [(-1, ValueError), ("1", TypeError), (float("inf"), ValueError)])
+def test_retry_after_nonsense(after, error):
+    """`Retry(after=...)` must be seconds to come."""
+    with pytest.raises(error, match="after must be"):
+        Retry(after)
+
+
+# Backoff
+
+
+def test_default_backoff():
+    """By default the waits double from 2 seconds to 600, which chance shortens by up to a fifth."""
+    options = Options()
+
+    longest = [options.wait_before(attempt, chance=lambda: 0) for attempt in range(2, 14)]
+    shortest = [options.wait_before(attempt, chance=lambda: 1) for attempt in (2, 3, 4, 1000)]
+
+    assert longest == [2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600, 600]
+    assert shortest == pytest.approx([1.6, 3.2, 6.4, 480])
+    assert 1.6 < options.wait_before(2) <= 2
+
+
+@pytest.mark.parametrize(
+    ("backoff", "waits"),
+    [
+        (5, [5, 5, 5, 5]),
+        (timedelta(seconds=5), [5, 5, 5, 5]),
+        ([1, 5, 30], [1, 5, 30, 30]),
+        ((1, timedelta(minutes=1)), [1, 60, 60, 60]),
+        (lambda attempt: attempt * 10, [20, 30, 40, 50]),
+        (lambda attempt: timedelta(minutes=attempt), [120, 180, 240, 300]),
+    ],
+    ids=["number", "timedelta", "list", "tuple", "callable", "callable of timedelta"],
+)
+def test_backoff(backoff, waits):
+    """A backoff may be a number, a sequence, whose last one is repeated, or a callable of the attempt to come."""
+    options = Options().replace(backoff=backoff)
+
+    assert [options.wait_before(attempt) for attempt in (2, 3, 4, 5)] == waits
+
+
+def test_backoff_of_a_call(threads_app):
+    """The task waits as its backoff says before each attempt."""
+    asked = []
+
+    def backoff(attempt):
+        asked.append(attempt)
+        return 0.001
+
+    with threads_app.app_context():
+        background.using(retries=3, backoff=backoff)(fail).join(WAIT)
+
+    assert asked == [2, 3, 4]
+
+
+def test_backoff_that_is_no_good(app, caplog):
+    """A callable that returns no seconds ends the retries with a line in the log."""
+    with app.app_context():
+        failed = background.using(retries=3, backoff=lambda attempt: None)(fail)
+        failed.join(WAIT)
+
+    assert (failed.state, failed.attempts) == ("failed", 1)
+    assert caplog.messages[0] == (
+        "Backoff of background task fail failed: TypeError('backoff must be seconds or a timedelta, not NoneType.')"
+    )
+
+
+# Delay
+
+
+@pytest.mark.parametrize("delay", [3600, timedelta(hours=1)])
+def test_delay(time, threads_app, delay):
+    """A delayed task waits for as long as its delay says, and not longer."""
+    with threads_app.app_context():
+        delayed = background.using(delay=delay)(int)
+        time.pass_by(3599)
+        time.let_the_clock_look()
+        before = delayed.state
+        time.pass_by(1)
+
+    assert before == "waiting"
+    assert delayed.result(WAIT) == 0
+
+
+def test_backoff_passes(time, make_app):
+    """A retried task waits for as long as its backoff says, and not longer."""
+    app = make_app(ASOK_QUEUES={"default": 1})
+    told = threading.Semaphore(0)
+
+    def flaky():
+        if attempts() < 3:
+            raise ValueError
+        return "done"
+
+    def retried(sender, task, error, wait):
+        waits.append(wait)
+        told.release()
+
+    waits = []
+    with app.app_context(), task_retried.connected_to(retried, app):
+        flaking = background.using(retries=2, backoff=[10, 100])(flaky)
+        for seconds in (9, 99):
+            told.acquire(timeout=WAIT)
+            # The only thread takes this one when it is through with that attempt.
+            background(int).join(WAIT)
+            time.pass_by(seconds)
+            time.let_the_clock_look()
+            assert flaking.state == "waiting"
+            time.pass_by(1)
+
+        assert flaking.result(WAIT) == "done"
+    assert waits == [10, 100]
+
+
+def test_delay_passes(app):
+    """A delayed task runs when its time has come."""
+    with app.app_context():
+        delayed = background.using(delay=0.001)(int)
+
+    assert delayed.result(WAIT) == 0
+
+
+def test_earlier_delay_first(time, make_app):
+    """Of two delayed tasks the one that is due earlier runs first, whichever was started first."""
+    app = make_app(ASOK_QUEUES={"default": 1})
+    order = []
+
+    with app.app_context():
+        later = background.using(delay=20)(order.append, "later")
+        sooner = background.using(delay=10)(order.append, "sooner")
+    time.pass_by(30)
+    later.join(WAIT)
+    sooner.join(WAIT)
+
+    assert order == ["sooner", "later"]
+
+
+# Timeout
+
+
+def test_timeout(time, threads_app, gate, caplog):
+    """A task past its timeout is logged once, with its id and the line it is at; it runs on."""
+    started = threading.Event()
+
+    def stuck_in_here():
+        started.set()
+        gate.wait(WAIT)
+        return "done"
+
+    with threads_app.app_context():
+        late = background.using(timeout=timedelta(minutes=1))(stuck_in_here)
+        started.wait(WAIT)
+        time.pass_by(59)
+        time.let_the_clock_look()
+        before = list(caplog.records)
+        time.pass_by(1)
+        time.let_the_clock_look()
+    gate.set()
+
+    assert late.result(WAIT) == "done"
+    assert before == []
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage().startswith(
+        f"Background task stuck_in_here ({late.id}) has run past its timeout of 60 s, and still is at:\n"
+    )
+    assert ", in stuck_in_here\n    gate.wait(WAIT)" in record.getMessage()
+    assert record.task_id == late.id
+
+
+def test_in_time(time, threads_app, caplog):
+    """A task that ends within its timeout is not spoken of, nor is its next attempt blamed for the first."""
+
+    def flaky():
+        if attempts() == 1:
+            time.pass_by(1)
+            raise Retry(after=0)
+        time.pass_by(59.5)
+        time.let_the_clock_look()
+
+    with threads_app.app_context():
+        background.using(timeout=60)(int).join(WAIT)
+        retried = background.using(timeout=60, retries=1, retry_on=())(flaky)
+
+        assert retried.exception(WAIT) is None
+    assert "timeout" not in caplog.text
