@@ -1,0 +1,458 @@
+"""What a task sees of its caller: `g`, context variables, the locale and where links point to."""
+
+import contextvars
+import decimal
+import io
+import threading
+from types import SimpleNamespace
+
+import flask_babel
+import pytest
+from flask import Blueprint, current_app, g, has_request_context, request, session, url_for
+from werkzeug.local import LocalProxy
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from flask_asok import FlaskAsok, background, current_task
+
+WAIT = 10
+color = contextvars.ContextVar("color", default="none")
+
+
+def names_in_g():
+    return sorted(g)
+
+
+def values_in_g():
+    return {name: g.get(name) for name in g}
+
+
+# The application
+
+
+def test_current_app(app):
+    """`current_app` is the caller's application."""
+    with app.app_context():
+        started = background(lambda: current_app._get_current_object())
+
+    assert started.result(WAIT) is app
+
+
+def test_own_context(app):
+    """A task has an application context of its own, which is torn down with the error it ended with."""
+    torn_down = []
+    main = threading.get_ident()
+
+    @app.teardown_appcontext
+    def tear_down(error):
+        if threading.get_ident() != main:
+            torn_down.append(repr(error))
+
+    def fail():
+        raise ValueError("no stock")
+
+    with app.app_context():
+        background(int).join(WAIT)
+        background(fail).join(WAIT)
+
+    assert torn_down == ["None", "ValueError('no stock')"]
+
+
+def test_in_a_cli_command(app):
+    """`background()` works in a command."""
+
+    @app.cli.command("ship")
+    def ship():
+        print("shipped by", background(lambda: current_app.name).result(WAIT))
+
+    result = app.test_cli_runner().invoke(args=["ship"])
+
+    assert result.output == "shipped by shop\n"
+
+
+def test_inside_another_task(app):
+    """`background()` works inside a task, whose `g` and context variables go along."""
+
+    def outer():
+        g.order = 42
+        color.set("red")
+        return background(lambda: (g.order, color.get(), current_task().name)).result(WAIT)
+
+    with app.app_context():
+        assert background(outer).result(WAIT) == (42, "red", "<lambda>")
+
+
+def test_two_apps(make_app, backend):
+    """One function runs on two apps at once: each task sees its own app, and each app its own tasks."""
+    shop, blog = make_app("shop", **backend), make_app("blog", **backend)
+
+    def who():
+        return current_app.name, g.get("name")
+
+    with shop.app_context():
+        g.name = "of the shop"
+        with blog.app_context():
+            of_blog = background(who)
+            blog_tasks = FlaskAsok().tasks()
+        of_shop = background(who)
+        shop_tasks = FlaskAsok().tasks()
+
+    assert of_shop.result(WAIT) == ("shop", "of the shop")
+    assert of_blog.result(WAIT) == ("blog", None)
+    assert [summary.id for summary in shop_tasks] == [of_shop.id]
+    assert [summary.id for summary in blog_tasks] == [of_blog.id]
+
+
+# g
+
+
+def test_g_arrives(app):
+    """What the caller has in `g` the task has in its own."""
+    with app.test_request_context():
+        g.user_id = 42
+        g.tags = ["new"]
+        started = background(values_in_g)
+
+    assert started.result(WAIT) == {"user_id": 42, "tags": ["new"]}
+
+
+def test_rebinding_never_reaches_the_caller(app):
+    """A name that the task sets, rebinds or deletes in `g` stays as it was with the caller."""
+
+    def rebind():
+        g.user_id = 43
+        g.new = True
+        del g.order
+
+    with app.app_context():
+        g.user_id, g.order = 42, 7
+        background(rebind).join(WAIT)
+
+        assert values_in_g() == {"user_id": 42, "order": 7}
+
+
+@pytest.mark.parametrize(
+    ("value", "change"),
+    [
+        ({"a": 1}, lambda value: value.update(b=2)),
+        ([1], lambda value: value.append(2)),
+        ({1}, lambda value: value.add(2)),
+        (SimpleNamespace(a=1), lambda value: setattr(value, "b", 2)),
+    ],
+    ids=["dict", "list", "set", "namespace"],
+)
+def test_plain_containers_are_copied(app, value, change):
+    """Of a plain container in `g` the task has a copy, as it was at the call: neither side sees changes of the other."""
+    before = repr(value)
+
+    def look_and_change():
+        seen = repr(g.value)
+        change(g.value)
+        return seen
+
+    with app.app_context():
+        g.value = value
+        background.using(retries=1)(look_and_change).join(WAIT)
+        after_the_task = repr(g.value)
+        later = background(look_and_change)
+        seen = later.result(WAIT)
+
+    assert (after_the_task, seen) == (before, before)
+
+
+def test_the_call_counts(threads_app, gate):
+    """What the caller changes in `g` after the call the task does not see."""
+
+    def look():
+        gate.wait(WAIT)
+        return values_in_g()
+
+    with threads_app.app_context():
+        g.tags = ["new"]
+        started = background(look)
+        g.tags.append("old")
+        g.later = True
+        gate.set()
+
+    assert started.result(WAIT) == {"tags": ["new"]}
+
+
+def test_objects_are_shared(app):
+    """An object in `g` that is no plain container is shared, as a global would be."""
+
+    class Basket:
+        pass
+
+    basket = Basket()
+
+    with app.app_context():
+        g.basket = basket
+        started = background(lambda: g.basket)
+
+    assert started.result(WAIT) is basket
+
+
+def test_what_closes_stays(app):
+    """A connection or file in `g` belongs to the request: the task does not get it, and it is not closed."""
+
+    class Connection:
+        def close(self):
+            raise AssertionError
+
+    with app.app_context():
+        g.db, g.file, g.user_id = Connection(), io.StringIO("text"), 42
+        started = background(names_in_g)
+        names = started.result(WAIT)
+
+        assert g.file.read() == "text"
+    assert names == ["user_id"]
+
+
+def test_lazy_proxy_in_g(app):
+    """A lazy proxy in `g` is passed on unasked, even one that points to nothing."""
+
+    def nothing():
+        raise RuntimeError("nothing here")
+
+    proxy = LocalProxy(nothing)
+
+    with app.app_context():
+        g.lazy = proxy
+        started = background(lambda: g.lazy)
+
+    assert started.result(WAIT) is proxy
+
+
+# The request
+
+
+@pytest.mark.parametrize(
+    "look",
+    [lambda: request.path, lambda: session["user_id"], lambda: request.form],
+    ids=["request", "session", "form"],
+)
+def test_no_request(app, look):
+    """`request` and `session` raise in a task, though the caller has them."""
+    with app.test_request_context("/orders"):
+        started = background(look)
+
+        error = started.exception(WAIT)
+
+    assert isinstance(error, RuntimeError)
+    assert "Working outside of request context" in str(error)
+
+
+def test_no_request_context(app):
+    """A task can ask whether there is a request: there is none."""
+    with app.test_request_context("/orders"):
+        started = background(has_request_context)
+
+    assert started.result(WAIT) is False
+
+
+# Context variables
+
+
+def test_context_variables_arrive(app):
+    """The caller's context variables arrive."""
+    token = color.set("red")
+    try:
+        with app.app_context():
+            started = background(color.get)
+    finally:
+        color.reset(token)
+
+    assert started.result(WAIT) == "red"
+
+
+def test_context_variables_stay(app):
+    """A context variable that a task sets is set for that task only, and not for the next one of its thread."""
+    with app.app_context():
+        background(color.set, "blue").join(WAIT)
+        later = background(color.get)
+
+    assert color.get() == "none"
+    assert later.result(WAIT) == "none"
+
+
+def test_context_of_each_attempt(app):
+    """Each attempt begins with the variables of the call."""
+    seen = []
+
+    def paint():
+        seen.append(color.get())
+        color.set("blue")
+        raise ValueError
+
+    with app.app_context():
+        background.using(retries=1, backoff=0)(paint).join(WAIT)
+
+    assert seen == ["none", "none"]
+
+
+def test_decimal_precision(app):
+    """The caller's decimal precision holds in the task; one that is set in the task holds there only."""
+
+    def divide():
+        before = decimal.Decimal(1) / 3
+        decimal.getcontext().prec = 9
+        return str(before), str(decimal.Decimal(1) / 3)
+
+    with decimal.localcontext() as own, app.app_context():
+        own.prec = 3
+        started = background(divide)
+        results = started.result(WAIT)
+        after = decimal.getcontext().prec
+
+    assert results == ("0.333", "0.333333333")
+    assert after == 3
+
+
+# Flask-Babel
+
+
+@pytest.fixture
+def babel_app(app):
+    flask_babel.Babel(app, locale_selector=lambda: request.args.get("lang") if request else None)
+    return app
+
+
+def locale():
+    return str(flask_babel.get_locale())
+
+
+def test_locale_arrives(babel_app):
+    """The locale that Flask-Babel found for the request holds in its tasks, where there is no request to look at."""
+    with babel_app.test_request_context("/?lang=de"):
+        before = locale()
+        started = background(locale)
+
+        assert (before, started.result(WAIT)) == ("de", "de")
+
+
+def test_forced_locale_stays_in_the_task(babel_app):
+    """A locale that a task forces does not change the request's."""
+
+    def force():
+        with flask_babel.force_locale("fr"):
+            forced.set()
+            looked.wait(WAIT)
+            return locale()
+
+    forced, looked = threading.Event(), threading.Event()
+    with babel_app.test_request_context("/?lang=de"):
+        locale()
+        if babel_app.config["ASOK_BACKEND"] == "immediate":
+            looked.set()
+        started = background(force)
+        forced.wait(WAIT)
+        meanwhile = locale()
+        looked.set()
+        inside = started.result(WAIT)
+        after = locale()
+
+    assert (meanwhile, inside, after) == ("de", "fr", "de")
+
+
+# Links
+
+
+@pytest.fixture
+def site(app):
+    """An application with a page to link to."""
+    app.add_url_rule("/orders/<int:id>", "order", lambda id: str(id))
+    return app
+
+
+def link():
+    return url_for("order", id=42)
+
+
+@pytest.mark.parametrize(
+    ("base_url", "expected"),
+    [
+        ("http://shop.example", "http://shop.example/orders/42"),
+        ("https://shop.example:8443", "https://shop.example:8443/orders/42"),
+        ("https://example.org/shop/", "https://example.org/shop/orders/42"),
+    ],
+    ids=["host", "scheme and port", "prefix"],
+)
+def test_url_for(site, base_url, expected):
+    """`url_for` gives external links with the caller's scheme, host and prefix."""
+    with site.test_request_context("/anything", base_url=base_url):
+        started = background(link)
+
+    assert started.result(WAIT) == expected
+
+
+def test_url_for_behind_a_proxy(site):
+    """Behind a proxy, with ProxyFix, links have the host that the visitor sees."""
+    links = []
+    site.add_url_rule("/", "index", lambda: links.append(background(link).result(WAIT)) or "page")
+    site.wsgi_app = ProxyFix(site.wsgi_app, x_host=1, x_proto=1, x_prefix=1)
+    headers = {"X-Forwarded-Host": "shop.example", "X-Forwarded-Proto": "https", "X-Forwarded-Prefix": "/eu"}
+
+    site.test_client().get("/", headers=headers)
+
+    assert links == ["https://shop.example/eu/orders/42"]
+
+
+def test_each_request_has_its_own_links(site):
+    """Requests for several hosts do not mix, in whatever order and however many they are."""
+    for number in [*range(200), *range(200)]:
+        with site.test_request_context(base_url=f"http://shop{number}.example"):
+            assert background(link).result(WAIT) == f"http://shop{number}.example/orders/42"
+
+
+def test_links_of_a_task_in_a_task(site):
+    """A task that a task starts makes the same links."""
+    with site.test_request_context(base_url="https://shop.example"):
+        started = background(lambda: background(link).result(WAIT))
+
+    assert started.result(WAIT) == "https://shop.example/orders/42"
+
+
+def test_url_for_without_host_header(site):
+    """A request without a Host header, as HTTP/1.0 allows, has links with the server's name."""
+    with site.test_request_context(
+        environ_overrides={"SERVER_NAME": "shop.internal", "SERVER_PORT": "8080"}
+    ) as context:
+        context.request.environ.pop("HTTP_HOST")
+        started = background(link)
+
+    assert started.result(WAIT) == "http://shop.internal:8080/orders/42"
+
+
+def test_url_for_outside_of_a_request(site):
+    """Outside of a request links need SERVER_NAME, as everywhere in Flask."""
+    with site.app_context():
+        without = background(link).exception(WAIT)
+        site.config["SERVER_NAME"] = "shop.example"
+    with site.app_context():
+        with_name = background(link)
+
+    assert isinstance(without, RuntimeError)
+    assert "SERVER_NAME" in str(without)
+    assert with_name.result(WAIT) == "http://shop.example/orders/42"
+
+
+def test_request_path_does_not_stay(site):
+    """Of the request nothing but scheme, host and prefix is in the links, not its subdomain rules or query either."""
+    site.config["SERVER_NAME"] = "shop.example"
+    site.url_map.host_matching = False
+    site.register_blueprint(Blueprint("api", __name__, subdomain="api"))
+
+    with site.test_request_context("/orders/7?secret=1", base_url="https://shop.example"):
+        started = background(link)
+
+    assert started.result(WAIT) == "https://shop.example/orders/42"
+
+
+def test_no_links_from_a_foreign_host(make_app, backend):
+    """Where host matching knows no such host the task has no link builder of the request; it still runs."""
+    app = make_app(**backend)
+
+    with app.test_request_context():
+        app.create_url_adapter = lambda request: None
+        started = background(int)
+
+    assert started.result(WAIT) == 0
