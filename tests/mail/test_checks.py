@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import email
+import email.policy
+from email.header import decode_header, make_header
+from email.message import EmailMessage
+from email.utils import parseaddr
+
 import flask_mail
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from jinja2 import TemplateNotFound
 
@@ -60,8 +66,8 @@ def send(**changed):
     ],
 )  # fmt: skip
 def test_header_injection(app, where, line_break):
-    """A line break or a NUL anywhere in a header or an address is a ValueError, and a BadHeaderError of Flask-Mail's."""
-    with pytest.raises(ValueError, match=r"\S") as caught:
+    """A line break or a NUL in any header or address is a ValueError, and Flask-Mail's BadHeaderError."""
+    with pytest.raises(flask_mail.BadHeaderError) as caught:
         send(**where(f"a{line_break}Bcc: victim@example.com"))
     assert isinstance(caught.value, ValueError)
 
@@ -129,7 +135,6 @@ def test_good_address(value, found):
     (address,) = some_addresses("to", value)
 
     assert address.ascii.startswith(("a@", "root@", "o'neil"))
-    from email.utils import parseaddr
 
     def parsed(one):
         return one if isinstance(one, tuple) else parseaddr(one)
@@ -276,7 +281,12 @@ text = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=120)
 names = text.map(lambda name: " ".join(name.split()))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100,
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(
     name=names,
     subject=names,
@@ -287,9 +297,6 @@ names = text.map(lambda name: " ".join(name.split()))
 )
 def test_what_passes_arrives(plain_app, name, subject, body, file, data, value):
     """Whatever passes the checks becomes a mail that says just that, with no header that was not asked for."""
-    import email
-    import email.policy
-
     with plain_app.app_context():
         letter = letter_of(
             [(name, "user@example.com")],
@@ -306,18 +313,21 @@ def test_what_passes_arrives(plain_app, name, subject, body, file, data, value):
     assert set(message.keys()) <= {
         "Content-Type", "MIME-Version", "Subject", "From", "To", "Date", "Message-ID", "X-Own",
     }  # fmt: skip
-    assert squeezed(message["To"].addresses[0].display_name) == squeezed(name)
-    assert message["To"].addresses[0].addr_spec == "user@example.com"
-    assert squeezed(message["Subject"] or "") == squeezed(subject)
-    assert squeezed(message["X-Own"]) == squeezed(value)
+    assert decoded(message, "To") == (name, "user@example.com")
+    assert decoded(message, "Subject") == subject
+    assert decoded(message, "X-Own") == value
     plain, attached = message.iter_parts()
     assert lines(plain.get_payload(decode=True).decode()) == lines(body)
     assert attached.get_payload(decode=True) == data
 
 
+def decoded(message: EmailMessage, name: str) -> object:
+    """Decode by the rule that what separates two encoded words is no space: newer parsers forgot it for names."""
+    raw = dict(message.raw_items()).get(name, "")
+    display, spec = parseaddr(raw.replace("\r\n", "")) if name == "To" else (raw, "")
+    text = str(make_header(decode_header(display.replace("\r\n", "")))).strip()
+    return (text, spec) if spec else text
+
+
 def lines(value: str) -> str:
     return value.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n")
-
-
-def squeezed(value: str) -> str:
-    return "".join(value.split())

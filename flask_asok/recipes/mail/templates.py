@@ -27,8 +27,6 @@ def rendered(name: str, context: Mapping[str, Any]) -> tuple[str | None, str | N
 def _template(name: str) -> Template | None:
     try:
         return current_app.jinja_env.get_template(name)
-    except TemplateNotFound as error:
-        # One that it imports and is missing is an error, not an answer.
-        if error.name != name:
-            raise
+    except TemplateNotFound:
+        # Of this one only: those that it includes are looked for when it is rendered.
         return None
