@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from contextvars import ContextVar, copy_context
 from types import SimpleNamespace
 from typing import Any
@@ -23,28 +24,32 @@ Adapters = dict[tuple[str | None, ...], MapAdapter]
 _current_request = request._get_current_object  # type: ignore[attr-defined]
 
 
-Variables = list[tuple[ContextVar[Any], Any]]
+Variables = tuple[tuple[ContextVar[Any], Any], ...]
 
-Carried = tuple[Flask, dict[str, Any], Variables, MapAdapter | None]
+Carried = tuple[Flask, Mapping[str, Any], Variables, MapAdapter | None]
 """The application, the values of the caller's `g`, its context variables, and what builds URLs for its scheme, host and
 prefix. A plain tuple, since each task makes one. No attempt changes anything in it."""
+
+
+# Most tasks carry none: the garbage collector has less to look at when these are not made for each.
+_NO_VALUES: Mapping[str, Any] = {}
+_NO_VARIABLES: Variables = ()
 
 
 def capture(context: AppContext, adapters: Adapters) -> Carried:
     """Take along what the caller's context holds; `adapters` is the app's bounded cache of URL adapters."""
     app = context.app
-    values = {}
+    values, variables = _NO_VALUES, _NO_VARIABLES
     for name in context.g:
         value = context.g.get(name)
         if _belongs_to_task(value):
-            values[name] = _copied(value)
-    variables = []
+            values = {**values, name: _copied(value)}
     around = copy_context()
     for variable in around:
         name = variable.name
         if name not in NOT_CARRIED:
             value = around[variable]
-            variables.append((variable, value.copy() if name == "decimal_context" else value))
+            variables = (*variables, (variable, value.copy() if name == "decimal_context" else value))
     return app, values, variables, _request_adapter(app, adapters) if has_request_context() else context.url_adapter
 
 

@@ -38,9 +38,10 @@ def task(**options: Unpack[TaskOptionValues]) -> Callable[[F], F]:
     """
     Set the options with which `background()` runs the decorated function, and return that same plain function.
 
-    Takes the options of `background.using()`, and `prepare`: called with the arguments in the caller's thread, it
-    checks them and returns the `(args, kwargs)` to queue; what it raises, `background()` raises. Raises TypeError or
-    ValueError for an option that is no good.
+    Takes the options of `background.using()` and two more. `prepare`: called with the arguments in the caller's thread,
+    it checks them and returns the `(args, kwargs)` to queue; what it raises, `background()` raises. `at_most_once`: a
+    distributed backend does not run the task again when its worker is lost. Raises TypeError or ValueError for an
+    option that is no good.
     """
     checked = DEFAULT.replace(**options)
 
@@ -87,6 +88,9 @@ class Door:
 
         They beat the ones of `@task()`. Raises TypeError or ValueError for an option that is no good.
         """
+        for name in ("prepare", "at_most_once"):
+            if name in options:
+                raise TypeError(f"{name!r} belongs to the function: set it with @task({name}=...).")
         DEFAULT.replace(**options)
         return Using(options)
 

@@ -68,8 +68,8 @@ class Lane(Protocol):
 
     running: dict[Task[Any], Flask]
 
-    def began(self, task: Task[Any]) -> None:
-        """Note that an attempt of `task` begins in this very thread."""
+    def watch(self, task: Task[Any], timeout: float) -> None:
+        """See to the timeout, in seconds, of an attempt of `task` that begins now in this very thread."""
 
     def wait(self, task: Task[Any], seconds: float) -> None:
         """Run `task` again after `seconds`, holding no thread meanwhile."""
@@ -352,7 +352,9 @@ class Task(threading.Thread, Generic[R]):
         summary.state = "running"
         self._thread = thread
         lane.running[self] = app
-        lane.began(self)
+        timeout = self.options.timeout
+        if timeout is not None:
+            lane.watch(self, timeout)
         if task_started.receivers:
             emit(task_started, app, task=self)
         value, error = Context().run(_attempt, self, call)

@@ -44,8 +44,8 @@ class Remote:
         self.backend = backend
         self.running: dict[Task[Any], Flask] = {}
 
-    def began(self, task: Task[Any]) -> None:
-        """Nothing to note: the claim says so to everybody."""
+    def watch(self, task: Task[Any], timeout: float) -> None:
+        """Leave it to Celery, which knows of the timeout."""
 
     def wait(self, task: Task[Any], seconds: float) -> None:
         """Send the next attempt."""
@@ -476,7 +476,7 @@ class CeleryBackend(Backend):
         options = dataclasses.replace(options, name=message["name"], queue=message["queue"])
         url = message["url"]
         adapter = url and self._app.url_map.bind(url[0], url[1], url[2], url[3])
-        carried: Carried = (self._app, dict(message["g"]), [], adapter)
+        carried: Carried = (self._app, dict(message["g"]), (), adapter)
         args = tuple(decode(arg) for arg in message["args"])
         kwargs = {key: decode(arg) for key, arg in message["kwargs"].items()}
         summary = TaskSummary(message["name"], message["queue"])

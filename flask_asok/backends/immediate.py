@@ -45,8 +45,8 @@ class ImmediateBackend(Backend):
             if caller is not None:
                 caller._awaits = None
 
-    def began(self, task: Task[Any]) -> None:
-        """Nothing to note."""
+    def watch(self, task: Task[Any], timeout: float) -> None:
+        """Let it take its time."""
 
     def wait(self, task: Task[Any], seconds: float) -> None:
         """Have the next attempt follow at once."""

@@ -67,12 +67,11 @@ class ThreadLane:
         except IndexError:
             self.hire()
 
-    def began(self, task: Task[Any]) -> None:
-        """Have an attempt watched that has a timeout."""
-        if task.options.timeout is not None:
-            # Without a thread for the clock it goes unwatched: worse would be not to run it.
-            with contextlib.suppress(RuntimeError):
-                self.clock.at(task.options.timeout, _warn_of_timeout, task)
+    def watch(self, task: Task[Any], timeout: float) -> None:
+        """Log where the attempt is when its timeout is over."""
+        # Without a thread for the clock it goes unwatched: worse would be not to run it.
+        with contextlib.suppress(RuntimeError):
+            self.clock.at(timeout, _warn_of_timeout, task)
 
     def wait(self, task: Task[Any], seconds: float) -> None:
         """Queue `task` after `seconds`; abandon it where there will be no such time."""
