@@ -253,7 +253,7 @@ def test_unknown_option():
     """An unknown option is refused with the list of the known ones, where it is written."""
     text = (
         r"Unknown option 'retry'\. Options are: "
-        r"backoff, delay, name, prepare, queue, retries, retry_on, timeout, when\."
+        r"at_most_once, backoff, delay, name, prepare, queue, retries, retry_on, timeout, when\."
     )
 
     with pytest.raises(TypeError, match=text):
