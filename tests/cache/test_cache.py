@@ -6,6 +6,7 @@ from datetime import timedelta
 import cachelib
 import flask_caching
 import pytest
+from redis import Redis
 
 from flask_asok import Cache, NotConfigured, background
 
@@ -93,18 +94,14 @@ def test_default_ttl(app, clock):
         assert not cache.has("usual")
 
 
-def test_configured_ttl(memory_app, clock):
+@pytest.mark.parametrize(("seconds", "left"), [(3600, 3600), (0, -1)], ids=["hour", "for ever"])
+def test_configured_ttl(make_app, redis, seconds, left):
     """CACHE_DEFAULT_TIMEOUT is the ttl of a Cache that was given none; 0 is its word for ever."""
-    with memory_app.app_context():
-        memory_app.config["CACHE_DEFAULT_TIMEOUT"] = 10
+    app = make_app(CACHE_DEFAULT_TIMEOUT=seconds, CACHE_REDIS_URL=redis.url)
+    with app.app_context(), Redis(port=redis.port) as client:
         cache.set("usual", 1)
-        memory_app.config["CACHE_DEFAULT_TIMEOUT"] = 0
-        cache.set("forever", 1)
 
-        clock.advance(11)
-
-        assert not cache.has("usual")
-        assert cache.has("forever")
+        assert client.ttl("asok:usual") == pytest.approx(left, abs=2)
 
 
 def test_cache_ttl(memory_app, clock):

@@ -22,8 +22,6 @@ from .store import Store
 
 T = TypeVar("T")
 
-DEFAULT_TTL = 300.0
-
 # The proxies would cost several times what the rest of a read does.
 _current_context = app_ctx._get_current_object  # type: ignore[attr-defined]
 
@@ -145,7 +143,7 @@ class Cache:
         Return what `ttl` and `stale` mean here, with the defaults filled in; TypeError or ValueError for no lifetime.
         """
         if ttl is UNSET:
-            fresh = _default_ttl() if self._ttl is UNSET else self._ttl
+            fresh = self._find().default_ttl if self._ttl is UNSET else self._ttl
         else:
             fresh = fresh_seconds(ttl)
         return Lifetime(fresh, self._stale if stale is UNSET else stale_seconds(stale))
@@ -202,14 +200,6 @@ def _check_load(load: object) -> None:
         raise TypeError(f"The loader must be a function that takes nothing, not {type(load).__name__}.")
 
 
-def _default_ttl() -> float:
-    if not current_app:
-        return DEFAULT_TTL
-    # 0 is the word of Flask-Caching for a value that never expires.
-    ttl = current_app.config.get("CACHE_DEFAULT_TIMEOUT", DEFAULT_TTL)
-    return fresh_seconds(ttl or None)
-
-
 def _unless_ignored(delete: Callable[[], T], otherwise: T) -> T:
     try:
         return delete()
@@ -226,7 +216,9 @@ def _app_engine() -> Engine:
     config = state_of(app).config
     rest = config["ASOK_CACHE_ERROR_COOLDOWN"]
     store = app_store(app, rest=rest, redis_timeout=config["ASOK_CACHE_REDIS_TIMEOUT"])
-    return Engine(store, limit=config["ASOK_CACHE_LOCK_TIMEOUT"], rest=rest)
+    # 0 is the word of Flask-Caching for a value that never expires.
+    ttl = fresh_seconds(app.config.get("CACHE_DEFAULT_TIMEOUT", 300) or None)
+    return Engine(store, default_ttl=ttl, limit=config["ASOK_CACHE_LOCK_TIMEOUT"], rest=rest)
 
 
 _engines: weakref.WeakValueDictionary[int, Engine] = weakref.WeakValueDictionary()

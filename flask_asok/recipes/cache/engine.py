@@ -45,9 +45,16 @@ class Engine:
     """
 
     def __init__(
-        self, store: Store, *, limit: float = 30.0, rest: float = 5.0, clock: Callable[[], float] = time.monotonic
+        self,
+        store: Store,
+        *,
+        default_ttl: float = 300.0,
+        limit: float = 30.0,
+        rest: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.store = store
+        self.default_ttl = default_ttl
         self._limit = limit
         self._rest = rest
         self._clock = clock

@@ -14,6 +14,9 @@ from werkzeug.local import LocalProxy
 from .lifetime import Lifetime
 from .store import Begun, Entry, Loads, Outcome, Store
 
+PLAIN = frozenset({str, bytes, int, float, bool, type(None), list, tuple, dict, set, frozenset})
+"""Types of values that need no look."""
+
 
 class LRUStore(Store):
     """
@@ -49,7 +52,8 @@ class LRUStore(Store):
             return None
 
     def freeze(self, key: str, value: Any) -> Any:
-        refuse_what_runs_out(key, value)
+        if type(value) not in PLAIN:
+            refuse_what_runs_out(key, value)
         return value
 
     def thaw(self, frozen: Any) -> Any:
@@ -57,7 +61,8 @@ class LRUStore(Store):
 
     def write(self, key: str, frozen: Any, lifetime: Lifetime) -> bool:
         with self._lock:
-            self._loads.strike(key)
+            if self._loads:
+                self._loads.strike(key)
             self._keep(key, frozen, lifetime)
         return True
 

@@ -101,6 +101,9 @@ class Loads:
     def __init__(self) -> None:
         self._tokens: dict[str, list[object]] = {}
 
+    def __bool__(self) -> bool:
+        return bool(self._tokens)
+
     def begin(self, key: str) -> object:
         """Note a load of `key`; return its token."""
         token = object()
