@@ -227,8 +227,8 @@ def run(control):
 def serve(run):
     """Start a server."""
 
-    def serve(command, **env):
-        return run(command, Server, **env)
+    def serve(command, **options):
+        return run(command, Server, **options)
 
     return serve
 

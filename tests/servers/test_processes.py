@@ -1,0 +1,256 @@
+"""What a whole process sees of Flask-Asok: its start, its forks, its end, and its memory."""
+
+import re
+
+HEAD = """
+import atexit, gc, os, sys, threading, warnings, weakref
+from flask import Flask
+from flask_asok import FlaskAsok, TaskAbandoned, background
+
+def make_app(**config):
+    app = Flask("shop")
+    app.config.update(config)
+    FlaskAsok(app)
+    return app
+
+began, gate = threading.Event(), threading.Event()
+
+def held():
+    began.set()
+    assert gate.wait(30)
+"""
+
+STAMP = r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] "
+
+
+def test_no_thread_before_the_first_task(script):
+    """Neither the import nor `init_app` starts a thread; the first task does."""
+    process = script(
+        HEAD
+        + """
+def threads():
+    return threading.active_count(), len(os.listdir("/proc/self/task"))
+
+app = make_app()
+print(threads())
+with app.app_context():
+    background(held)
+assert began.wait(30)
+print(threads())
+gate.set()
+"""
+    )
+
+    assert process.wait() == 0
+    assert process.lines == ["(1, 1)", "(2, 2)"]
+
+
+# Fork
+
+
+def test_fork(script):
+    """In a forked child the parent's unfinished tasks are abandoned, and its own ones run; the parent goes on."""
+    process = script(
+        HEAD
+        + """
+make_app(ASOK_QUEUES={"default": 1}).app_context().push()
+unfinished = [background(held), background(int), background.using(delay=1000)(int)]
+assert began.wait(30)
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 dislikes a fork beside threads
+    child = os.fork()
+if not child:
+    for task in unfinished:
+        try:
+            task.result(30)
+        except TaskAbandoned:
+            print(task.is_alive(), task.state)
+    print(background(os.getpid).result(30) == os.getpid())
+    print(background.using(delay=0.01)(os.getpid).result(30) == os.getpid())
+    sys.exit(7)
+print("child:", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+gate.set()
+print(unfinished[0].result(30), unfinished[1].result(30), unfinished[2].state, unfinished[2].cancel())
+"""
+    )
+
+    assert process.wait() == 0
+    assert process.lines == [
+        "False abandoned",
+        "False abandoned",
+        "False abandoned",
+        "True",
+        "True",
+        "child: 7",
+        "None 0 waiting True",
+    ]
+
+
+def test_fork_in_a_task(script):
+    """A task may fork; the tasks of its child run."""
+    process = script(
+        HEAD
+        + """
+def fork():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    os._exit(7 if background(os.getpid).result(30) == os.getpid() else 1)
+
+make_app().app_context().push()
+print(background(fork).result(30))
+"""
+    )
+
+    assert process.wait() == 0
+    assert process.lines == ["7"]
+
+
+# Exit
+
+
+def test_exit_finishes_tasks(script):
+    """A program that ends finishes what it started, and what that starts, also when nobody holds the app any more."""
+    process = script(
+        HEAD
+        + """
+def last():
+    held()
+    background(print, "started at exit")
+
+def main():
+    with make_app(ASOK_QUEUES={"default": 1}).app_context():
+        background(last)
+        background(print, "queued")
+
+main()
+assert began.wait(30)
+atexit.register(gate.set)
+"""
+    )
+
+    assert process.wait() == 0
+    assert sorted(process.lines) == ["queued", "started at exit"]
+
+
+def test_exit_names_the_unfinished(script):
+    """Past the limit a program leaves with its own exit code; each task that was not finished is named."""
+    process = script(
+        HEAD
+        + """
+make_app(ASOK_QUEUES={"default": 1}, ASOK_SHUTDOWN_TIMEOUT=0.2).app_context().push()
+tasks = [background(held), background(int), background.using(delay=1000, name="later")(int)]
+assert began.wait(30)
+print(*(task.id for task in tasks), flush=True)
+sys.exit(3)
+"""
+    )
+
+    assert process.wait() == 3
+    running, queued, waiting = process.lines[0].split()
+    late = "not finished 0.2 s after the shutdown began."
+    assert [re.fullmatch(STAMP + r"ERROR asok\.background: (.*)", line)[1] for line in process.lines[1:]] == [
+        f"Background task later ({waiting}) abandoned while waiting: the application shuts down.",
+        f"Background task int ({queued}) abandoned while queued: {late}",
+        f"Background task held ({running}) abandoned while running: {late}",
+    ]
+
+
+def test_error_at_exit(script):
+    """A task that fails while the program ends is logged, traceback and all, and changes no exit code."""
+    process = script(
+        HEAD
+        + """
+def send_webhook():
+    held()
+    raise ConnectionError("no route")
+
+make_app().app_context().push()
+background(send_webhook)
+assert began.wait(30)
+atexit.register(gate.set)
+"""
+    )
+
+    assert process.wait() == 0
+    first, traceback, *_, last = process.lines
+    assert re.fullmatch(
+        STAMP + r"ERROR asok\.background: Background task send_webhook failed: ConnectionError\('no route'\)", first
+    )
+    assert traceback == "Traceback (most recent call last):"
+    assert last == "ConnectionError: no route"
+
+
+# Memory
+
+
+def test_dropped_apps_leave_nothing(script):
+    """A thousand apps, each with a task, made and dropped as a test suite does: no app and no thread is left."""
+    process = script(
+        HEAD
+        + """
+apps = weakref.WeakSet()
+
+def use_one():
+    app = make_app()
+    apps.add(app)
+    with app.test_request_context():
+        assert background(int).result(30) == 0
+
+for _ in range(1000):
+    use_one()
+gc.collect()
+print(len(apps))
+for thread in threading.enumerate():
+    if thread is not threading.current_thread():
+        thread.join(30)
+print(threading.active_count())
+"""
+    )
+
+    assert process.wait() == 0
+    assert process.lines == ["0", "1"]
+
+
+def test_memory_stays_flat(script):
+    """A hundred thousand tasks offered to threads that are busy: each is run, and memory does not grow with them."""
+    process = script(
+        HEAD
+        + """
+done = 0
+
+def count():
+    global done
+    done += 1
+
+def peak():
+    # Not ru_maxrss, which a process inherits from the one that starts it.
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+
+app = make_app(ASOK_QUEUES={"default": 1})
+app.app_context().push()
+background(held)
+assert began.wait(30)
+for _ in range(20_000):
+    background(count)
+before = peak()
+for _ in range(80_000):
+    background(count)
+grown = peak() - before
+gate.set()
+FlaskAsok().close(app, 30)
+print(grown, done)
+"""
+    )
+
+    assert process.wait() == 0
+    *warnings, (grown, done) = *process.lines[:-1], map(int, process.lines[-1].split())
+    # Kilobytes. Those 80,000 would take about 50,000 of them.
+    assert grown < 5_000
+    assert done == 100_000
+    assert warnings
+    full = r"WARNING asok\.background: Queue 'default' holds 10000 tasks \(ASOK_MAX_QUEUED\): background task \w+ runs"
+    assert all(re.match(STAMP + full, warning) for warning in warnings)
