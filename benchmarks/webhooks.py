@@ -150,9 +150,8 @@ def measure(post_by_name: dict[str, Post], url: str, threads: int) -> dict[str, 
 def main() -> None:
     """Print the table."""
     print(f"Python {platform.python_version()}, {os.cpu_count()} CPUs, urllib3 {version('urllib3')}, ", end="")
-    print(
-        f"requests {version('requests')}. {ROUNDS} rounds: medians, with the median ratio of the rounds (lowest, highest)."
-    )
+    print(f"requests {version('requests')}.")
+    print(f"Medians of {ROUNDS} rounds, with the median of their ratios (lowest, highest); above 1 is good.")
     with tempfile.TemporaryDirectory() as folder, receiver(Path(folder)) as urls:
         post_by_name = contenders()
         print(f"\n| | {US} | {' | '.join(f'{name} | ratio' for name in post_by_name if name != US)} |")

@@ -7,9 +7,11 @@ import http.client
 import io
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from email.message import Message
 from typing import TYPE_CHECKING, Any
@@ -214,20 +216,21 @@ class Transport:
     def _exchange(self, conn: _Connection, key: Key, url: Url, headers: Mapping[str, str], body: bytes) -> Answer:
         reusable = False
         conn.reader = None
+        target = url.target
+        if self._proxy is not None and url.scheme == "http":
+            target = f"{url}{url.target}"
+            headers = {**headers, **self._proxy.headers}
         try:
-            if conn.sock is None:
+            with _stop_greenlet(conn.deadline):
+                if conn.sock is None:
+                    conn.timeout = conn.deadline.left()
+                    conn.connect()
+                    conn.reader = None
                 conn.timeout = conn.deadline.left()
-                conn.connect()
-                conn.reader = None
-            conn.timeout = conn.deadline.left()
-            target = url.target
-            if self._proxy is not None and url.scheme == "http":
-                target = f"{url}{url.target}"
-                headers = {**headers, **self._proxy.headers}
-            # It may answer without reading it all: 413, for one.
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                conn.request("POST", target, body=body, headers={"Host": url.authority, **headers})
-            answer, reusable = _read(conn)
+                # It may answer without reading it all: 413, for one.
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    conn.request("POST", target, body=body, headers={"Host": url.authority, **headers})
+                answer, reusable = _read(conn)
             return answer
         finally:
             if reusable:
@@ -285,6 +288,15 @@ class Transport:
             its_conn.close()
         if self._closed:
             conn.close()
+
+
+def _stop_greenlet(deadline: Deadline) -> AbstractContextManager[Any]:
+    """End what is done within at the deadline, where gevent has replaced `ssl`: its own renews a timeout per byte."""
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is None or not monkey.is_module_patched("ssl"):
+        return contextlib.nullcontext()
+    timeout: AbstractContextManager[Any] = sys.modules["gevent"].Timeout(deadline.left(), TimeoutError("timed out"))
+    return timeout
 
 
 def _read(conn: _Connection) -> tuple[Answer, bool]:
