@@ -22,6 +22,7 @@ DEFAULTS: dict[str, Any] = {
     "MAX_CONTENT_LENGTH": 25 * 1024 * 1024,
     "EXAMPLE_FOLDER": None,
     "EXAMPLE_PAUSE": 0.7,
+    "EXAMPLE_BACKOFF": (1.0, 2.0),
     "EXAMPLE_VISITS": 300_000,
     "MAIL_SERVER": "127.0.0.1",
     "MAIL_PORT": 0,
@@ -36,6 +37,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
 
     - `EXAMPLE_FOLDER` (None): the folder; by default a new temporary one, deleted at exit.
     - `EXAMPLE_PAUSE` (0.7): seconds that everybody else's servers take: payment, warehouse, mail, webhooks.
+    - `EXAMPLE_BACKOFF` (1.0, 2.0): seconds before a webhook is tried again, for a visitor who is watching.
     - `EXAMPLE_VISITS` (300,000): rows that the blog counts, so that its database has something to do.
     - `MAIL_PORT` (0): port of the mail server that runs inside; 0 is any free one.
 
@@ -50,9 +52,9 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     app.config.from_prefixed_env()
     app.config.from_mapping(config or {})
     if app.config["EXAMPLE_FOLDER"] is None:
-        app.config["EXAMPLE_FOLDER"] = tempfile.mkdtemp(prefix="flask-asok-example-")
+        temporary = app.config["EXAMPLE_FOLDER"] = tempfile.mkdtemp(prefix="flask-asok-example-")
         # Registered before `close`, so that it runs after it.
-        atexit.register(shutil.rmtree, app.config["EXAMPLE_FOLDER"], ignore_errors=True)
+        atexit.register(shutil.rmtree, temporary, ignore_errors=True)
     folder = Path(app.config["EXAMPLE_FOLDER"])
     for name in ("uploads", "media", "invoices"):
         (folder / name).mkdir(parents=True, exist_ok=True)

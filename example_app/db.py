@@ -41,7 +41,8 @@ def get_db() -> sqlite3.Connection:
         g.db = sqlite3.connect(path, timeout=15, isolation_level=None)
         g.db.row_factory = sqlite3.Row
         g.db.execute("PRAGMA synchronous = OFF")
-    return g.db
+    db: sqlite3.Connection = g.db
+    return db
 
 
 def close_db(error: BaseException | None = None) -> None:

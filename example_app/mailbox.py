@@ -36,7 +36,8 @@ class Keeper:
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
         await asyncio.sleep(self._app.config["EXAMPLE_PAUSE"])
-        mail = email.message_from_bytes(envelope.content or b"", policy=email.policy.default)
+        assert isinstance(envelope.content, bytes)
+        mail = email.message_from_bytes(envelope.content, policy=email.policy.default)
         assert isinstance(mail, EmailMessage)
         text, html = mail.get_body(("plain",)), mail.get_body(("html",))
         with self._app.app_context():

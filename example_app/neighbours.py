@@ -48,7 +48,10 @@ class Neighbours:
                 config["EXAMPLE_FOLDER"], config["ASOK_WEBHOOK_SECRETS"]["shop"], config["EXAMPLE_PAUSE"]
             )
             self._receiver = make_server("127.0.0.1", 0, site, threaded=True)
-            self._thread = threading.Thread(target=self._receiver.serve_forever, name="example-receiver", daemon=True)
+            # It looks so often whether it is to stop: every half second would be felt at each reload.
+            self._thread = threading.Thread(
+                target=self._receiver.serve_forever, args=(0.1,), name="example-receiver", daemon=True
+            )
             self._thread.start()
             self._pid = os.getpid()
 
@@ -58,7 +61,9 @@ class Neighbours:
             if self._pid != os.getpid():
                 return
             self._pid = None
-            assert self._mailbox and self._receiver and self._thread
+            assert self._mailbox
+            assert self._receiver
+            assert self._thread
             self._mailbox.stop()
             self._receiver.shutdown()
             self._receiver.server_close()

@@ -51,7 +51,8 @@ def note(run: int, **data: Any) -> None:
 def add(run: int, name: str, item: Any) -> None:
     """Add `item` to a list that the run shows."""
     get_db().execute(
-        "UPDATE runs SET data = json_insert(data, '$.' || ?1, json('[]'), '$.' || ?1 || '[#]', json(?2)) WHERE id = ?3",
+        "UPDATE runs SET data = json_insert(json_insert(data, '$.' || ?1, json('[]')), '$.' || ?1 || '[#]', json(?2)) "
+        "WHERE id = ?3",
         (name, json.dumps(item), run),
     )
 
@@ -63,7 +64,7 @@ def recent(card: str, count: int) -> list[Run]:
         "ORDER BY id DESC LIMIT ?",
         (card, count),
     )
-    return [Run(*row[:-1], json.loads(row["data"])) for row in rows]
+    return [Run(*values, json.loads(data)) for *values, data in rows]
 
 
 def latest(card: str) -> Run | None:

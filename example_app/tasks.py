@@ -51,13 +51,14 @@ def publish_photo(run: int, upload: str) -> None:
         after=asdict(picture),
         after_seconds=resized,
         gallery=renditions.as_dict()["pictures"],
-        srcset={format: renditions.srcset(format, url=_media_url) for format in renditions.formats},
+        srcset={each: renditions.srcset(each, url=_media_url) for each in renditions.formats},
         seconds=time.perf_counter() - began,
     )
 
 
 def monthly_report(month: str) -> str:
     """Fail, as a report does in the first month of a shop."""
+    someone_elses_server()
     orders: list[float] = []
     average = sum(orders) / len(orders)
     return f"{month}: {average:.2f} per order"

@@ -34,6 +34,7 @@ async function follow() {
 function count(card) {
   const began = performance.now();
   const figure = [...card.querySelectorAll(".figure")].find((each) => each.offsetParent);
+  figure.classList.remove("untried");
   figure.querySelector(".what").textContent = "and the page has not answered";
   let frame = requestAnimationFrame(function show() {
     const elapsed = performance.now() - began;
@@ -46,11 +47,11 @@ function count(card) {
 
 document.addEventListener("submit", async (event) => {
   const { target: form, submitter } = event;
-  if ("wholePage" in form.dataset) return;
+  const body = new FormData(form, submitter);
+  if (form.dataset.wholePage === body.get("mode")) return;
   event.preventDefault();
   const card = form.closest(".card");
   if (card.ariaBusy === "true") return;
-  const body = new FormData(form, submitter);
   const url = submitter?.getAttribute("formaction") ?? form.action;
   const stop = count(card);
   card.ariaBusy = "true";

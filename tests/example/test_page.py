@@ -1,0 +1,72 @@
+"""The page as a whole, and what it does not let in."""
+
+import re
+import threading
+
+import pytest
+
+import example_app
+
+
+def test_cards(visitor):
+    """Every card has the switch, and a large figure that nobody has asked for yet."""
+    page = visitor.client.get("/").get_data(as_text=True)
+
+    for card in ("order", "sign-up", "photo", "blog", "report"):
+        assert len(re.findall(rf'type="radio" name="mode" value="\w+" form="{card}-form"', page)) == 2
+        assert visitor.figure(card, "blocking") is None
+        assert visitor.figure(card, "background") is None
+
+
+def test_works_without_javascript(visitor, tasks):
+    """While something is going on, a page without JavaScript reloads itself; then it stops."""
+    reload = '<noscript><meta http-equiv="refresh"'
+    tasks.capture()
+    visitor.press("/order", "background", product="Notebook", quantity=1)
+    assert reload in visitor.client.get("/").get_data(as_text=True)
+
+    tasks.run()
+
+    assert reload not in visitor.client.get("/").get_data(as_text=True)
+
+
+def test_nothing_from_elsewhere(visitor):
+    """The page, its style and its script come from here, and the browser is told to load nothing else."""
+    answer = visitor.client.get("/")
+    page = answer.get_data(as_text=True)
+
+    urls = re.findall(r'(?:src|srcset|href|action)="([^"]+)"', page)
+    assert all(url.startswith(("/", "#")) for url in urls)
+    for url in re.findall(r'"(/static/[^"]+)"', page):
+        with visitor.client.get(url) as file:
+            assert file.status_code == 200
+            assert b"//cdn" not in file.data
+    assert answer.headers["Content-Security-Policy"].startswith("default-src 'self';")
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_forms_of_other_sites(visitor, tasks, site):
+    """A form on another site cannot press the buttons here."""
+    answer = visitor.client.post("/report", headers={"Sec-Fetch-Site": site})
+
+    assert answer.status_code == 403
+    tasks.assert_not_called()
+
+
+def test_other_host_names(visitor):
+    """A page that gives its own name to this address gets nothing."""
+    assert visitor.client.get("/", headers={"Host": "evil.example"}).status_code == 400
+
+
+def test_two_applications(app, visitor, tmp_path):
+    """The application can be made twice in a process, as the reloader does; only one that is visited runs servers."""
+    visitor.client.get("/")
+    threads = threading.active_count()
+
+    other = example_app.create_app({"EXAMPLE_FOLDER": str(tmp_path / "other"), "EXAMPLE_VISITS": 1})
+
+    assert threading.active_count() == threads
+    other.test_client().get("/")
+    assert other.config["MAIL_PORT"] != app.config["MAIL_PORT"]
+    example_app.close(other)
+    example_app.close(other)

@@ -1,0 +1,25 @@
+"""The card "A failure"."""
+
+
+def test_background(visitor, tasks):
+    """In the background the visitor sees a page that is fine, and the error is in the log."""
+    with tasks.expect_error(ZeroDivisionError):
+        answer = visitor.press("/report", "background")
+
+    card = visitor.read("report")
+
+    assert answer.status_code == 303
+    assert "The page is fine." in card
+    assert "ERROR asok.background: Background task monthly_report failed: ZeroDivisionError(" in card
+    assert card.endswith("ZeroDivisionError: division by zero")
+    assert "monthly_report default failed" in visitor.read("tasks")
+
+
+def test_blocking(visitor):
+    """In the request the visitor gets an error page; the page itself goes on working."""
+    answer = visitor.press("/report", "blocking")
+
+    assert answer.status_code == 500
+    assert "Internal Server Error" in answer.get_data(as_text=True)
+    assert "The visitor got a 500." in visitor.read("report")
+    assert visitor.figure("report", "blocking") >= 50

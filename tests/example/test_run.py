@@ -1,0 +1,48 @@
+"""The application as a visitor of the README starts it."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import urllib3
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def server(tmp_path):
+    """`flask --app example_app run`, with nothing else of the project beside it."""
+    shutil.copytree(ROOT / "example_app", tmp_path / "example_app")
+    (tmp_path / "tmp").mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", "flask", "--app", "example_app", "run", "--port", "0"],
+        cwd=tmp_path, env={**os.environ, "TMPDIR": str(tmp_path / "tmp"), "FLASK_EXAMPLE_PAUSE": "0.3"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    ) as process:  # fmt: skip
+        yield process
+        process.kill()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent to a process on Windows")
+def test_flask_run(server, tmp_path):
+    """It answers on its port, runs a task, finishes it at Ctrl-C, and leaves no file behind."""
+    url = next(found[0] for line in server.stdout if (found := re.search(r"http://127\.0\.0\.1:\d+", line)))
+    form = {"mode": "background", "product": "Notebook", "quantity": "1"}
+    with urllib3.PoolManager(timeout=20, retries=False) as pool:
+        assert pool.request("GET", url).status == 200
+        answer = pool.request("POST", f"{url}/order", fields=form, redirect=False)
+        (folder,) = (tmp_path / "tmp").glob("flask-asok-example-*")
+
+    server.send_signal(signal.SIGINT)
+    rest, _ = server.communicate(timeout=30)
+
+    assert answer.status == 303
+    assert "Traceback" not in rest
+    assert "abandoned" not in rest
+    assert server.returncode == 0
+    assert not folder.exists()
