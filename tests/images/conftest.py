@@ -1,5 +1,6 @@
 """Real pictures to test with, made here: photos, drawings, animations, colour profiles."""
 
+import functools
 import io
 import os
 import struct
@@ -30,13 +31,18 @@ PROFILES = {
 
 def photo_of(size=(1600, 1200), mode="RGB"):
     """A picture with something of a photo: smooth areas, edges and noise."""
+    return _photo(size).convert(mode) if mode != "RGB" else _photo(size).copy()
+
+
+@functools.cache
+def _photo(size):
     width, height = size
     across = Image.linear_gradient("L").rotate(90).resize(size)
     down = Image.linear_gradient("L").resize(size)
     noise = Image.effect_noise(size, 30)
     image = Image.merge("RGB", (across, down, noise))
     image.paste((250, 240, 20), (width // 4, height // 4, width // 2, height // 3))
-    return image if mode == "RGB" else image.convert(mode)
+    return image
 
 
 def corners_of(size=(64, 48)):

@@ -129,7 +129,22 @@ def encode_animation(
         options["loop"] = loop
     if exif and format != "gif":
         options["exif"] = exif
-    return save(animation, format, options)
+    data = save(animation, format, options)
+    if format == "webp" and not animation.is_opaque:
+        data = _declare_alpha(data)
+    return data
+
+
+def _declare_alpha(data: bytes) -> bytes:
+    """
+    Set the flag for transparency in the head of a WebP.
+
+    libwebp sets it where a stored frame has any. It stores the part of a frame that changed only; where that is opaque
+    all that is transparent around it would be black.
+    """
+    if data[12:16] != b"VP8X":
+        return data
+    return data[:20] + bytes((data[20] | 0x10,)) + data[21:]
 
 
 def frame_maker(

@@ -212,13 +212,12 @@ def open_regular(path: str) -> Iterator[IO[bytes]]:
     flags |= getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     try:
         descriptor = os.open(path, flags)
-    except IsADirectoryError:
-        raise ImageError(f"{path} is a folder.", reason="not_a_file") from None
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO):
             raise ImageError(f"{path} is not a regular file.", reason="not_a_file") from None
         raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ImageError(f"{path} is a folder or a device, and not a regular file.", reason="not_a_file")
     with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ImageError(f"{path} is not a regular file.", reason="not_a_file")
         yield file

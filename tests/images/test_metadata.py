@@ -1,0 +1,127 @@
+"""What a photo says about its maker and where it was made is gone, but for what was asked to stay."""
+
+import struct
+import zlib
+
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+from flask_asok.recipes.images import resize_image
+
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a b="http://ns.adobe.com/secret"/></x:xmpmeta>'
+
+
+def talkative(studio, format, size=(150, 100)):
+    """A photo with everything that its format can hold."""
+    image = studio.photo(size)
+    options = {"exif": studio.exif(1, artist="Ada", copyright="(c) Ada")}
+    if format in ("JPEG", "GIF"):
+        options["comment"] = b"secret remark"
+    if format in ("JPEG", "WEBP", "AVIF"):
+        options["xmp"] = XMP
+    if format == "PNG":
+        options["pnginfo"] = PngInfo()
+        options["pnginfo"].add_text("Comment", "secret remark")
+        options["pnginfo"].add_itxt("XML:com.adobe.xmp", XMP.decode())
+    if format == "TIFF":
+        tags = ImageFileDirectory_v2()
+        tags[270] = "secret remark"
+        tags[0x010F] = "Phone Maker"
+        tags[700] = XMP
+        options = {"tiffinfo": tags}
+    return studio.save(image, "photo", format, **options)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF"])
+@pytest.mark.parametrize("box", [800, 100], ids=["fits", "shrunk"])
+def test_gone(studio, format, box):
+    """GPS, EXIF, XMP and comments are gone from every format, whether the picture was shrunk or not."""
+    path = talkative(studio, format)
+    assert studio.metadata(path)
+
+    picture = resize_image(path, box)
+
+    assert not studio.metadata(path)
+    assert picture.removed
+
+
+def test_says_what(studio):
+    """The picture tells what was removed."""
+    path = talkative(studio, "JPEG")
+
+    picture = resize_image(path, 100)
+
+    assert picture.removed == ("gps", "exif", "xmp", "comment")
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF"])
+@pytest.mark.parametrize("box", [800, 100], ids=["fits", "shrunk"])
+def test_copyright(studio, format, box):
+    """The artist and the copyright notice stay where that is asked for, and nothing else does."""
+    exif = studio.exif(1, artist="Ada", copyright="(c) Ada")
+    path = studio.save(studio.photo((300, 200)), "photo", format, exif=exif)
+
+    picture = resize_image(path, box, keep_copyright=True)
+    again = resize_image(path, box, keep_copyright=True)
+
+    with Image.open(path) as image:
+        kept = image.getexif()
+        assert (kept[0x013B], kept[0x8298]) == ("Ada", "(c) Ada")
+        assert 0x010F not in kept
+        assert not kept.get_ifd(0x8825)
+    assert picture.changed
+    if format in ("JPEG", "PNG", "WEBP"):
+        assert not again.changed
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "WEBP"])
+def test_nothing_after_the_end(studio, format):
+    """What somebody hid behind a picture is no part of it."""
+    clean = studio.encoded(studio.photo((90, 60)), format)
+    path = studio.put(clean + b"PK\x03\x04 an archive, or a script", "photo")
+
+    picture = resize_image(path)
+
+    assert picture.changed
+    assert studio.read(path) == clean
+
+
+def test_unknown_chunks(studio):
+    """Chunks that nobody needs to show the picture go too."""
+    data = studio.encoded(studio.photo((90, 60)), "PNG")
+    body = b"teSt" + b"hidden"
+    chunk = struct.pack(">I", 6) + body + struct.pack(">I", zlib.crc32(body))
+    path = studio.put(data[:33] + chunk + data[33:], "photo.png")
+
+    resize_image(path)
+
+    assert studio.read(path) == data
+
+
+def test_multi_picture(studio):
+    """A JPEG with further pictures behind it, as phones write them, is one JPEG afterwards."""
+    images = [studio.photo((900, 600)), studio.photo((90, 60))]
+    path = studio.save(images[0], "photo.jpg", "MPO", save_all=True, append_images=images[1:])
+
+    picture = resize_image(path)
+
+    assert picture.format == "jpeg"
+    with Image.open(path) as image:
+        assert image.format == "JPEG"
+        assert image.size == (800, 533)
+
+
+def test_multi_picture_that_fits(studio):
+    """The further pictures are cut off without touching the first."""
+    images = [studio.photo((90, 60)), studio.photo((30, 20))]
+    path = studio.save(images[0], "photo.jpg", "MPO", save_all=True, append_images=images[1:])
+    with Image.open(path) as before:
+        pixels = before.tobytes()
+
+    resize_image(path)
+
+    with Image.open(path) as image:
+        assert image.format == "JPEG"
+        assert image.tobytes() == pixels

@@ -1,0 +1,233 @@
+"""What is not worked on is refused with a reason, and is as it was."""
+
+import os
+import struct
+import subprocess
+import sys
+import time
+import zlib
+
+import pytest
+from PIL import Image
+
+from flask_asok.recipes.images import ImageError, resize_image
+
+REFUSED_WITHIN = 0.1
+"""Seconds that a bomb may take at most; asserted at three times that."""
+
+
+def png_bomb(width, height, depth, colour):
+    """A PNG of zeros, packed by hand: Pillow would need the memory that it asks for."""
+    channels = {0: 1, 2: 3, 6: 4}[colour]
+    row = b"\0" * (1 + (width * channels * depth + 7) // 8)
+    packer = zlib.compressobj(1)
+    body = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+def gif_bomb(studio, frames, size):
+    """A GIF that repeats one large frame."""
+    data = studio.encoded(Image.new("P", size), "GIF")
+    start = data.index(b",", 13)
+    return data[:start] + data[start:-1] * frames + b";"
+
+
+def refused(path, **options):
+    """Resize, and return the reason of the refusal and the seconds that it took."""
+    start = time.perf_counter()
+    with pytest.raises(ImageError) as caught:
+        resize_image(path, **options)
+    return caught.value.reason, time.perf_counter() - start
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize(
+    ("size", "depth", "colour"),
+    [((9400, 9400), 8, 6), ((8100, 8000), 1, 0), ((13_300, 13_300), 1, 0), ((20_000, 20_000), 1, 0)],
+    ids=["88 MP", "65 MP", "177 MP", "400 MP"],
+)
+def test_bomb(studio, size, depth, colour):
+    """A small file that unfolds to a huge picture is refused at once."""
+    path = studio.put(png_bomb(*size, depth, colour), "bomb.png")
+    before = studio.read(path)
+
+    reason, seconds = refused(path)
+
+    assert reason == "too_many_pixels"
+    assert seconds < 3 * REFUSED_WITHIN
+    assert studio.read(path) == before
+
+
+def test_animated_bomb(studio):
+    """An animation of 300 frames of 16 megapixels is refused before one of them is decoded."""
+    path = studio.put(gif_bomb(studio, 300, (4000, 4000)), "bomb.gif")
+
+    reason, seconds = refused(path)
+
+    assert os.path.getsize(path) > 3_000_000
+    assert reason == "too_many_pixels"
+    assert seconds < 3 * REFUSED_WITHIN
+
+
+def test_animation_that_grows(studio):
+    """A GIF whose screen is small and whose frames are not is counted by its frames."""
+    data = gif_bomb(studio, 300, (4000, 4000))
+    path = studio.put(data[:6] + struct.pack("<HH", 10, 10) + data[10:], "bomb.gif")
+
+    assert refused(path)[0] == "too_many_pixels"
+
+
+@pytest.mark.parametrize("format", ["WEBP", "PNG"])
+def test_animation_of_too_many_frames(studio, make_app, format):
+    """Other animations are counted by what their head says."""
+    frames = [Image.new("RGB", (100, 100), (number * 50, 0, 0)) for number in range(5)]
+    path = studio.save(frames[0], "moving", format, save_all=True, append_images=frames[1:])
+    app = make_app(ASOK_IMAGE_MAX_ANIMATION_PIXELS=49_999)
+
+    with app.app_context():
+        reason, _ = refused(path)
+
+    assert reason == "too_many_pixels"
+
+
+def test_own_limit(studio, make_app):
+    """The limit is the one of the app, and says what to set."""
+    path = studio.save(studio.photo((100, 100)), "photo.png")
+    app = make_app(ASOK_IMAGE_MAX_PIXELS=9_999)
+
+    with app.app_context(), pytest.raises(ImageError, match="ASOK_IMAGE_MAX_PIXELS"):
+        resize_image(path)
+
+
+def test_large_photo(studio):
+    """A photo of 50 megapixels, as phones make them, is within the limit."""
+    path = studio.save(Image.new("L", (8160, 6144), 99), "photo.jpg")
+
+    picture = resize_image(path)
+
+    assert (picture.width, picture.height) == (800, 602)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF", "BMP"])
+@pytest.mark.parametrize("kept", [0.5, 0.9])
+@pytest.mark.parametrize("box", [800, 50], ids=["fits", "shrunk"])
+@pytest.mark.filterwarnings("ignore")
+def test_truncated(studio, format, kept, box):
+    """An upload that broke off is refused and not published with a grey lower half."""
+    data = studio.encoded(studio.photo((120, 80)), format)
+    cut = data[: int(len(data) * kept)]
+    path = studio.put(cut, "photo.jpg")
+
+    reason, _ = refused(path, size=box)
+
+    # Of some formats the end is needed to see what they are.
+    assert reason == "damaged" or (format in ("AVIF", "WEBP", "TIFF") and reason == "unknown_format")
+    assert studio.read(path) == cut
+    assert studio.others(path) == []
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"GIF89a",
+        b"\xff\xd8\xff",
+        b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+        b"%PDF-1.7\n",
+        b"8BPS\0\x01" + b"\0" * 40,
+        b"P6 10 10 255\n" + b"\0" * 300,
+        b"RIFF\x24\0\0\0WEBPVP8 " + b"\0" * 24,
+        os.urandom(2000),
+    ],
+    ids=["empty", "gif head", "jpeg head", "svg", "eps", "pdf", "psd", "ppm", "webp head", "noise"],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_not_a_picture(studio, data):
+    """Content that is no picture of an accepted format is refused, whatever its name."""
+    path = studio.put(data, "photo.jpg")
+
+    reason, _ = refused(path)
+
+    assert reason in ("unknown_format", "damaged")
+    assert studio.read(path) == data
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_every_byte_broken(studio):
+    """However a file is broken, the only error is an ImageError."""
+    import random
+
+    chance = random.Random(4)
+    outcomes = {"written": 0, "refused": 0}
+    for kind in ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF"):
+        data = studio.encoded(studio.photo((60, 40)), kind)
+        for _ in range(25):
+            broken = bytearray(data)
+            for _ in range(chance.randint(1, 8)):
+                broken[chance.randrange(len(broken))] = chance.randrange(256)
+            path = studio.put(bytes(broken), "photo")
+            try:
+                resize_image(path, 30)
+            except ImageError:
+                outcomes["refused"] += 1
+                assert studio.read(path) == bytes(broken)
+            else:
+                outcomes["written"] += 1
+                with Image.open(path) as image:
+                    image.load()
+
+    assert min(outcomes.values()) > 10
+
+
+def test_missing(studio):
+    """A file that is not there is what it is: FileNotFoundError."""
+    with pytest.raises(FileNotFoundError):
+        resize_image(studio.folder / "nothing.jpg")
+
+
+def test_link(studio):
+    """A symbolic link is not followed, to a picture no more than to anything else."""
+    path = studio.save(studio.photo((900, 900)), "photo.jpg")
+    before = studio.read(path)
+    link = os.fspath(studio.folder / "link.jpg")
+    os.symlink(path, link)
+
+    assert refused(link)[0] == "not_a_file"
+    assert os.path.islink(link)
+    assert studio.read(path) == before
+
+
+def test_folder(studio):
+    """A folder is refused."""
+    assert refused(studio.folder)[0] == "not_a_file"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="There are no named pipes here.")
+def test_pipe(studio):
+    """A named pipe is refused, and does not hold the thread."""
+    path = os.fspath(studio.folder / "pipe.jpg")
+    os.mkfifo(path)
+
+    assert refused(path)[0] == "not_a_file"
+
+
+def test_reason_travels():
+    """The error can be pickled, for a worker in another process, and keeps its reason."""
+    import pickle
+
+    error = pickle.loads(pickle.dumps(ImageError("It is damaged.", reason="damaged")))
+
+    assert (str(error), error.reason) == ("It is damaged.", "damaged")
+
+
+def test_pillow_comes_late():
+    """Importing the package does not import Pillow."""
+    code = "import sys, flask_asok.recipes.images; sys.exit('PIL' in sys.modules)"
+
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
