@@ -25,14 +25,19 @@ BAD_URLS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("url", BAD_URLS)
-def test_bad_url(app: Flask, url: str) -> None:
+def test_bad_url(app: Flask) -> None:
     """A URL that parsers could read in two ways, or that is none, is refused at the call and not quoted."""
-    with pytest.raises(ValueError, match="URL of the webhook") as raised:
-        background(send_webhook, url, {})
+    for url in BAD_URLS:
+        try:
+            background(send_webhook, url, {})
+        except ValueError as error:
+            text = str(error)
+        else:
+            pytest.fail(f"{url!r} was accepted")
 
-    assert len(url) < 5 or url not in str(raised.value)
-    assert "pw" not in str(raised.value)
+        assert "URL of the webhook" in text
+        assert len(url) < 5 or url not in text
+        assert "pw" not in text
 
 
 @pytest.mark.parametrize("url", [None, b"http://example.com/", 7])
@@ -95,17 +100,15 @@ PUBLIC = """
 """.split()  # noqa: SIM905 - one list of words is easier to read
 
 
-@pytest.mark.parametrize("address", NOT_PUBLIC)
-def test_not_public(address: str) -> None:
+def test_not_public() -> None:
     """Addresses that are special in any way are not public; with the defaults nothing is sent there."""
-    assert not is_public(ip_address(address))
-    assert Policy().refusal("host", [address])
+    assert [address for address in NOT_PUBLIC if is_public(ip_address(address))] == []
+    assert [address for address in NOT_PUBLIC if Policy().refusal("host", [address]) is None] == []
 
 
-@pytest.mark.parametrize("address", PUBLIC)
-def test_public(address: str) -> None:
+def test_public() -> None:
     """Public addresses are not blocked by mistake."""
-    assert Policy().refusal("host", [address]) is None
+    assert [address for address in PUBLIC if Policy().refusal("host", [address]) is not None] == []
 
 
 def test_every_address_must_pass() -> None:
@@ -113,26 +116,18 @@ def test_every_address_must_pass() -> None:
     assert "10.0.0.1" in str(Policy().refusal("host", ["8.8.8.8", "10.0.0.1"]))
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        "169.254.169.254",
-        "168.63.129.16",
-        "100.100.100.200",
-        "fd00:ec2::254",
-        "::ffff:169.254.169.254",
-        "64:ff9b::a9fe:a9fe",
-        "64:ff9b:1::a9fe:a9fe",
-        "2002:a9fe:a9fe::",
-        "::169.254.169.254",
-        "::ffff:0:169.254.169.254",
-        "fe80::a9fe:a9fe",
-    ],
-)
+METADATA = """
+169.254.169.254 168.63.129.16 100.100.100.200 fd00:ec2::254 ::ffff:169.254.169.254 64:ff9b::a9fe:a9fe
+64:ff9b:1::a9fe:a9fe 2002:a9fe:a9fe:: ::169.254.169.254 ::ffff:0:169.254.169.254 fe80::a9fe:a9fe
+""".split()  # noqa: SIM905 - one list of words is easier to read
+
+
 @pytest.mark.parametrize("allow", [True, ["0.0.0.0/0", "::/0"], ["host"], ["169.254.169.254"]])
-def test_metadata(allow: Any, address: str) -> None:
+def test_metadata(allow: Any) -> None:
     """Where clouds keep credentials no setting leads, and the error says so."""
-    assert "no setting" in str(Policy.of(allow, "allow").refusal("host", [address]))
+    policy = Policy.of(allow, "allow")
+
+    assert [address for address in METADATA if "no setting" not in str(policy.refusal("host", [address]))] == []
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_idle_threads_leave(monkeypatch: pytest.MonkeyPatch) -> None:
         for thread in threading.enumerate():
             if thread.name == "asok-webhooks-dns":
                 thread.join(TIMEOUT)
-        assert resolver._threads == 0
+        assert not resolver._threads
 
 
 def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:

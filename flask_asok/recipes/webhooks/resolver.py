@@ -28,8 +28,8 @@ class Resolver:
     def __init__(self, size: int = SIZE) -> None:
         self._size = size
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
-        self._lock = threading.Lock()  # guards the two numbers
-        self._threads = 0
+        self._lock = threading.Lock()  # guards the two below
+        self._threads: set[threading.Thread] = set()
         self._busy = 0
         self._closed = False
 
@@ -54,22 +54,27 @@ class Resolver:
         return found
 
     def close(self) -> None:
-        """Have the idle threads leave, and the others after their name."""
+        """Have the idle threads leave, and the others after their name, which is not waited for."""
         self._closed = True
-        for _ in range(self._threads):
+        with self._lock:
+            threads, busy = list(self._threads), self._busy
+        for _ in threads:
             self._jobs.put(None)
+        if not busy:
+            for thread in threads:
+                thread.join(1)
 
     def _hire(self) -> None:
         with self._lock:
-            if self._threads == self._size or self._threads - self._busy >= self._jobs.qsize():
+            if len(self._threads) == self._size or len(self._threads) - self._busy >= self._jobs.qsize():
                 return
-            self._threads += 1
-        thread = threading.Thread(target=self._work, name="asok-webhooks-dns", daemon=True)
+            thread = threading.Thread(target=self._work, name="asok-webhooks-dns", daemon=True)
+            self._threads.add(thread)
         try:
             Context().run(thread.start)
         except RuntimeError as error:
             with self._lock:
-                self._threads -= 1
+                self._threads.discard(thread)
             raise OSError("no thread can be started to resolve the name") from error
 
     def _work(self) -> None:
@@ -82,7 +87,7 @@ class Resolver:
                 if job is None:
                     # Under the lock, so that a job put meanwhile either is seen here or hires anew.
                     if self._closed or self._jobs.empty():
-                        self._threads -= 1
+                        self._threads.discard(threading.current_thread())
                         return
                     continue
                 self._busy += 1
