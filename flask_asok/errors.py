@@ -70,14 +70,22 @@ class MailError(AsokError):
     that was tried, in its order: who was accepted, who was refused and why.
     """
 
-    def __init__(self, text: str, *, code: int | None = None, receipts: list[Any] | None = None) -> None:
-        super().__init__(text)
+    def __init__(self, text: str, code: int | None = None, receipts: list[Any] | None = None) -> None:
+        # All of it in args, which is what comes back from another process.
+        super().__init__(text, code, receipts or [])
         self.code = code
         self.receipts = receipts or []
 
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+    def __repr__(self) -> str:
+        # For the log: the text names those who were refused, and the receipts of a batch everybody else.
+        return f"{type(self).__name__}({self.args[0]!r})"
+
 
 class MailUnavailable(MailError):
-    """Raised when trying again later may help; nothing was accepted. A task that raises it is retried."""
+    """Raised when trying again later may help. A task that raises it is retried; of its mail nothing was accepted."""
 
 
 class MailRefused(MailError):

@@ -6,10 +6,11 @@ import logging
 import queue
 import socket
 
+import flask_mail
 import pytest
 
 from flask_asok import Mail, MailRefused, MailUnavailable, background, send_mail
-from flask_asok.recipes.mail import delivery
+from flask_asok.recipes.mail import delivery, send_mails
 from flask_asok.signals import mail_refused, task_succeeded
 
 TIMEOUT = 10
@@ -254,6 +255,60 @@ def test_batch_cut_short(app, handler, succeeded):
     assert sorted(handler.take().message["Subject"] for _ in range(3)) == list("012")
     take_two(succeeded)
     assert handler.received.empty()
+
+
+@pytest.mark.parametrize("lost", ["server", "answer"])
+def test_batch_cut_short_when_called_directly(app, handler, lost):
+    """Called as a plain function a batch that is cut short raises, and tells which mails were sent."""
+    if lost == "server":
+        handler.mail_answers = ["", "421 restart", "421 restart"]
+    else:
+        calls = iter(range(10))
+        handler.data_hook = lambda server: drop(server) if next(calls) > 0 else ""
+
+    with pytest.raises(MailUnavailable) as caught:
+        send_mails([{"to": f"u{n}@example.com", "subject": str(n)} for n in range(3)])
+
+    assert [bool(receipt.accepted) for receipt in caught.value.receipts] == [True, False, False]
+    assert caught.value.code == 421
+
+
+def test_server_without_smtputf8(make_app, serve, handler):
+    """A Message that asks for what the server has not is refused by itself; the others of its batch are sent."""
+    app = make_app(serve(enable_SMTPUTF8=False))
+    flask_mail.Mail(app)
+    with app.app_context():
+        message = flask_mail.Message("Hello", ["b@example.com"], body="x", mail_options=["SMTPUTF8"])
+
+        task = Mail.send_many([{"to": "a@example.com"}, message, {"to": "c@example.com"}])
+        error = task.exception(TIMEOUT)
+
+    assert isinstance(error, MailRefused)
+    assert [bool(receipt.accepted) for receipt in error.receipts] == [True, False, True]
+
+
+def test_many_refused(app, handler):
+    """An error that has a hundred reasons shows some of them."""
+    people = [f"u{n}@example.com" for n in range(100)]
+    handler.rcpt_answers = {address: ["550 unknown"] for address in people}
+
+    error = Mail.send(people, "Hello", "World").exception(TIMEOUT)
+
+    assert "and 95 more recipients" in str(error)
+    assert len(error.receipts[0].refused) == 100
+
+
+@pytest.mark.usefixtures("quick")
+def test_immediate_backend(make_app, serve, handler):
+    """On the immediate backend the call comes back when all was tried, put off or not."""
+    app = make_app(serve(), ASOK_BACKEND="immediate")
+    handler.rcpt_answers = {"b@example.com": ["451 later", "250"]}
+
+    with app.app_context():
+        task = Mail.send(["a@example.com", "b@example.com"], "Hello", "World")
+
+    assert task.state == "succeeded"
+    assert [handler.received.get_nowait().rcpt_tos for _ in range(2)] == [["a@example.com"], ["b@example.com"]]
 
 
 @pytest.mark.usefixtures("quick")

@@ -247,6 +247,30 @@ def test_message_and_more(app):
         Mail.send(flask_mail.Message("Hello", ["user@example.com"]), subject="Other")
 
 
+def test_words_that_are_no_options(app):
+    """The options of a Message's SMTP commands are words, its subtypes and dispositions names."""
+    flask_mail.Mail(app)
+    for options in ({"mail_options": [7]}, {"rcpt_options": ["NOTIFY=NEVER X"]}, {"alts": {"a b": "x"}}):
+        message = flask_mail.Message("Hello", ["user@example.com"], body="x", **options)
+
+        with pytest.raises(ValueError, match="is no"):
+            Mail.send_message(message)
+
+
+def test_charset_of_an_attachment(app):
+    """Text is attached as UTF-8; a content type that names its charset is left alone."""
+    attachments = [("a.txt", "é"), ("b.txt", "é", "text/plain; charset=utf-8"), ("c.json", "{}")]
+
+    letter = letter_of("a@example.com", sender="b@example.com", attachments=attachments)
+
+    assert [each.content_type for each in letter.attachments] == [
+        'text/plain; charset="utf-8"',
+        "text/plain; charset=utf-8",
+        "application/json",
+    ]
+    assert letter.attachments[0].data == "é".encode()
+
+
 def test_one_bad_mail_in_a_batch(app):
     """One mistake in a batch, and none of it is sent."""
     with pytest.raises(ValueError, match="no mail address"):

@@ -11,8 +11,8 @@ import threading
 import flask_mail
 import pytest
 
-from flask_asok import Mail
-from flask_asok.recipes.mail import recorded
+from flask_asok import Mail, MailRefused
+from flask_asok.recipes.mail import Receipt, Refusal, recorded
 from flask_asok.recipes.mail.letter import Letter
 
 TIMEOUT = 10
@@ -143,20 +143,6 @@ def test_light_import():
     assert json.loads(printed.stdout) == [False, False]
 
 
-def queued_by(app, send) -> object:
-    """Give what `send` puts into the queue."""
-    from flask_asok.signals import task_queued
-
-    options = []
-
-    def receiver(sender, task) -> None:
-        options.append(task)
-
-    with task_queued.connected_to(receiver):
-        send().join(TIMEOUT)
-    return options[0]
-
-
 def plain(value) -> bool:
     if isinstance(value, (list, tuple)):
         return all(map(plain, value))
@@ -185,6 +171,16 @@ def test_what_is_queued(testing_app, tmp_path):
     assert plain(letter)
     assert b"hunter2" not in pickle.dumps(letter)
     assert pickle.loads(pickle.dumps(letter)) == letter
+
+
+def test_error_travels():
+    """An error keeps its answer and its receipts on the way from another process, and its repr is one line of log."""
+    receipt = Receipt("<1@x>", [], [Refusal("a@example.com", 550, "unknown")])
+    error = MailRefused("a@example.com: 550 unknown", code=550, receipts=[receipt])
+
+    for copy in (pickle.loads(pickle.dumps(error)), MailRefused(*error.args)):
+        assert (str(copy), copy.code, copy.receipts) == (str(error), 550, [receipt])
+        assert repr(copy) == "MailRefused('a@example.com: 550 unknown')"
 
 
 def test_letter_hides_its_text(testing_app):

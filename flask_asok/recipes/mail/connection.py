@@ -103,11 +103,6 @@ class _Bounded(smtplib.SMTP):
                 self.sock.settimeout(self.timeout)
             super().send(s[start : start + _CHUNK])
 
-    def starttls(self, *args: Any, **kwargs: Any) -> tuple[int, bytes]:
-        if self.sock is not None:
-            self.sock.settimeout(self.timeout)
-        return super().starttls(*args, **kwargs)
-
 
 class _BoundedSSL(_Bounded, smtplib.SMTP_SSL):
     """The same for `MAIL_USE_SSL`."""
@@ -218,6 +213,9 @@ class Connection(flask_mail.Connection):
                 if code == 421:
                     raise smtplib.SMTPResponseException(code, text) from error
             return error.recipients
+        except smtplib.SMTPNotSupportedError as error:
+            # RFC 6531, 3.2: what a server without SMTPUTF8 would have answered.
+            return dict.fromkeys(letter.envelope_to, (553, str(error).encode()))
         except (smtplib.SMTPSenderRefused, smtplib.SMTPDataError) as error:
             if error.smtp_code == 421:
                 raise

@@ -28,8 +28,8 @@ def deliver(letters: Sequence[Letter], later: Later | None = None) -> list[Recei
     Send `letters` over one connection, each once, and return their receipts in the same order.
 
     What the server put off goes to `later` as soon as anything else was settled, so that what was accepted is never
-    sent twice; without `later` it counts as refused. Raises MailUnavailable when nothing was settled, and MailRefused,
-    after all were tried, when the server accepted some letter for nobody.
+    sent twice; without `later` it counts as refused. Raises, after all were tried, MailRefused when the server accepted
+    some letter for nobody; MailUnavailable when it only put letters off, with `later` only when nothing was settled.
     """
     if not letters:
         return []
@@ -45,7 +45,9 @@ def deliver(letters: Sequence[Letter], later: Later | None = None) -> list[Recei
     for receipt in known:
         _report(app, receipt)
     if nobody := [receipt for receipt in known if not receipt.accepted and not receipt.later]:
-        raise MailRefused(_summary(nobody, known), code=nobody[0].refused[0].code, receipts=known)
+        is_final = later is not None or any(not each.is_temporary for receipt in nobody for each in receipt.refused)
+        kind = MailRefused if is_final else MailUnavailable
+        raise kind(_summary(nobody, known), code=nobody[0].refused[0].code, receipts=known)
     return known
 
 
