@@ -1,0 +1,407 @@
+"""The documentation: whoever types its code in gets what the page says."""
+
+import ast
+import json
+import logging
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from email import message_from_bytes
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from flask import Flask, g, request, session, url_for
+from flask_sqlalchemy import SQLAlchemy
+from PIL import Image
+from werkzeug.datastructures import FileStorage
+
+from flask_asok import FlaskAsok, Mail, background, current_task
+from flask_asok.extension import DEFAULTS
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TIMEOUT = 10
+
+
+def names(path):
+    return path.name
+
+
+# Every page
+
+
+@pytest.mark.parametrize("path", PAGES, ids=names)
+def test_code_is_python(path, blocks):
+    """Every block of Python on every page can at least be compiled, fragments (```py) too."""
+    for block in blocks(path):
+        if block.language in ("python", "py"):
+            block.compiled()
+
+
+@pytest.mark.parametrize("path", PAGES, ids=names)
+def test_links_lead_somewhere(path):
+    """Every relative link leads to a file that is there."""
+    for target in re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
+        assert (path.parent / target).exists(), target
+
+
+def test_configuration_is_complete():
+    """Every ASOK_* key is listed, with its default, in the docstring that the configuration page quotes."""
+    listed = dict(re.findall(r"`(ASOK_\w+)` \((.+?)\): ", FlaskAsok.init_app.__doc__))
+
+    assert set(listed) == set(DEFAULTS)
+    for key, default in listed.items():
+        assert ast.literal_eval(re.sub(r"(\d),(?=\d{3})", r"\1", default)) == DEFAULTS[key], key
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/quickstart.md", "docs/index.md"])
+def test_commands(name):
+    """Whoever copies the first page's commands needs pip and nothing else."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+
+    if name == "README.md":
+        for session in ("example", "tests"):
+            assert f"python -m pip install nox && python -m nox -s {session}\n" in text
+    else:
+        assert "pip install flask-asok" in text or name.endswith("index.md")
+
+
+# Beginning
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/index.md"])
+def test_first_example(page, caplog, name):
+    """The first example answers at once, and its task works with what the request brought."""
+    opened = page(name)
+    app = opened.run()["app"]
+
+    response = app.test_client().post("/reports", data={"title": "Spring"})
+
+    assert (response.status_code, response.text) == (202, "We are on it.")
+    assert opened.outcomes() == [("heavy_task", "succeeded")]
+    assert "Working for user 42 on Spring" in caplog.messages
+
+
+def test_quickstart(page, capsys):
+    """The quickstart: a task from a view, one from elsewhere, a failure in the log, a result."""
+    opened = page("docs/quickstart.md")
+
+    app = opened.run()["app"]
+    answer = app.test_client().post("/reports", data={"title": "Spring"}).text
+
+    assert answer == "We are on it."
+    assert dict(opened.outcomes()) == {"write_report": "succeeded", "break_down": "failed", "count": "succeeded"}
+    written = {path.name: path.read_text() for path in Path.cwd().glob("report-*.txt")}
+    assert written == {"report-42.txt": "SPRING", "report-43.txt": "SUMMER", "report-44.txt": "AUTUMN"}
+    assert capsys.readouterr().out == "5\n"
+
+
+def test_quickstart_log_line(tmp_path):
+    """Where no logging is configured, a failure is on stderr as the quickstart shows it."""
+    text = (ROOT / "docs/quickstart.md").read_text(encoding="utf-8")
+    source = "".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+
+    output = subprocess.run([sys.executable, "-c", source], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+
+    shown = re.search(r"```text\n(.*?)\n(Traceback.*?)\n", text, re.DOTALL)
+    line = re.escape(shown[1]).replace(re.escape("2026-04-04 14:32:01"), r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
+    assert re.search(f"^{line}\n{re.escape(shown[2])}\n", output.stderr, re.MULTILINE), output.stderr
+
+
+def test_when_not(page):
+    """An order that was written down is shipped by its task, and by the command when no task did."""
+    opened = page("docs/when-not.md")
+    names = opened.run()
+    app, db, order = names["app"], names["db"], names["Order"]
+    with app.app_context():
+        db.create_all()
+        db.session.add(order())
+        db.session.commit()
+
+    response = app.test_client().post("/orders")
+    outcomes = opened.outcomes()
+    with app.app_context():
+        shipped = list(db.session.scalars(db.select(order.shipped)))
+    result = app.test_cli_runner().invoke(args=["ship-what-is-left"])
+    with app.app_context():
+        left = db.session.scalars(db.select(order).where(~order.shipped)).all()
+        db.engine.dispose()
+
+    assert response.text == "Thank you!"
+    assert outcomes == [("ship", "succeeded")]
+    assert shipped == [False, True]
+    assert result.exit_code == 0
+    assert left == []
+
+
+# How to
+
+
+def test_options(page, capsys):
+    """Every option does what its example says."""
+    opened = page("docs/options.md")
+    names = opened.run()
+    states = [state for _, state in opened.outcomes()]
+    with names["app"].app_context():
+        names["db"].engine.dispose()
+
+    assert capsys.readouterr().out.splitlines() == [
+        "429 Too Many Requests", "3", "waiting", "1", "No reports for 1492.", "fetched",
+    ]  # fmt: skip
+    assert states.count("failed") == 1
+    assert set(states) == {"succeeded", "failed"}
+
+
+def test_option_list(blocks):
+    """The page names every option, and only these."""
+    text = (ROOT / "docs/options.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^`(\w+)`\n: ", text, re.MULTILINE)) | {"prepare"}
+
+    with pytest.raises(TypeError) as raised:
+        background.using(nonsense=1)
+
+    assert listed == set(str(raised.value).partition("Options are: ")[2].rstrip(".").split(", "))
+
+
+def test_tasks(page, capsys):
+    """The Task and the list of recent ones are as shown."""
+    page("docs/tasks.md").run()
+
+    lines = capsys.readouterr().out.splitlines()
+    comments = re.findall(r"  # (.+)", (ROOT / "docs/tasks.md").read_text(encoding="utf-8"))
+    assert [line for line in lines if line in comments] == comments
+    assert lines[-1] == "fail failed with LookupError('no such thing')"
+
+
+def test_testing(page):
+    """The tests on the page about tests pass, in a folder with nothing but them."""
+    page("docs/testing.md").run()
+
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error"],
+        capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+
+    assert result.returncode == 0, result.stdout
+    written = "".join(path.read_text() for path in Path.cwd().glob("test_*.py"))
+    assert f"{written.count('def test_')} passed" in result.stdout
+
+
+def test_deployment(page):
+    """The settings of the deployment page are accepted as they stand."""
+    before = signal.getsignal(signal.SIGTERM)
+    asok_logger = logging.getLogger("asok")
+    try:
+        page("docs/deployment.md").run()
+        assert signal.getsignal(signal.SIGTERM) is not before
+        assert asok_logger.level == logging.INFO
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        asok_logger.handlers.clear()
+        asok_logger.setLevel(logging.NOTSET)
+        asok_logger.propagate = True
+
+
+TROUBLESHOOTING = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
+HEADINGS = re.findall(r"^## `+ ?(.+?) ?`+$", TROUBLESHOOTING, re.MULTILINE)
+
+
+def pattern(heading):
+    """Return what matches the text that a heading quotes: `…` stands for an id, and any number for another one."""
+    return re.sub(r"\d+", r"[\\d.]+", re.escape(heading)).replace("…", "[0-9a-f]{32}")
+
+
+@pytest.fixture(scope="module")
+def trouble():
+    """Make every mistake of the page; return what was raised, warned of or logged about it."""
+    said = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(f"{record.getMessage()} {record.exc_info}")
+    logger = logging.getLogger("asok.background")
+    logger.addHandler(handler)
+    app, db = trouble_app("shop")
+    full, _ = trouble_app("full", ASOK_MAX_QUEUED=1, ASOK_MAX_WAITING=1, ASOK_QUEUES={"default": 1})
+    gate = threading.Event()
+
+    def work(*args):
+        return args
+
+    def hold():
+        gate.wait(TIMEOUT)
+
+    def said_by(fn, *args, **kwargs):
+        try:
+            fn(*args, **kwargs)
+        except Exception as error:
+            said.append(str(error))
+
+    said_by(background, work)
+    said_by(FlaskAsok, app)
+    other = Flask("other")
+    other.config["ASOK_BACKEND"] = "rq"
+    said_by(FlaskAsok, other)
+    with Flask("shop").app_context():
+        said_by(background, work)
+    with app.test_request_context():
+        said_by(background, work())
+        said_by(background, None)
+        for proxy in (request, session, g):
+            said_by(background, work, proxy)
+        said_by(background, work, FileStorage(BytesIO(b"..."), "photo.jpg"))
+        said_by(background.using(queue="reports"), work)
+        said_by(lambda: background.using(retry=3))
+        said_by(Mail.send, to="user@example.com", subject="Hello", body="World")
+        held = background.using(when="response")(work)
+        said_by(held.join)
+        said_by(background.using(delay=60, name="work")(work).result, 0)
+        background(lambda: request.path).join(TIMEOUT)
+        background.using(name="work")(lambda: current_task().join()).join(TIMEOUT)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            user = db.User()
+            db.session.add(user)
+            background(work, user).join(TIMEOUT)
+        said.extend(str(warning.message) for warning in caught)
+    with app.app_context():
+        background(lambda: url_for("static", filename="a")).join(TIMEOUT)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(sys.modules, "asgiref.sync", None)
+            background(asynchronous).join(TIMEOUT)
+        background.using(name="work", timeout=0.01)(late, said).join(TIMEOUT)
+        waiting = background.using(delay=60)(work)
+        running = background.using(name="work")(hold)
+    full.extensions.pop("sqlalchemy")
+    with full.app_context():
+        said_by(background.using(when="commit"), work)
+        background.using(delay=60)(work)
+        said_by(background.using(delay=60), work)
+        started = threading.Event()
+        background(started.set)
+        background(hold)
+        started.wait(TIMEOUT)
+        for _ in range(3):
+            background(work)
+    FlaskAsok().close(app, 0.01)
+    said_by(waiting.result)
+    said_by(running.result)
+    gate.set()
+    FlaskAsok().close(full, TIMEOUT)
+    logger.removeHandler(handler)
+    return said
+
+
+def trouble_app(name, **config):
+    app = Flask(name)
+    app.config.from_mapping(SQLALCHEMY_DATABASE_URI="sqlite://", SECRET_KEY="a secret", **config)
+    FlaskAsok(app)
+    db = SQLAlchemy(app)
+
+    class User(db.Model):
+        id = db.Column(db.Integer, primary_key=True)
+
+    db.User = User
+    return app, db
+
+
+async def asynchronous():
+    """Do nothing."""
+
+
+def late(said):
+    """Go on until the log says that this takes too long."""
+    deadline = time.monotonic() + TIMEOUT
+    while not any("past its timeout" in text for text in said) and time.monotonic() < deadline:
+        threading.Event().wait(0.001)
+
+
+@pytest.mark.parametrize("heading", HEADINGS)
+def test_troubleshooting(trouble, heading):
+    """Each error is listed under the very text that whoever makes the mistake gets to see."""
+    assert any(re.search(pattern(heading), text) for text in trouble), "\n".join(trouble)
+
+
+def test_troubleshooting_code(page):
+    """The way out of the first error works."""
+    opened = page("docs/troubleshooting.md")
+
+    opened.run()
+
+    assert opened.outcomes() == [("work", "succeeded")]
+
+
+# Coming from
+
+
+def test_from_asok(page, internet, mailbox):
+    """Every example of Asok's page works in its Flask form."""
+    opened = page("docs/from-asok.md", data={"title": "A report"})
+    Image.new("RGB", (2000, 1000), "teal").save("photo.jpg")
+
+    names = opened.run()
+    answer = names["app"].test_client().post("/reports", data={"title": "Spring"}).text
+    outcomes = opened.outcomes()
+    with names["app"].app_context():
+        cached = names["cache"].get("recent_posts")
+
+    assert set(outcomes) == {
+        (name, "succeeded")
+        for name in ("heavy_task", "send_webhook", "resize_image", "warm_cache", "my_own_warm_cache", "send_mail")
+    }
+    assert answer == "We are on it."
+    for _ in range(2):
+        line, host, body = internet.received.get(timeout=TIMEOUT)
+        assert (line, host) == ("POST /... HTTP/1.1", "hooks.slack.com")
+        assert json.loads(body) == {"text": "New signup!"}
+    with Image.open("photo.jpg") as picture:
+        assert picture.size == (800, 400)
+    assert cached == [{"title": "Spring"}, {"title": "Summer"}]
+    for _ in range(2):
+        envelope = mailbox.received.get(timeout=TIMEOUT)
+        message = message_from_bytes(envelope.content)
+        assert (envelope.rcpt_tos, message["Subject"]) == (["user@example.com"], "Hello")
+
+
+def test_from_threads(page):
+    """The view that started a thread works as before."""
+    app = page("docs/from-threads.md").run()["app"]
+
+    assert app.test_client().post("/reports").text == "docs_page reports to 42"
+
+
+def test_from_flask_executor(page):
+    """The view that used an executor works as before."""
+    app = page("docs/from-flask-executor.md").run()["app"]
+
+    assert app.test_client().get("/fib").text == "55"
+
+
+# Understanding
+
+
+def test_context(page):
+    """A task sees what the page says, has its own connection, and builds links for its caller's host."""
+    app = page("docs/context.md").run()["app"]
+    app.secret_key = "a secret"
+    client = app.test_client()
+
+    welcome = client.post("/sign-up", data={"name": "Ann"}, base_url="https://shop.example").text
+
+    assert welcome == "Hello Ann, docs_page wants you to confirm: https://shop.example/confirm/abc"
+    assert [client.get("/visits").text for _ in range(2)] == ["1", "2"]
+    assert client.post("/pay").text == "Receipt for user 42"
+
+
+def test_configuration(page, monkeypatch):
+    """Settings come from the configuration and from the environment."""
+    monkeypatch.setenv("FLASK_ASOK_MAX_QUEUED", "77")
+
+    app = page("docs/configuration.md").run()["app"]
+
+    config = app.extensions["asok"].config
+    assert (config["ASOK_MAX_QUEUED"], config["ASOK_SHUTDOWN_TIMEOUT"]) == (77, 20.0)
+    assert config["ASOK_QUEUES"]["reports"] == 2
