@@ -7,7 +7,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
 import click
@@ -30,8 +30,16 @@ def _versions() -> dict[str, str]:
     packages = ("flask-asok", "flask", "werkzeug", "flask-mail", "pillow", "cachelib", "urllib3")
     return {
         "python": platform.python_version(),
-        **{package: version(package) for package in packages},
+        **{package: _version(package) for package in packages},
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        # Run from a source tree, or frozen into one file: the code is there without its metadata.
+        return "unknown"
 
 
 def _shown(key: str, value: Any) -> Any:

@@ -1,0 +1,103 @@
+"""The commands of the core: `flask asok status` and `flask asok ping`."""
+
+import importlib.metadata
+import json
+import platform
+import threading
+
+import pytest
+
+from flask_asok import background
+
+WAIT = 10
+
+
+def invoke(app, *args):
+    return app.test_cli_runner().invoke(args=["asok", *args])
+
+
+def test_status(app):
+    """`flask asok status` shows the backend, the queues, the configuration and the versions."""
+    result = invoke(app, "status")
+
+    assert result.exit_code == 0
+    assert result.output.startswith(f"Backend: {app.config['ASOK_BACKEND']}\n")
+    lines = [line.split() for line in result.output.splitlines()]
+    assert ["default", "8"] in lines
+    assert ["ASOK_MAX_QUEUED", "10000"] in lines
+    assert ["flask", importlib.metadata.version("flask")] in lines
+
+
+def test_status_as_json(make_app, backend):
+    """`--json` gives the same for programs."""
+    app = make_app(ASOK_QUEUES={"reports": 3}, **backend)
+
+    found = json.loads(invoke(app, "status", "--json").output)
+
+    assert found["backend"] == app.config["ASOK_BACKEND"]
+    assert found["queues"] == {"default": 8, "webhooks": 8, "images": 2, "mail": 2, "cache": 4, "reports": 3}
+    assert found["config"]["ASOK_QUEUE_FULL"] == "run"
+    assert found["config"]["ASOK_SHUTDOWN_TIMEOUT"] == 8.0
+    assert found["versions"]["python"] == platform.python_version()
+    assert set(found["versions"]) >= {"flask-asok", "flask", "werkzeug", "flask-mail", "pillow", "cachelib", "urllib3"}
+
+
+def test_status_hides_secrets(make_app):
+    """A value that may be secret is not shown."""
+    app = make_app(ASOK_WEBHOOK_SECRETS={"shop": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"})
+
+    for arguments in (["status"], ["status", "--json"]):
+        output = invoke(app, *arguments).output
+
+        assert "whsec_" not in output
+        assert "(hidden)" in output
+
+
+def test_status_without_metadata(make_app, monkeypatch):
+    """A package that is there without metadata, as in a source tree, has an unknown version."""
+
+    def version(package):
+        raise importlib.metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr("flask_asok.cli.version", version)
+
+    found = json.loads(invoke(make_app(), "status", "--json").output)
+
+    assert found["versions"]["flask-asok"] == "unknown"
+
+
+def test_ping(app):
+    """`flask asok ping` runs a task end to end and says how long it took."""
+    result = invoke(app, "ping")
+
+    assert result.exit_code == 0
+    assert result.output.startswith(f"pong from {app.config['ASOK_BACKEND']} in ")
+    assert result.output.endswith(" ms\n")
+
+
+def test_ping_in_vain(make_app, gate):
+    """Where no answer comes in time, `ping` says so on stderr and exits with 1."""
+    app = make_app(ASOK_QUEUES={"default": 1})
+    started = threading.Event()
+
+    def occupy():
+        started.set()
+        gate.wait(WAIT)
+
+    with app.app_context():
+        background(occupy)
+    started.wait(WAIT)
+    result = invoke(app, "ping", "--timeout", "0.01")
+
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert "No answer: TimeoutError('Task ping is queued after 0.01 s.')" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["failed", "retry 1", "cancel 1", "worker"])
+def test_commands_of_distributed_backends(app, command):
+    """A command about tasks of other processes exits with 2 where the backend has none, and says which setting does."""
+    result = invoke(app, *command.split())
+
+    assert result.exit_code == 2
+    assert "ASOK_BACKEND" in result.stderr

@@ -1,0 +1,380 @@
+"""FlaskAsok: setting applications up, their configuration, recent tasks, backends of other packages."""
+
+import textwrap
+import threading
+
+import pytest
+from flask import Flask
+
+from flask_asok import FlaskAsok, NotConfigured, Task, background
+from flask_asok.state import State
+
+WAIT = 10
+
+
+def state_of(app):
+    return app.extensions["asok"]
+
+
+# Setting up
+
+
+def test_direct():
+    """`FlaskAsok(app)` sets the app up."""
+    app = Flask("shop")
+    FlaskAsok(app)
+
+    with app.app_context():
+        assert background(int).result(WAIT) == 0
+    FlaskAsok().close(app)
+
+
+def test_factory():
+    """`init_app` sets up any number of apps, each with its own state; the extension itself keeps none."""
+    asok = FlaskAsok()
+    apps = [Flask("shop"), Flask("blog")]
+    for app in apps:
+        asok.init_app(app)
+
+    results = []
+    for app in apps:
+        with app.app_context():
+            results.append(asok.background(int).result(WAIT))
+            results.append(len(asok.tasks()))
+        asok.close(app)
+
+    assert results == [0, 1, 0, 1]
+    assert vars(asok) == {}
+    assert state_of(apps[0]) is not state_of(apps[1])
+
+
+def test_twice():
+    """Setting one app up twice is an error that says so."""
+    app = Flask("shop")
+    FlaskAsok(app)
+
+    with pytest.raises(RuntimeError, match=r"set up on the app 'shop' already\. Call init_app\(app\) once\."):
+        FlaskAsok().init_app(app)
+
+
+def test_starts_nothing():
+    """Setting an app up starts no thread."""
+    before = threading.active_count()
+
+    FlaskAsok(Flask("shop"))
+
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("ask", [lambda asok: asok.tasks(), lambda asok: asok.get("1")])
+def test_no_such_app(ask):
+    """Asking for the tasks of an app that is not set up says what to call."""
+    with Flask("bare").app_context(), pytest.raises(NotConfigured, match=r"Call FlaskAsok\(app\) or init_app\(app\)"):
+        ask(FlaskAsok())
+
+
+def test_close_of_no_such_app():
+    """So does closing it."""
+    with pytest.raises(NotConfigured, match="not set up on the app 'bare'"):
+        FlaskAsok().close(Flask("bare"))
+
+
+# Configuration
+
+
+def test_defaults():
+    """The defaults are in the app's configuration, where an application can look them up."""
+    app = Flask("shop")
+    FlaskAsok(app)
+
+    assert app.config["ASOK_BACKEND"] == "threads"
+    assert app.config["ASOK_MAX_QUEUED"] == 10_000
+    assert state_of(app).config["ASOK_QUEUES"] == {"default": 8, "webhooks": 8, "images": 2, "mail": 2, "cache": 4}
+    assert state_of(app).config["ASOK_SHUTDOWN_TIMEOUT"] == 8.0
+
+
+def test_shorter_shutdown_under_the_reloader(monkeypatch):
+    """Under the development server's reloader a shutdown takes a second at most."""
+    monkeypatch.setenv("WERKZEUG_RUN_MAIN", "true")
+    app = Flask("shop")
+    FlaskAsok(app)
+
+    assert state_of(app).config["ASOK_SHUTDOWN_TIMEOUT"] == 1.0
+
+
+def test_own_queues(make_app, backend):
+    """`ASOK_QUEUES` adds queues and resizes the ones there are."""
+    app = make_app(ASOK_QUEUES={"reports": 1, "mail": 5}, **backend)
+
+    with app.app_context():
+        report = background.using(queue="reports")(int)
+
+    assert report.result(WAIT) == 0
+    assert state_of(app).backend.queues == {
+        "default": 8,
+        "webhooks": 8,
+        "images": 2,
+        "mail": 5,
+        "cache": 4,
+        "reports": 1,
+    }
+
+
+def test_read_once(make_app):
+    """The configuration is read in `init_app`; what changes later is not seen."""
+    app = make_app()
+    app.config["ASOK_QUEUES"] = {"reports": 1}
+
+    with app.app_context(), pytest.raises(ValueError, match="Unknown queue 'reports'"):
+        background.using(queue="reports")(int)
+
+
+def test_environment(monkeypatch):
+    """`FLASK_ASOK_...` variables work through Flask's own `from_prefixed_env()`."""
+    monkeypatch.setenv("FLASK_ASOK_BACKEND", "immediate")
+    monkeypatch.setenv("FLASK_ASOK_QUEUES", '{"reports": 3}')
+    monkeypatch.setenv("FLASK_ASOK_SHUTDOWN_TIMEOUT", "2")
+    app = Flask("shop")
+    app.config.from_prefixed_env()
+    FlaskAsok(app)
+
+    state = state_of(app)
+    assert state.backend.name == "immediate"
+    assert state.backend.queues["reports"] == 3
+    assert state.config["ASOK_SHUTDOWN_TIMEOUT"] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "error", "text"),
+    [
+        (
+            "ASOK_BACKEND",
+            "thread",
+            ValueError,
+            r"'thread'; it must be one of \"threads\", \"immediate\"",
+        ),
+        ("ASOK_BACKEND", None, ValueError, "ASOK_BACKEND is None; it must be one of"),
+        ("ASOK_QUEUES", ["mail"], TypeError, "ASOK_QUEUES must not be of type list"),
+        ("ASOK_QUEUES", {"mail": 0}, ValueError, "numbers of threads, 1 or more; 'mail': 0 does not"),
+        ("ASOK_QUEUES", {"mail": True}, ValueError, "numbers of threads, 1 or more; 'mail': True does not"),
+        ("ASOK_QUEUES", {"mail": "2"}, ValueError, "numbers of threads, 1 or more; 'mail': '2' does not"),
+        ("ASOK_QUEUES", {"": 2}, ValueError, "numbers of threads, 1 or more; '': 2 does not"),
+        ("ASOK_QUEUES", {1: 2}, ValueError, "numbers of threads, 1 or more; 1: 2 does not"),
+        ("ASOK_MAX_QUEUED", 0, ValueError, "ASOK_MAX_QUEUED must be 1 or more, not 0"),
+        ("ASOK_MAX_QUEUED", "10", TypeError, "ASOK_MAX_QUEUED must not be of type str"),
+        ("ASOK_MAX_QUEUED", True, TypeError, "ASOK_MAX_QUEUED must not be of type bool"),
+        ("ASOK_MAX_WAITING", -1, ValueError, "ASOK_MAX_WAITING must be 1 or more, not -1"),
+        ("ASOK_RECENT_TASKS", 0, ValueError, "ASOK_RECENT_TASKS must be 1 or more, not 0"),
+        ("ASOK_RECENT_TASKS", None, TypeError, "ASOK_RECENT_TASKS must not be of type NoneType"),
+        ("ASOK_QUEUE_FULL", "drop", ValueError, 'ASOK_QUEUE_FULL must be "run" or "raise", not \'drop\''),
+        ("ASOK_SHUTDOWN_TIMEOUT", -1, ValueError, "ASOK_SHUTDOWN_TIMEOUT must be seconds, 0 or more, not -1"),
+        (
+            "ASOK_SHUTDOWN_TIMEOUT",
+            float("nan"),
+            ValueError,
+            "ASOK_SHUTDOWN_TIMEOUT must be seconds, 0 or more, not nan",
+        ),
+        (
+            "ASOK_SHUTDOWN_TIMEOUT",
+            float("inf"),
+            ValueError,
+            "ASOK_SHUTDOWN_TIMEOUT must be seconds, 0 or more, not inf",
+        ),
+        ("ASOK_SHUTDOWN_TIMEOUT", "8", TypeError, "ASOK_SHUTDOWN_TIMEOUT must not be of type str"),
+    ],
+)
+def test_bad_configuration(key, value, error, text):
+    """A value that is no good is refused by `init_app`, with the name of the key; the app is then not set up."""
+    app = Flask("shop")
+    app.config[key] = value
+
+    with pytest.raises(error, match=text):
+        FlaskAsok(app)
+
+    assert "asok" not in app.extensions
+
+
+# Recent tasks
+
+
+def test_recent_tasks(app):
+    """`tasks()` gives the recent tasks, the oldest first, and `get(id)` the one with that id."""
+    asok = FlaskAsok()
+
+    with app.app_context():
+        tasks = [background.using(name=name)(int) for name in ("a", "b")]
+        for task in tasks:
+            task.join(WAIT)
+        summaries = asok.tasks()
+        found = asok.get(tasks[1].id)
+        unknown = asok.get("0" * 32)
+
+    assert [(summary.name, summary.state, summary.queue) for summary in summaries] == [
+        ("a", "succeeded", "default"),
+        ("b", "succeeded", "default"),
+    ]
+    assert (found.name, found.id, found.attempts, found.error) == ("b", tasks[1].id, 1, None)
+    assert unknown is None
+
+
+# What an app shares
+
+
+class Pool:
+    def __init__(self, closed, error=None):
+        self.closed = closed
+        self.error = error
+
+    def close(self):
+        self.closed.append(self)
+        if self.error is not None:
+            raise self.error
+
+
+def test_shared_is_made_once(make_app):
+    """However many threads ask at once, the shared object of an app is made once."""
+    state = state_of(make_app())
+    made, got = [], []
+    start = threading.Barrier(8)
+
+    def make():
+        made.append(object())
+        return made[-1]
+
+    def ask():
+        start.wait(WAIT)
+        got.append(state.shared("pool", make))
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT)
+
+    assert len(made) == 1
+    assert got == made * 8
+
+
+def test_shared_of_shared(make_app):
+    """Making one shared object may ask for another."""
+    state = state_of(make_app())
+
+    made = state.shared("outer", lambda: [state.shared("inner", lambda: 1)])
+
+    assert made == [1]
+
+
+def test_shared_is_closed_with_the_app(make_app, caplog):
+    """Closing the app closes each shared object that can be; one that fails is logged and the others are closed."""
+    app = make_app()
+    closed = []
+    failing, other = Pool(closed, AttributeError("no socket")), Pool(closed)
+    state_of(app).shared("plain", object)
+    state_of(app).shared("other", lambda: other)
+    state_of(app).shared("failing", lambda: failing)
+
+    FlaskAsok().close(app)
+    FlaskAsok().close(app)
+
+    assert closed == [failing, other]
+    assert caplog.messages == ["Closing failing failed: AttributeError('no socket')"]
+
+
+def test_shared_after_a_fork(make_app, monkeypatch):
+    """A forked child makes its own, and leaves the parent's open."""
+    import os
+
+    app = make_app()
+    closed = []
+    pool = state_of(app).shared("pool", lambda: Pool(closed))
+    with monkeypatch.context() as child:
+        parent = os.getpid()
+        child.setattr(os, "getpid", lambda: parent + 1)
+        own = state_of(app).shared("pool", lambda: Pool(closed))
+
+    assert own is not pool
+    state_of(app).close()
+    assert closed == []
+
+
+# Backends of other packages
+
+MODULE = """
+import threading
+
+from flask_asok.backends.base import Backend
+
+
+class LaterBackend(Backend):
+    \"\"\"Keeps tasks until it is told to run them.\"\"\"
+
+    name = "later"
+
+    def __init__(self, app, config):
+        super().__init__(app, config)
+        self.running = {}
+        self.kept = []
+
+    def lane(self, queue):
+        self.queues[queue]
+        return self
+
+    def start(self, task, *, bounded=True):
+        self.kept.append(task)
+
+    def began(self, task):
+        pass
+
+    def wait(self, task, seconds):
+        if task.requeue():
+            self.kept.append(task)
+
+    def run(self):
+        while self.kept:
+            self.kept.pop(0).perform(threading.current_thread())
+"""
+
+
+@pytest.fixture
+def later(tmp_path, monkeypatch):
+    """Another package that brings a backend, installed."""
+    (tmp_path / "later_backend.py").write_text(textwrap.dedent(MODULE))
+    info = tmp_path / "later_backend-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: later-backend\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[flask_asok.backends]\nlater = later_backend:LaterBackend\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def test_backend_of_another_package(make_app, later):
+    """A package that registers an entry point brings a backend of its own; the base class does the rest."""
+    app = make_app(ASOK_BACKEND="later")
+    backend = state_of(app).backend
+
+    with app.app_context():
+        task = background.using(retries=1)(int, "seven")
+        before = task.state
+        backend.run()
+        recent = FlaskAsok().tasks()
+        with pytest.raises(ValueError, match="Unknown queue"):
+            background.using(queue="mails")(int)
+        FlaskAsok().close(app)
+
+    assert isinstance(task, Task)
+    assert (before, task.state, task.attempts) == ("queued", "failed", 2)
+    assert recent == [task.summary]
+    assert backend.distributed is False
+
+
+def test_unknown_backend_names_the_known(later):
+    """The text about an unknown backend names those of other packages too."""
+    app = Flask("shop")
+    app.config["ASOK_BACKEND"] = "redis"
+
+    with pytest.raises(ValueError, match=r'one of "threads", "immediate", .*"later"'):
+        FlaskAsok(app)
+
+
+def test_state_is_where_extensions_have_theirs(app):
+    """The state of an app is at `app.extensions["asok"]`."""
+    assert isinstance(state_of(app), State)
