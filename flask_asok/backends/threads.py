@@ -298,14 +298,17 @@ def _dismiss(lanes: dict[str, ThreadLane], clock: Clock) -> None:
 def _close(backends: list[ThreadsBackend], timeout: float | None = None) -> None:
     """Close all together: each gets its whole time, and the last one does not wait for the first."""
     started = time.monotonic()
-    for backend in backends:
-        backend._closed = True
-        backend._clock.close()
-        for task in backend._clock.drain():
-            _abandon(task, "the application shuts down")
-        for lane in list(backend._lanes.values()):
-            lane.close()
     interrupted: BaseException | None = None
+    try:
+        for backend in backends:
+            backend._closed = True
+            backend._clock.close()
+            for task in backend._clock.drain():
+                _abandon(task, "the application shuts down")
+            for lane in list(backend._lanes.values()):
+                lane.close()
+    except BaseException as error:  # a second Ctrl-C already: nothing is waited for
+        interrupted, started = error, float("-inf")
     for backend in backends:
         seconds = backend.shutdown_timeout if timeout is None else timeout
         for lane in list(backend._lanes.values()):

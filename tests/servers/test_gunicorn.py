@@ -27,6 +27,10 @@ def gunicorn(request, serve, python_module):
     return gunicorn
 
 
+UNPRELOADED = pytest.mark.parametrize("gunicorn", ["sync", "gthread", "gevent"], indirect=True)
+"""For what does not depend on when the application was imported."""
+
+
 def test_task_runs_while_requests_are_answered(gunicorn, control):
     """Tasks run in the process of their request, and hold up no answer while they run or wait for a delay."""
     server = gunicorn()
@@ -43,6 +47,7 @@ def test_task_runs_while_requests_are_answered(gunicorn, control):
     assert control.events == ["a began", f"later {ran_in}", "a ended", f"queued {ran_in}"]
 
 
+@UNPRELOADED
 @pytest.mark.parametrize("answer", ["large", "streamed"])
 def test_after_the_last_byte(gunicorn, control, answer):
     """A task for after the response starts when the last byte was sent, of a streamed answer too, and not before."""
@@ -101,6 +106,7 @@ def test_sigterm_names_the_unfinished(gunicorn, control):
     assert not control.told("queued ran")
 
 
+@UNPRELOADED
 def test_recycling_loses_nothing(gunicorn, control):
     """A worker that has had its `max_requests` finishes its tasks first, and then another one answers."""
     server = gunicorn("--max-requests=2", FLASK_ASOK_SHUTDOWN_TIMEOUT=20)
@@ -123,6 +129,8 @@ def test_fork_leaves_tasks_to_the_parent(serve, python_module, control):
     """With `--preload`, a task started at import runs in the parent; in the worker it is abandoned, and others run."""
     command = [*python_module("gunicorn"), "--preload", "--bind=127.0.0.1:0", "served:app"]
     server = serve(command, GUNICORN_CMD_ARGS="--no-control-socket", START_AT_IMPORT=1)
+    control.wait_for("early began")
+    control.let_go("imported")
 
     early = server.get("/early")
 

@@ -103,6 +103,7 @@ def test_sigterm_names_the_unfinished(uwsgi, worker, control):
     assert not control.told("queued ran")
 
 
+@pytest.mark.parametrize("worker", ["fork", "lazy-apps"], indirect=True)
 def test_recycling_loses_nothing(uwsgi, worker, control):
     """A worker that has had its `max-requests` finishes its tasks first, and then another one answers."""
     server = uwsgi(*worker, "--max-requests=2", "--min-worker-lifetime=0", FLASK_ASOK_SHUTDOWN_TIMEOUT=20)
@@ -124,6 +125,8 @@ def test_recycling_loses_nothing(uwsgi, worker, control):
 def test_fork_leaves_tasks_to_the_parent(uwsgi, control):
     """A task that was started at import belongs to the parent: in the worker it is abandoned, and others run."""
     server = uwsgi(START_AT_IMPORT=1)
+    control.wait_for("early began")
+    control.let_go("imported")
 
     early = server.get("/early")
 

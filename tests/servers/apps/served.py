@@ -71,6 +71,8 @@ def create_app():
     if "START_AT_IMPORT" in os.environ:
         with app.app_context():
             early = background(held, "early")
+        # Forked in the middle of its work, a thread leaves whatever it holds locked, the interpreter itself on uWSGI.
+        tell("imported", "wait")
 
         @app.get("/early")
         def early_state():
