@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flask_asok import background, send_webhook
@@ -80,6 +80,7 @@ JSON = st.recursive(
 )
 
 
+@settings(max_examples=50)
 @given(JSON.filter(lambda value: not isinstance(value, str)))
 def test_same_after_the_journey(payload: Any) -> None:
     """Whatever JSON can say arrives as it was."""

@@ -11,6 +11,7 @@ from standardwebhooks.webhooks import Webhook
 
 from flask_asok import (
     Delivery,
+    FlaskAsok,
     WebhookError,
     WebhookGone,
     WebhookRejected,
@@ -19,7 +20,7 @@ from flask_asok import (
     send_webhook,
     signals,
 )
-from flask_asok.recipes.webhooks.delivery import BACKOFF, backoff
+from flask_asok.recipes.webhooks.delivery import BACKOFF, backoff, prepare
 
 TIMEOUT = 10
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -161,6 +162,46 @@ def test_retry_after_of_the_last_attempt(app: Flask, receiver: Any) -> None:
     assert len(heard.failed) == 1
 
 
+def test_shutdown_while_waiting(app: Flask, receiver: Any) -> None:
+    """A retry that an orderly shutdown leaves behind is a failure too: the signal has what it takes to replay it."""
+    heard = Heard(app)
+    receiver.answers = [answer(503)]
+    task = background.using(backoff=600)(send_webhook, receiver.url, {"n": 1}, id="msg_1")
+    receiver.next()
+    while task.state != "waiting":
+        task.join(0.01)
+
+    FlaskAsok().close(app, 2)
+
+    (said,) = heard.failed
+    assert (said["delivery"].id, said["delivery"].body, said["delivery"].status) == ("msg_1", b'{"n":1}', 503)
+    assert isinstance(said["error"], WebhookUnavailable)
+
+
+def test_cancelled_while_waiting(app: Flask, receiver: Any) -> None:
+    """A cancelled delivery is no failure, and nothing is kept of it."""
+    heard = Heard(app)
+    receiver.answers = [answer(503)]
+    task = background.using(backoff=600)(send_webhook, receiver.url, {})
+    receiver.next()
+    while task.state != "waiting":
+        task.join(0.01)
+
+    assert task.cancel()
+
+    assert not heard.failed
+    assert not app.extensions["asok"].shared("webhooks", dict).waiting
+
+
+def test_nothing_is_kept(app: Flask, receiver: Any) -> None:
+    """Of a delivery that succeeded at last nothing is kept."""
+    receiver.answers = [answer(503)]
+
+    at_once(send_webhook, receiver.url, {}).result(TIMEOUT)
+
+    assert not app.extensions["asok"].shared("webhooks", dict).waiting
+
+
 def test_direct_call_in_a_task(app: Flask, receiver: Any) -> None:
     """Called inside of another task it delivers once and raises its own errors, for that task to handle."""
     receiver.answers = [answer(429, "Retry-After: 1")]
@@ -236,6 +277,15 @@ def test_secret_stays_here(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     for secret in (SECRET, ["billing", SECRET]):
         with pytest.raises(ValueError, match="ASOK_WEBHOOK_SECRETS"):
             background(send_webhook, "http://localhost/", {}, secret=secret)
+
+
+def test_names_of_others(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where tasks run in other processes, a name may be known only there."""
+    monkeypatch.setattr(type(app.extensions["asok"].backend), "distributed", True)
+
+    (message, _), _ = prepare("http://localhost/", {}, secret="theirs")
+
+    assert message.secrets == ("theirs",)
 
 
 def test_name_travels(make_app: Any, receiver: Any) -> None:

@@ -138,6 +138,7 @@ def test_within_tolerance(seconds: int) -> None:
     [
         ("webhook-id", "msg_other"),
         ("webhook-id", ""),
+        ("webhook-id", "msg.1"),
         ("webhook-timestamp", "1614265331"),
         ("webhook-timestamp", "1_614_265_330"),
         ("webhook-timestamp", "\uff11\uff16\uff11\uff14\uff12\uff16\uff15\uff13\uff13\uff10"),
@@ -162,6 +163,16 @@ def test_other_body(body: Any) -> None:
     """A body that differs is refused."""
     with pytest.raises(WebhookNotVerified):
         verified(REFERENCE, body)
+
+
+def test_other_borders() -> None:
+    """The same signed content, cut in another place, is no other webhook."""
+    body = b"1614265331.{}"
+    signature = signing.sign(signing.keys([SECRET]), "msg", 1614265330, body)
+    headers = {"webhook-id": "msg.1614265330", "webhook-timestamp": "1614265331", "webhook-signature": signature}
+
+    with pytest.raises(WebhookNotVerified):
+        verified(headers, b"{}")
 
 
 def test_several_signatures() -> None:

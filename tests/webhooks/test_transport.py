@@ -49,6 +49,22 @@ def test_connection_is_not_reused(app: Flask, receiver: Any, answer: bytes) -> N
     assert receiver.connections == 2
 
 
+def test_answer_cut_by_the_deadline(app: Flask, receiver: Any) -> None:
+    """A connection on which the rest of an answer may still come serves no other delivery."""
+
+    def behave(sock: socket.socket, receiver: Any) -> None:
+        sock.recv(65536)
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345")
+        receiver.behave = None
+        receiver.closed.wait(TIMEOUT)
+
+    receiver.behave = behave
+    assert send_webhook(receiver.url, {}, timeout=0.2).status == 200
+
+    assert send_webhook(receiver.url, {}, timeout=TIMEOUT).status == 200
+    assert receiver.connections == 2
+
+
 def test_closed_while_idle(app: Flask, receiver: Any) -> None:
     """A connection that the receiver has closed meanwhile is replaced, and nobody notices."""
     receiver.answers = [b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"]

@@ -10,7 +10,7 @@ from time import perf_counter, time
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
-from flask import current_app, has_app_context
+from flask import Flask, current_app, has_app_context
 
 from ... import signals
 from ...dispatch import task
@@ -78,13 +78,14 @@ def prepare(
     reference: str | None = None,
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Check the arguments of `send_webhook` and freeze its bytes, in the thread that calls `background()`."""
-    state = _state()
-    if state is not None and state.backend.distributed and any(map(signing.is_literal, signing.listed(secret))):
+    if _is_distributed() and any(map(signing.is_literal, signing.listed(secret))):
         raise ValueError(
             "A secret must not travel to another process. "
             "Put it into ASOK_WEBHOOK_SECRETS, there as well, and pass the name of its entry."
         )
-    message = _compose(url, payload, secret, headers, id, timeout, allow_private, reference)
+    message = _compose(
+        url, payload, secret, headers, id, timeout, allow_private, reference, know_names=not _is_distributed()
+    )
     return (message, None), {}
 
 
@@ -130,10 +131,12 @@ def send_webhook(
     else:
         message, ours = _compose(url, payload, secret, headers, id, timeout, allow_private, reference), None
     with _sender() as sender:
+        if ours is not None:
+            sender.waiting.pop(ours.id, None)
         try:
             return _attempt(sender, message, ours)
         except WebhookError as error:
-            _fail(error, ours)
+            _fail(error, ours, sender)
 
 
 def _compose(
@@ -145,6 +148,8 @@ def _compose(
     timeout: float,
     allow_private: bool | str | Iterable[str] | None,
     reference: str | None,
+    *,
+    know_names: bool = True,
 ) -> Message:
     return compose(
         url,
@@ -156,11 +161,17 @@ def _compose(
         allow_private=allow_private,
         reference=reference,
         max_bytes=_config()["ASOK_WEBHOOK_MAX_BYTES"],
+        know_names=know_names,
     )
 
 
 def _state() -> State | None:
     return current_app.extensions.get(KEY) if has_app_context() else None
+
+
+def _is_distributed() -> bool:
+    state = _state()
+    return state is not None and state.backend.distributed
 
 
 def _config() -> Mapping[str, Any]:
@@ -175,7 +186,7 @@ def _sender() -> Iterator[Sender]:
 
     state = _state()
     if state is not None:
-        yield state.shared("webhooks", lambda: Sender(state.config))
+        yield state.shared("webhooks", lambda: Sender(state.config, _app()))
         return
     with contextlib.closing(Sender(DEFAULTS)) as sender:
         yield sender
@@ -203,7 +214,7 @@ def _attempt(sender: Sender, message: Message, ours: Task[Any] | None) -> Delive
 
     deadline = Deadline(message.timeout)
     if (seconds := sender.lanes.enter(url.host, None if _can_come_back(ours) else message.timeout)) is not None:
-        _come_back(ours, seconds)
+        _come_back(ours, url, seconds)
         raise WebhookUnavailable(f"{url} is busy with other webhooks for {message.timeout:g} s.", delivery())
     try:
         timestamp = int(time())
@@ -250,29 +261,42 @@ def _destination(answer: Answer) -> str:
     return ""
 
 
+class Busy(Retry):
+    """Raised by a task whose receiver has all its lanes taken; it comes back without having spent a retry."""
+
+    def __init__(self, url: Url, seconds: float) -> None:
+        super().__init__(after=seconds)
+        self.args = (f"{url} is busy with other webhooks, next look in {seconds:.3g} s",)
+
+
 def _can_come_back(ours: Task[Any] | None) -> bool:
+    """Does this task wait in this very process, where it holds no thread meanwhile?"""
     state = _state()
     return ours is not None and state is not None and state.backend.name == "threads"
 
 
-def _come_back(ours: Task[Any] | None, seconds: float) -> None:
-    """Give the worker to another host's delivery. That was no attempt, so it spends no retry."""
+def _come_back(ours: Task[Any] | None, url: Url, seconds: float) -> None:
     if ours is not None and _can_come_back(ours):
         ours.summary.attempts -= 1
-        raise Retry(after=seconds)
+        raise Busy(url, seconds)
 
 
-def _fail(error: WebhookError, ours: Task[Any] | None) -> NoReturn:
+def _fail(error: WebhookError, ours: Task[Any] | None, sender: Sender) -> NoReturn:
     """Raise `error`, as a Retry where the receiver named a time; send the signals when it is the last word."""
     if ours is not None:
         options = ours.options
-        if ours.attempts <= options.retries and isinstance(error, (Retry, *options.retry_on)):
+        if ours.attempts <= options.retries and isinstance(error, options.retry_on):
+            if _can_come_back(ours):
+                sender.waiting[ours.id] = error
             if isinstance(error, WebhookUnavailable) and error.retry_after is not None:
                 raise Retry(after=max(error.retry_after, options.wait_before(ours.attempts + 1))) from error
             raise error
     if has_app_context():
-        app = current_app._get_current_object()  # type: ignore[attr-defined]
         if isinstance(error, WebhookGone):
-            signals.emit(signals.webhook_gone, app, delivery=error.delivery, error=error)
-        signals.emit(signals.webhook_failed, app, delivery=error.delivery, error=error)
+            signals.emit(signals.webhook_gone, _app(), delivery=error.delivery, error=error)
+        signals.emit(signals.webhook_failed, _app(), delivery=error.delivery, error=error)
     raise error
+
+
+def _app() -> Flask:
+    return current_app._get_current_object()  # type: ignore[attr-defined, no-any-return]

@@ -170,7 +170,7 @@ class Transport:
         """
         # A connection made under one policy must not serve a delivery under a stricter one.
         key = (url.scheme, url.host, url.port, policy)
-        while (conn := self._take(key)) is not None:
+        if (conn := self._take(key)) is not None:
             conn.deadline = deadline
             try:
                 return self._exchange(conn, key, url, headers, body)
@@ -180,7 +180,6 @@ class Transport:
                 # The receiver closed it while it was idle. Anything that was answered is an answer, though.
                 if conn.reader is not None and conn.reader.began:
                     raise
-                break
         return self._exchange(self._open(url, policy, deadline), key, url, headers, body)
 
     def connect(self, host: str, port: int, policy: Policy | None, deadline: Deadline) -> socket.socket:
