@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import pickle
 import socket
@@ -12,6 +13,7 @@ import pytest
 from flask import Flask
 
 from flask_asok import Delivery, WebhookError, background, send_webhook, signals
+from flask_asok.backends.message import Codec, Names
 from flask_asok.recipes.webhooks.delivery import prepare
 
 TIMEOUT = 10
@@ -108,6 +110,16 @@ def test_what_is_queued(app: Flask) -> None:
     assert SESAME not in repr(message)
     assert SECRET not in repr(message)
     assert pickle.loads(pickle.dumps(message)) == message
+
+
+def test_journey_to_a_worker(app: Flask, receiver: Any) -> None:
+    """A webhook, and what became of it, can travel to another process and back."""
+    codec = Codec(Names(["flask_asok.recipes"]))
+    (message, _), _ = prepare(receiver.url, {"a": 1}, headers=HEADERS, allow_private=["localhost"])
+    delivery = send_webhook(receiver.url, b"\xff")
+
+    for value in (message, delivery):
+        assert codec.decode(json.loads(json.dumps(codec.encode(value, "it")))) == value
 
 
 def test_settings_quote_nothing(make_app: Any) -> None:

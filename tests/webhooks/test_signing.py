@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import datetime
+import re
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -118,6 +120,25 @@ def test_in_a_view(receiver: Any) -> None:
 
     assert app.test_client().post("/hook", data=b"{}", headers=headers).status_code == 204
     assert app.test_client().post("/hook", data=b"{ }", headers=headers).status_code == 401
+
+
+def test_documented_receiver() -> None:
+    """The receiver in the documentation runs, accepts what is signed and refuses what is not."""
+    page = (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text()
+    (code,) = re.findall(r"```python\n(from flask import Flask, request\n.*?)```", page, re.DOTALL)
+    names: dict[str, Any] = {"__name__": "receiver"}
+    exec(code, names)
+    client = names["app"].test_client()
+    now = int(time.time())
+    headers = {
+        "webhook-id": "msg_1",
+        "webhook-timestamp": str(now),
+        "webhook-signature": signing.sign(signing.keys([names["SECRET"]]), "msg_1", now, b"{}"),
+        "content-type": "application/json",
+    }
+
+    assert client.post("/hooks/billing", data=b"{}", headers=headers).status_code == 204
+    assert client.post("/hooks/billing", data=b"[]", headers=headers).status_code == 401
 
 
 @pytest.mark.parametrize("seconds", [-301, 301])
