@@ -64,7 +64,7 @@ def recent(card: str, count: int) -> list[Run]:
         "ORDER BY id DESC LIMIT ?",
         (card, count),
     )
-    return [Run(*values, json.loads(data)) for *values, data in rows]
+    return [Run(**{**row, "data": json.loads(row["data"])}) for row in rows]
 
 
 def latest(card: str) -> Run | None:

@@ -219,7 +219,7 @@ def mail(mail: int) -> Response:
 @bp.app_template_filter()
 def ms(milliseconds: float) -> str:
     """Write milliseconds with as many digits as can be believed."""
-    digits = 2 if milliseconds < 1 else 1 if milliseconds < 10 else 0
+    digits = 2 if milliseconds < 0.995 else 1 if milliseconds < 9.95 else 0
     return f"{milliseconds:,.{digits}f}"
 
 

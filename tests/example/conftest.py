@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from jinja2 import FileSystemBytecodeCache
 
 from flask_asok.testing import AsokTasks
 
@@ -49,8 +50,14 @@ class Visitor:
         return None if figure[1] == "\N{EN DASH}" else float(figure[1].replace(",", ""))
 
 
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory):
+    """The compiled templates: compiling them for each test would take most of the time of all."""
+    return FileSystemBytecodeCache(tmp_path_factory.mktemp("templates"))
+
+
 @pytest.fixture
-def app(tmp_path):
+def app(tmp_path, compiled):
     """The example application."""
     app = example_app.create_app(
         {
@@ -60,6 +67,7 @@ def app(tmp_path):
             "EXAMPLE_VISITS": 2_000,
         }
     )
+    app.jinja_env.bytecode_cache = compiled
     yield app
     example_app.close(app)
 
