@@ -30,15 +30,16 @@ class Clock:
 class RedisServer:
     """A redis-server of the test's own, on a free port."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, options=""):
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self._folder = folder
+        self._options = options
         self._process = None
 
     @property
     def url(self):
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://127.0.0.1:{self.port}/0{self._options}"
 
     def start(self):
         self._process = subprocess.Popen(
@@ -64,13 +65,17 @@ class RedisServer:
         """Make it silent: it accepts connections and answers nothing."""
         self._process.send_signal(signal.SIGSTOP)
 
+    def thaw(self):
+        """Make it answer again, with what it had."""
+        self._process.send_signal(signal.SIGCONT)
 
-def _new_server(folder):
+
+def _new_server(folder, options=""):
     if shutil.which("redis-server") is None:
         if os.environ.get("CI"):
             pytest.fail("redis-server is not installed.")
         pytest.skip("redis-server is not installed.")
-    server = RedisServer(folder)
+    server = RedisServer(folder, options)
     server.start()
     return server
 
@@ -78,7 +83,8 @@ def _new_server(folder):
 @pytest.fixture(scope="session")
 def shared_redis(tmp_path_factory):
     """One Redis for all tests that leave it running."""
-    server = _new_server(tmp_path_factory.mktemp("redis"))
+    # On a busy machine a healthy server may take longer than the usual timeout, which is no outage to these tests.
+    server = _new_server(tmp_path_factory.mktemp("redis"), "?socket_timeout=20&socket_connect_timeout=20")
     yield server
     server.stop()
 

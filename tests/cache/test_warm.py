@@ -1,6 +1,8 @@
 """warm_cache, warm and the races between a write and the loads around it."""
 
+import os
 import random
+import signal
 import sys
 import threading
 import time
@@ -394,3 +396,63 @@ def test_race(raced_app, way, restless):
             wrong += cache.remember(key, row.load) != row.value
 
     assert wrong == 0
+
+
+def test_race_between_processes(make_app, redis, restless):
+    """So it is when the writers and readers are two processes that share nothing but Redis."""
+    # Two applications share no lock, no flight and no run: to each other they are two processes.
+    apps = [make_app(name, CACHE_REDIS_URL=redis.url) for name in ("one", "two")]
+    wrong = 0
+    for trial in range(30):
+        key, row, waits = f"trial {trial}", Row(), []
+
+        def read(key=key, row=row):
+            cache.remember(key, row.load)
+
+        for number in range(10):
+            with apps[number % 2].app_context():
+                waits.append(background(read).join)
+                row.write()
+                waits.append(by_recipe(key, row) if number % 3 else by_delete(key, row))
+        for wait in waits:
+            wait(20)
+        with apps[0].app_context():
+            wrong += cache.remember(key, row.load) != row.value
+
+    assert wrong == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_fork(gate):
+    """A forked child waits for no load and no lock of its parent's threads, and keeps what is in a store of its own."""
+    own = Cache(LRUStore())
+    own.set("kept", 1)
+    entered = threading.Event()
+
+    def slow():
+        entered.set()
+        assert gate.wait(10)
+
+    def hold():
+        with own._engine.store._lock:
+            own.remember("a", slow)
+
+    parent = threading.Thread(target=hold)
+    parent.start()
+    assert entered.wait(10)
+
+    child = os.fork()
+    if child == 0:
+        right = own.get("kept") == 1 and own.remember("a", lambda: 2) == 2 and own.warm("a", lambda: 3) == 3
+        os._exit(0 if right else 1)
+    deadline = time.monotonic() + 10
+    while (ended := os.waitpid(child, os.WNOHANG))[0] == 0 and time.monotonic() < deadline:
+        gate.wait(0.01)
+    if ended[0] == 0:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    gate.set()
+    parent.join(10)
+
+    assert ended == (child, 0)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from flask import current_app
 
 from ...dispatch import background
-from ...errors import NotConfigured, QueueFull
+from ...errors import CacheUnavailable, NotConfigured, QueueFull
 from ...state import KEY
 from .flight import Flight, Flights, Run, Runs
 from .lifetime import Lifetime
@@ -70,6 +70,8 @@ class Engine:
         """Store `value`, which beats every load in flight; False if the store cannot be reached."""
         frozen = self.store.freeze(key, value)
         stored = self.store.write(key, frozen, lifetime)
+        if not stored:
+            self.store.distrust(key)
         self._flights.forget(key)
         return stored
 
@@ -77,6 +79,9 @@ class Engine:
         """Delete the value, which beats every load in flight; was there one?"""
         try:
             return self.store.delete(key)
+        except CacheUnavailable:
+            self.store.distrust(key)
+            raise
         finally:
             self._flights.forget(key)
 
@@ -103,9 +108,13 @@ class Engine:
     def _warm(self, key: str, load: Load, lifetime: Lifetime) -> tuple[Any, Outcome]:
         flight, is_first = self._flights.join(key)
         if is_first:
-            return self._fly(flight, key, load, lifetime, lambda: self._begin(key))
-        # The load under way may have read what was there before a write: load again, which supersedes it.
-        return self._load(key, load, lifetime, self._begin(key))
+            value, outcome = self._fly(flight, key, load, lifetime, lambda: self._begin(key))
+        else:
+            # The load under way may have read what was there before a write: load again, which supersedes it.
+            value, outcome = self._load(key, load, lifetime, self._begin(key))
+        if outcome is Outcome.UNREACHABLE:
+            self.store.distrust(key)
+        return value, outcome
 
     def _read_through(self, key: str, load: Load, lifetime: Lifetime) -> Any:
         deadline = time.monotonic() + self._limit

@@ -7,7 +7,7 @@ import math
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from redis import Redis
@@ -24,6 +24,9 @@ T = TypeVar("T")
 
 LONGEST_LOAD = 3_600
 """Seconds for which a load is remembered; the value of one that takes longer is not stored."""
+MOST_DISTRUSTED = 10_000
+"""Keys that are remembered for deletion after an outage, the newest ones."""
+
 UNANNOUNCED = object()
 """The token of a load that could not be announced: it cannot know whether it was superseded, so it is not stored."""
 
@@ -96,7 +99,8 @@ class RedisStore(Store):
     Keeps its values in the Redis behind `client`, each under `prefix` and its key.
 
     Unreachable, it answers at once for `rest` seconds and then tries with one call: reads find nothing, writes say
-    False, deletes raise. One line is logged when that begins and one when it is over.
+    False, deletes raise. One line is logged when that begins and one when it is over. What this process should have
+    replaced or deleted meanwhile is then deleted first, so that the old values do not come back.
     """
 
     shared = True
@@ -116,7 +120,7 @@ class RedisStore(Store):
         self._prefix = prefix
         self._clock = clock
         self._owned = owned
-        self._breaker = _Breaker(rest)
+        self._breaker = _Breaker(rest, self._delete_many)
         self._write, self._begin, self._put, self._abort, self._delete = map(
             client.register_script, (_WRITE, _BEGIN, _PUT, _ABORT, _DELETE)
         )
@@ -177,12 +181,21 @@ class RedisStore(Store):
     def clear(self, prefix: str) -> None:
         self._breaker.insist(lambda: self._unlink(self._prefix + prefix), "The cache was not cleared")
 
+    def distrust(self, key: str) -> None:
+        self._breaker.distrust(self._prefix + key)
+
     def close(self) -> None:
         if self._owned:
             self._client.close()
 
     def renew(self) -> None:
         self._breaker.renew()
+
+    def _delete_many(self, names: Iterable[str]) -> None:
+        pipeline = self._client.pipeline(transaction=False)
+        for name in names:
+            pipeline.unlink(name)
+        pipeline.execute()
 
     def _unlink(self, prefix: str) -> None:
         pattern = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in prefix.replace("\\", "\\\\")) + "*"
@@ -216,8 +229,10 @@ class RedisStore(Store):
 class _Breaker:
     """Keeps a server that does not answer from being asked, and waited for, by every call."""
 
-    def __init__(self, rest: float) -> None:
+    def __init__(self, rest: float, delete_many: Callable[[Iterable[str]], None]) -> None:
         self._rest = rest
+        self._delete_many = delete_many
+        self._distrusted: dict[str, None] = {}
         self._closed_until = 0.0
         """When the next call may try again, in monotonic seconds; 0 while all is well."""
         self._cause: Exception | None = None
@@ -235,6 +250,13 @@ class _Breaker:
         except RedisError as error:
             _logger().warning("The cache's Redis refused a command: %s", _text(error))
             return otherwise
+
+    def distrust(self, name: str) -> None:
+        """Delete `name` before anything else is asked."""
+        with self._lock:
+            self._distrusted[name] = None
+            if len(self._distrusted) > MOST_DISTRUSTED:
+                del self._distrusted[next(iter(self._distrusted))]
 
     def insist(self, ask: Callable[[], T], failure: str) -> T:
         """Return what `ask` does, or raise CacheUnavailable."""
@@ -254,6 +276,8 @@ class _Breaker:
                     # This call tries; the others do not wait with it.
                     self._closed_until = now + self._rest
         try:
+            if self._distrusted:
+                self._delete_distrusted()
             answer = ask()
         except (RedisConnectionError, RedisTimeoutError) as error:
             self._trip(error)
@@ -261,6 +285,16 @@ class _Breaker:
         if self._closed_until:
             self._recover()
         return answer
+
+    def _delete_distrusted(self) -> None:
+        with self._lock:
+            names, self._distrusted = self._distrusted, {}
+        try:
+            self._delete_many(names)
+        except BaseException:
+            with self._lock:
+                self._distrusted = names | self._distrusted
+            raise
 
     def _trip(self, error: Exception) -> None:
         with self._lock:

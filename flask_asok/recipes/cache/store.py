@@ -88,6 +88,11 @@ class Store(ABC):
     def clear(self, prefix: str) -> None:
         """Delete every value whose key begins with `prefix`; CacheUnavailable if it cannot be done."""
 
+    def distrust(self, key: str) -> None:  # noqa: B027 - most stores are always within reach
+        """
+        Delete what is there once the store can be reached again: what should have replaced it could not be written.
+        """
+
     def close(self) -> None:  # noqa: B027 - most stores hold nothing that is to be closed
         """Give back what the store has opened itself."""
 
