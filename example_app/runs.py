@@ -51,9 +51,9 @@ def note(run: int, **data: Any) -> None:
 def add(run: int, name: str, item: Any) -> None:
     """Add `item` to a list that the run shows."""
     get_db().execute(
-        "UPDATE runs SET data = json_insert(json_insert(data, '$.' || ?1, json('[]')), '$.' || ?1 || '[#]', json(?2)) "
-        "WHERE id = ?3",
-        (name, json.dumps(item), run),
+        "UPDATE runs SET data = json_insert(json_insert(data, :list, json('[]')), :list || '[#]', json(:item)) "
+        "WHERE id = :run",
+        {"list": f"$.{name}", "item": json.dumps(item), "run": run},
     )
 
 

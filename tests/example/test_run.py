@@ -28,10 +28,20 @@ def server(tmp_path):
         process.kill()
 
 
+def url_in(output):
+    """Read until the server says where it runs."""
+    read = ""
+    for line in output:
+        read += line
+        if found := re.search(r"http://127\.0\.0\.1:\d+", line):
+            return found[0]
+    raise AssertionError(f"The server ended: {read}")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent to a process on Windows")
 def test_flask_run(server, tmp_path):
     """It answers on its port, runs a task, finishes it at Ctrl-C, and leaves no file behind."""
-    url = next(found[0] for line in server.stdout if (found := re.search(r"http://127\.0\.0\.1:\d+", line)))
+    url = url_in(server.stdout)
     form = {"mode": "background", "product": "Notebook", "quantity": "1"}
     with urllib3.PoolManager(timeout=20, retries=False) as pool:
         assert pool.request("GET", url).status == 200
