@@ -2,6 +2,11 @@
 
 from importlib.metadata import version as version_of
 
+from sphinx.ext.napoleon import Config, GoogleDocstring
+from sphinx.util import import_object
+from sphinx.util.docstrings import prepare_docstring
+from sphinx.util.docutils import SphinxDirective
+
 project = "Flask-Asok"
 author = "The Flask-Asok authors"
 copyright = author  # noqa: A001 - Sphinx's name
@@ -11,7 +16,6 @@ version = ".".join(release.split(".")[:2])
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
 ]
 exclude_patterns = ["_build"]
@@ -22,6 +26,8 @@ default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
+# "threads" is what to type; curly quotes would not do.
+smartquotes = False
 python_use_unqualified_type_names = True
 
 myst_enable_extensions = ["colon_fence", "deflist"]
@@ -32,11 +38,27 @@ html_title = f"Flask-Asok {version}"
 html_copy_source = False
 
 
-def show_drawing(app, what, name, obj, options, lines):
-    """Keep the tree of errors as it is drawn."""
+def read_docstring(app, what, name, obj, options, lines):
+    """Read docstrings as we write them."""
     if name == "flask_asok.errors":
+        # The tree of errors is a drawing.
         lines[:] = [lines[0], "", "::", "", *(f"    {line}" for line in lines[2:])]
+    elif what in ("class", "exception", "function", "method"):
+        # Not of attributes, where it takes all before a colon for a type.
+        lines[:] = GoogleDocstring(lines, Config(), app, what, name, obj, options).lines()
+
+
+class Docstring(SphinxDirective):
+    """`.. autodocstring:: name` quotes a docstring and leaves the signature to the page."""
+
+    required_arguments = 1
+
+    def run(self):
+        name = self.arguments[0]
+        lines = prepare_docstring(import_object(name).__doc__)
+        return self.parse_text_to_nodes("\n".join(lines))
 
 
 def setup(app):
-    app.connect("autodoc-process-docstring", show_drawing)
+    app.add_directive("autodocstring", Docstring)
+    app.connect("autodoc-process-docstring", read_docstring)

@@ -8,6 +8,7 @@ import re
 import socket
 import ssl
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from flask_asok.signals import task_queued
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 10
 FENCE = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
-FILE = re.compile(r"# ([\w/]+\.py)\n")
+FILE = re.compile(r"# ([\w./]+\.py)\n")
 
 
 @dataclass
@@ -64,12 +65,22 @@ class Page:
     tasks: list[Task[Any]] = field(default_factory=list)
     """Every task that was started since the page was opened."""
 
-    def run(self, **names: Any) -> dict[str, Any]:
-        """Run the page; `names` are what it takes for granted. Return all names that it leaves."""
+    def run(
+        self, *, replace: Mapping[str, str] | None = None, skip: tuple[str, ...] = (), **names: Any
+    ) -> dict[str, Any]:
+        """
+        Run the page and return all names that it leaves.
+
+        `names` are what it takes for granted: a block that makes another `app` does so for itself only. `replace` puts
+        something in place of what only a reader's machine has, and blocks with a text of `skip` in them are not run.
+        """
         self.names.update(names)
         for block in blocks_of(ROOT / self.name):
-            if block.language == "python":
+            if block.language == "python" and not any(text in block.text for text in skip):
+                for old, new in (replace or {}).items():
+                    block.text = block.text.replace(old, new)
                 self._run(block)
+                self.names.update(names)
         return self.names
 
     def outcomes(self) -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
 import ast
 import json
 import logging
+import os
 import re
 import signal
 import subprocess
@@ -10,13 +11,16 @@ import sys
 import threading
 import time
 import warnings
+from datetime import UTC, datetime
 from email import message_from_bytes
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from flask import Flask, g, request, session, url_for
+from flask import Flask, abort, g, redirect, render_template, request, session, url_for
 from flask_sqlalchemy import SQLAlchemy
+from jinja2 import DictLoader
 from PIL import Image
 from werkzeug.datastructures import FileStorage
 
@@ -137,6 +141,158 @@ def test_when_not(page):
     assert shipped == [False, True]
     assert result.exit_code == 0
     assert left == []
+
+
+# Ready-made jobs
+
+
+@pytest.fixture
+def shop(page):
+    """An application as the pages about jobs take it for granted: with a database, templates and a secret."""
+    made = []
+
+    def shop(**config):
+        app = Flask("shop")
+        app.config.from_mapping(SQLALCHEMY_DATABASE_URI="sqlite://", SECRET_KEY="a secret", **config)
+        app.jinja_loader = DictLoader(TEMPLATES)
+        FlaskAsok(app)
+        db = SQLAlchemy(app)
+
+        class Post(db.Model):
+            id = db.Column(db.Integer, primary_key=True)
+            title = db.Column(db.String)
+            created = db.Column(db.Integer, default=0)
+
+            def to_dict(self):
+                return {"title": self.title}
+
+        class User(db.Model):
+            id = db.Column(db.Integer, primary_key=True)
+            email = db.Column(db.String)
+
+            def to_dict(self):
+                return {"email": self.email}
+
+        made.append((app, db))
+        with app.app_context():
+            db.create_all()
+            db.session.add(User(id=7, email="ann@example.com"))
+            db.session.commit()
+        return {"app": app, "asok": FlaskAsok(), "db": db, "Post": Post, "User": User}
+
+    yield shop
+    for app, db in made:
+        with app.app_context():
+            db.engine.dispose()
+
+
+TEMPLATES = {
+    "index.html": "{% for post in posts %}{{ post.title }} {% endfor %}",
+    "invoice.txt": "Invoice for {{ order }}",
+    "welcome.txt": "Welcome!",
+    "news.txt": "News for {{ user.email }}",
+}
+
+
+@pytest.mark.filterwarnings("ignore::sqlalchemy.exc.LegacyAPIWarning")
+def test_cache(page, shop):
+    """The page shows the posts from the cache, and a new post as soon as it is published."""
+    names = shop()
+    db, post = names["db"], names["Post"]
+
+    def load_recent_posts():
+        return [found.to_dict() for found in db.session.scalars(db.select(post))]
+
+    opened = page("docs/cache.md")
+    opened.run(
+        **names,
+        load_recent_posts=load_recent_posts, render_template=render_template, redirect=redirect, request=request,
+    )  # fmt: skip
+    client = names["app"].test_client()
+
+    before = client.get("/").text
+    client.post("/posts", data={"title": "Spring"})
+    outcomes = opened.outcomes()
+    after = client.get("/").text
+    with names["app"].app_context():
+        again = opened.names["recent_posts"]()
+        user = opened.names["user"](7)
+        warmed = opened.names["asok"].warm_all()
+
+    assert (before, after) == ("", "Spring ")
+    assert outcomes == [("warm_cache", "succeeded")]
+    assert again == [{"title": "Spring"}]
+    assert user == {"email": "ann@example.com"}
+    assert warmed["recent_posts"] == [{"title": "Spring"}]
+
+
+def test_webhooks(page, shop, internet, monkeypatch, capsys):
+    """Every webhook of the page arrives, those with a secret signed, and the receiver on the page accepts them."""
+    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    monkeypatch.setenv("BILLING_WEBHOOK_SECRET", secret)
+    names = shop(ASOK_WEBHOOK_SECRETS={"billing": secret})
+    url = "https://example.com/hooks/billing"
+    opened = page("docs/webhooks.md")
+
+    opened.run(
+        **names,
+        url=url, payload={"total": 12}, token="t0ken", os=os, datetime=datetime, UTC=UTC,
+        endpoint=SimpleNamespace(id=1, url=url), invoice=SimpleNamespace(id=42, total=12),
+    )  # fmt: skip
+    outcomes = opened.outcomes()
+
+    assert outcomes == [("send_webhook", "succeeded")] * len(outcomes)
+    assert len(outcomes) == 4
+    assert {"disable", "keep", "replay"} <= opened.names.keys()
+
+
+def test_images(page, shop):
+    """The pictures are shrunk in place and elsewhere, and an upload is published in its sizes."""
+    names = shop()
+    Path("private").mkdir()
+    Path("public").mkdir()
+    Image.new("RGB", (2000, 1000), "teal").save("photo.jpg")
+    opened = page("docs/images.md")
+
+    opened.run(
+        **names,
+        path="photo.jpg", private_folder="private", public_folder="public",
+        request=request, abort=abort, url_for=url_for,
+    )  # fmt: skip
+    opened.outcomes()
+    upload = BytesIO()
+    Image.new("RGB", (1600, 1200), "coral").save(upload, "JPEG")
+    upload.seek(0)
+    response = names["app"].test_client().post("/photos", data={"photo": (upload, "holiday.jpg")})
+    refused = names["app"].test_client().post("/photos", data={"photo": (BytesIO(b"no picture"), "a.jpg")})
+
+    assert (response.status_code, refused.status_code) == (202, 400)
+    assert {state for _, state in opened.outcomes()} == {"succeeded"}
+    with Image.open("photo.jpg") as picture:
+        assert picture.width <= 800
+    assert len(list(Path("private").iterdir())) == 1
+    assert len([path for path in Path("public").iterdir() if path.name.endswith("-card.jpg")]) >= 2
+
+
+def test_mail(page, shop, mailbox, monkeypatch):
+    """Every mail of the page arrives as it says."""
+    monkeypatch.setenv("SMTP_PASSWORD", "secret")
+    names = shop()
+    Path("invoice.pdf").write_bytes(b"%PDF-1.7")
+    user = SimpleNamespace(email="ann@example.com")
+    opened = page("docs/mail.md")
+
+    opened.run(
+        **names,
+        replace={"/srv/invoices/42.pdf": "invoice.pdf"}, skip=("client.post",),
+        os=os, order="a mug", user=user, users=[user, user], mark_as_dead=print,
+    )  # fmt: skip
+
+    outcomes = opened.outcomes()
+    received = [mailbox.received.get(timeout=TIMEOUT) for _ in range(5)]
+    assert {state for _, state in outcomes} == {"succeeded"}
+    subjects = sorted(message_from_bytes(envelope.content)["Subject"] for envelope in received)
+    assert subjects == ["Hello", "News", "News", "Welcome", "Your invoice"]
 
 
 # How to
