@@ -181,6 +181,12 @@ def test_environment(monkeypatch):
             "ASOK_SHUTDOWN_TIMEOUT must be seconds, 0 or more, not inf",
         ),
         ("ASOK_SHUTDOWN_TIMEOUT", "8", TypeError, "ASOK_SHUTDOWN_TIMEOUT must not be of type str"),
+        ("ASOK_IMAGE_MAX_PIXELS", 0, ValueError, "ASOK_IMAGE_MAX_PIXELS must be 1 or more, not 0"),
+        ("ASOK_MAIL_TIMEOUT", 0, ValueError, "ASOK_MAIL_TIMEOUT must be seconds, more than 0, not 0"),
+        ("ASOK_CACHE_LOCK_TIMEOUT", "1", TypeError, "ASOK_CACHE_LOCK_TIMEOUT must not be of type str"),
+        ("ASOK_CELERY", "redis://", TypeError, "ASOK_CELERY must not be of type str"),
+        ("ASOK_TASK_MODULES", "shop.tasks", TypeError, "ASOK_TASK_MODULES must not be of type str"),
+        ("ASOK_FALLBACK", "drop", ValueError, 'ASOK_FALLBACK must be "raise" or "threads", not \'drop\''),
     ],
 )
 def test_bad_configuration(key, value, error, text):
@@ -215,6 +221,30 @@ def test_recent_tasks(app):
     ]
     assert (found.name, found.id, found.attempts, found.error) == ("b", tasks[1].id, 1, None)
     assert unknown is None
+
+
+# The recipes in one word
+
+
+@pytest.mark.parametrize("recipe", ["send_webhook", "resize_image", "warm_cache", "send_mail"])
+def test_recipes(make_app, backend, recipe):
+    """`asok.send_webhook(...)` and its like are `background(send_webhook, ...)`, for routes."""
+    app = make_app(**backend)
+    asok = FlaskAsok()
+
+    with app.app_context(), pytest.raises(TypeError):
+        getattr(asok, recipe)(no_such_argument=1)
+    assert getattr(asok, recipe).__doc__.startswith(f"Run `background({recipe}, ...)` and return its Task")
+
+
+def test_recipe_returns_its_task(app):
+    """They return the Task."""
+    with app.app_context():
+        started = FlaskAsok().warm_cache("posts", lambda: ["a", "b"], ttl=60)
+        started.join(WAIT)
+
+    assert isinstance(started, Task)
+    assert (started.name, started.state) == ("warm_cache", "succeeded")
 
 
 # What an app shares

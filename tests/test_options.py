@@ -184,6 +184,29 @@ def test_bad_prepare():
         task(prepare=1)
 
 
+@pytest.mark.parametrize("option", ["prepare", "at_most_once"])
+def test_options_of_functions_only(option):
+    """What belongs to the function is refused in `using()`, with the place to set it."""
+    with pytest.raises(TypeError, match=rf"'{option}' belongs to the function: set it with @task\({option}=\.\.\.\)"):
+        background.using(**{option: None})
+
+
+def test_at_most_once(app):
+    """`at_most_once` is yes or no, and travels with the function."""
+    with pytest.raises(TypeError, match="at_most_once must be True or False, not int"):
+        task(at_most_once=1)
+
+    @task(at_most_once=True)
+    def pay():
+        return "paid"
+
+    with app.app_context():
+        started = background(pay)
+
+    assert started.options.at_most_once is True
+    assert started.result(WAIT) == "paid"
+
+
 def test_none_is_the_default():
     """None, for the options that may be None, is the default."""
     options = Options().replace(name=None, timeout=None, backoff=None, prepare=None)

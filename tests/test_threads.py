@@ -221,6 +221,24 @@ def test_no_thread_to_be_had(threads_app, monkeypatch):
     assert started.result(0) == threading.get_ident()
 
 
+def test_no_more_threads_to_be_had(make_app, gate, monkeypatch):
+    """Where the system gives no further thread, the ones there are run the task."""
+    app = make_app(ASOK_QUEUES={"default": 2})
+
+    def start(self):
+        raise RuntimeError("can't start new thread")
+
+    with app.app_context(), busy(gate):
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", start)
+            second = background(threading.current_thread)
+        before = second.state
+        gate.set()
+
+        assert before == "queued"
+        assert second.result(WAIT).name == "asok-default-1"
+
+
 def test_no_thread_for_the_clock(threads_app, monkeypatch):
     """Where the system gives no thread to wait with, a delayed task is abandoned, by name, and a timeout unwatched."""
     start = threading.Thread.start
@@ -476,6 +494,26 @@ class Unprintable(Exception):
         raise self.error("boom")
 
     __str__ = __repr__
+
+
+def test_ctrl_c_while_the_caller_logs(make_app):
+    """Ctrl-C in the main thread goes up from a log handler or a repr() too."""
+    app = make_app()
+    handler = BoomHandler(KeyboardInterrupt)
+    FlaskAsok().close(app)
+
+    def boom():
+        raise Unprintable(KeyboardInterrupt)
+
+    with app.app_context():
+        with pytest.raises(KeyboardInterrupt):
+            background(boom)
+        logging.getLogger("asok.background").addHandler(handler)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                background(fail)
+        finally:
+            logging.getLogger("asok.background").removeHandler(handler)
 
 
 @pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
@@ -775,17 +813,19 @@ def test_close_inside_a_task(make_app):
     assert not closing.is_alive()
 
 
-def test_interrupted_close(make_app, gate, monkeypatch, caplog):
+@pytest.mark.parametrize("waited_for", ["asok-default-1", "asok-clock"])
+def test_interrupted_close(make_app, gate, monkeypatch, caplog, waited_for):
     """Ctrl-C while the app closes abandons the rest at once, by name, and goes on up."""
     app = make_app(ASOK_QUEUES=ONE_THREAD)
     join = threading.Thread.join
 
     def interrupted(self, timeout=None):
-        if self.name == "asok-default-1":
+        if self.name == waited_for and self.is_alive():
             raise KeyboardInterrupt
         join(self, timeout)
 
     with app.app_context(), busy(gate) as (running,), monkeypatch.context() as patch:
+        background.using(delay=0.001)(int).cancel()
         patch.setattr(threading.Thread, "join", interrupted)
         with pytest.raises(KeyboardInterrupt):
             FlaskAsok().close(app, WAIT)
