@@ -19,7 +19,7 @@ BAD_URLS = [
     "http:///x", "https://user@example.com/", "https://user:pw@example.com/", "https://@example.com/",
     "http://127.0.0.1:80\\@example.com/", "http://exa mple.com/", "http://example.com/\n", "\thttp://example.com/",
     "http://exam\tple.com/", "http://example.com/\x00", "http://example.com:0/", "http://example.com:99999/",
-    "http://example.com:x/", "http://[::1", "http://[fe80::1%25eth0]/", "http://[v1.x]/", "http://%31%32%37.0.0.1/",
+    "http://example.com:x/", "http://[::1", "http://[1:2]/", "http://[fe80::1%25eth0]/", "http://[v1.x]/", "http://%31%32%37.0.0.1/",
     "http://a..b/", "http://-a/", "http://example.com/\x85", "http://exa\u2028mple.com/", "http://a\u2100b/",
     "http://example.com/\udc80", "http://" + "a" * 64 + ".com/", "http://example.com/" + "x" * 9000,
 ]  # fmt: skip

@@ -89,6 +89,25 @@ def test_after_a_jam(stuck: threading.Event) -> None:
     resolver.close()
 
 
+def test_woken_for_nothing(stuck: threading.Event) -> None:
+    """A thread that is told to look whether it may leave stays while there is a name to resolve."""
+    resolver = Resolver(1)
+    with pytest.raises(TimeoutError):
+        resolver.resolve("slow.example", 80, Deadline(0.05))
+    resolver._jobs.put(None)
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(resolver.resolve("localhost", 80, Deadline(TIMEOUT))))
+    thread.start()
+    while resolver._jobs.qsize() < 2:
+        thread.join(0.01)
+
+    stuck.set()
+    thread.join(TIMEOUT)
+
+    assert found
+    resolver.close()
+
+
 def test_figures_need_no_thread() -> None:
     """An address is no name."""
     before = threads()

@@ -167,6 +167,7 @@ def test_shutdown_while_waiting(app: Flask, receiver: Any) -> None:
     heard = Heard(app)
     receiver.answers = [answer(503)]
     task = background.using(backoff=600)(send_webhook, receiver.url, {"n": 1}, id="msg_1")
+    background.using(delay=600)(print)
     receiver.next()
     while task.state != "waiting":
         task.join(0.01)

@@ -95,6 +95,18 @@ def test_named_secret(make_app: Any, receiver: Any) -> None:
     assert verify_webhook(request.headers, request.body, OLD_SECRET)
 
 
+def test_name_without_the_extension() -> None:
+    """A name can only be looked up in an app that has FlaskAsok."""
+    with Flask("plain").app_context(), pytest.raises(ValueError, match="ASOK_WEBHOOK_SECRETS"):
+        send_webhook("http://localhost/", {}, secret="billing")
+
+
+def test_no_secret() -> None:
+    """A receiver whose secret is missing does not accept everything, nor refuse all in silence: it raises."""
+    with pytest.raises(ValueError, match="needs a secret"):
+        verified(REFERENCE, secret=None)
+
+
 def test_unsigned(app: Flask, receiver: Any) -> None:
     """Without a secret there is no signature, as Slack has it."""
     send_webhook(receiver.url, {})

@@ -61,8 +61,59 @@ def test_answer_cut_by_the_deadline(app: Flask, receiver: Any) -> None:
     receiver.behave = behave
     assert send_webhook(receiver.url, {}, timeout=0.2).status == 200
 
-    assert send_webhook(receiver.url, {}, timeout=TIMEOUT).status == 200
+    # The receiver holds the first connection for longer than this.
+    assert send_webhook(receiver.url, {}, timeout=3).status == 200
     assert receiver.connections == 2
+
+
+@pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 200 OK\r\nX-A:"], ids=["silence", "half an answer"])
+def test_reused_but_no_answer(app: Flask, receiver: Any, begun: bytes) -> None:
+    """What is not answered, or not to its end, on a connection used before, is not sent a second time at once."""
+
+    def behave(sock: socket.socket, receiver: Any) -> None:
+        sock.recv(65536)
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        sock.recv(65536)
+        sock.sendall(begun)
+        if begun:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        else:
+            receiver.closed.wait(TIMEOUT)
+
+    receiver.behave = behave
+    send_webhook(receiver.url, b"")
+
+    with pytest.raises(WebhookUnavailable):
+        send_webhook(receiver.url, b"", timeout=0.3)
+
+    assert receiver.connections == 1
+
+
+def test_closed_meanwhile(receiver: Any) -> None:
+    """A connection whose transport was closed during a delivery is closed after it."""
+    transport = Transport()
+    receiver.answer_when.clear()
+    thread = threading.Thread(
+        target=transport.post, args=(parse(receiver.url), {}, b"{}", Policy.of(True, ""), Deadline(TIMEOUT))
+    )
+    thread.start()
+    receiver.next()
+
+    transport.close()
+    receiver.answer_when.set()
+    thread.join(TIMEOUT)
+
+    assert receiver.done.acquire(timeout=TIMEOUT)
+
+
+def test_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name without an address is an ordinary error."""
+    transport = Transport()
+    monkeypatch.setattr(transport._resolver, "resolve", lambda host, port, deadline: [])
+
+    with pytest.raises(OSError, match="no address"):
+        transport.post(parse("http://localhost/"), {}, b"{}", Policy(), Deadline(TIMEOUT))
+    transport.close()
 
 
 def test_closed_while_idle(app: Flask, receiver: Any) -> None:

@@ -109,10 +109,4 @@ def _lookup(host: str, port: int, flags: int) -> Found:
         records = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
     except UnicodeError:
         raise OSError("malformed name") from None
-    found: Found = []
-    for family, _, _, _, address in records:
-        if family in (socket.AF_INET, socket.AF_INET6):
-            found.append((family, address))  # type: ignore[arg-type]
-    if not found:
-        raise OSError("no address")
-    return found
+    return [(record[0], record[4]) for record in records]  # type: ignore[misc]

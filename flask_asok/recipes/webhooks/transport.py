@@ -187,6 +187,7 @@ class Transport:
         found = self._resolver.resolve(host.strip("[]"), port, deadline)
         if policy is not None and (refusal := policy.refusal(host.strip("[]"), (each[1][0] for each in found))):
             raise WebhookBlocked(f"Webhook not sent: {refusal}.")
+        failure = OSError("the name has no address")
         for number, (family, address) in enumerate(found):
             sock = socket.socket(family, socket.SOCK_STREAM)
             try:
@@ -197,11 +198,14 @@ class Transport:
                 # The whole TLS handshake is held to this: OpenSSL's caller counts one timeout over all its reads.
                 sock.settimeout(deadline.left())
                 return sock
-            except OSError:
+            except OSError as error:
                 sock.close()
-                if number == len(found) - 1:
-                    raise
-        raise OSError("no address")
+                failure = error
+        try:
+            raise failure
+        finally:
+            # The error's traceback holds this frame from here on, and the frame the error: a cycle.
+            del failure
 
     def close(self) -> None:
         """Close the idle connections; the others are closed after their delivery."""
@@ -319,11 +323,9 @@ def _read(conn: _Connection) -> tuple[Answer, bool]:
             raise Malformed("the answer has two lengths")
         reader.in_body = True
         try:
-            body = b"" if response.status == 101 else response.read(LONGEST_ANSWER)
-        except http.client.IncompleteRead as error:
-            body = error.partial
-        except (http.client.HTTPException, ValueError):
-            body = b""
+            body = response.read(LONGEST_ANSWER)
+        except (http.client.HTTPException, ValueError) as error:
+            body = getattr(error, "partial", b"")
         complete = response.isclosed() and not reader.is_cut
         # http.client takes a 101 for the end of the exchange; the other side has just begun with something else.
         reusable = complete and response.status != 101 and not response.will_close
