@@ -1,14 +1,16 @@
 """What a Cache promises on every kind of store."""
 
+import inspect
 import math
 from datetime import timedelta
 
 import cachelib
 import flask_caching
 import pytest
+from flask import Flask
 from redis import Redis
 
-from flask_asok import Cache, NotConfigured, background
+from flask_asok import Cache, CacheUnavailable, NotConfigured, background
 
 cache = Cache()
 
@@ -361,3 +363,44 @@ def test_bad_configuration(make_app, key):
     """A number of seconds that is none is a ValueError at init_app."""
     with pytest.raises(ValueError, match=key):
         make_app(**{key: 0})
+
+
+def test_coroutine(memory_app):
+    """A coroutine, which could be awaited only once, is a TypeError with the key, and no warning later."""
+
+    async def load(): ...
+
+    with memory_app.app_context(), pytest.raises(TypeError, match="asok:later"):
+        cache.set("later", load())
+
+
+def test_unreadable_value(make_app, tmp_path, caplog):
+    """What cannot be read is a miss, and a log line with the key."""
+    app = make_app(CACHE_TYPE="FileSystemCache", CACHE_DIR=str(tmp_path))
+    with app.app_context():
+        cachelib.FileSystemCache(str(tmp_path)).set("asok:a", "not ours")
+
+        assert cache.get("a", "missing") == "missing"
+    assert "'asok:a' cannot be read" in caplog.text
+
+
+def test_delete_that_fails(make_app, monkeypatch):
+    """A store that still has what was deleted raises CacheUnavailable."""
+    own = Cache(cachelib.SimpleCache())
+    own.set("a", 1)
+    monkeypatch.setattr(cachelib.SimpleCache, "delete", lambda *args: False)
+
+    with pytest.raises(CacheUnavailable, match="'asok:a' was not deleted"):
+        own.delete("a")
+
+
+def test_repr():
+    """A Cache and the mark for "not given" say what they are."""
+    assert repr(Cache(prefix="my:")) == "<Cache 'my:'>"
+    assert repr(inspect.signature(Cache.set).parameters["ttl"].default) == "UNSET"
+
+
+def test_app_without_extension():
+    """An app without Flask-Asok is told what to call."""
+    with Flask("bare").app_context(), pytest.raises(NotConfigured, match="init_app"):
+        cache.get("a")

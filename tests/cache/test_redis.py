@@ -432,6 +432,41 @@ def test_old_value_does_not_come_back(make_app, own_redis, change):
         assert cache.get("a") in (None, "new")
 
 
+def test_distrust_is_bounded(own_redis, monkeypatch):
+    """Of the keys to be deleted after an outage so many are remembered, the newest."""
+    monkeypatch.setattr("flask_asok.recipes.cache.redis_store.MOST_DISTRUSTED", 2)
+    with client(own_redis) as connection:
+        store = RedisStore(connection, JSONSerializer())
+        for key in "abc":
+            store.distrust(key)
+
+        assert list(store._breaker._distrusted) == ["b", "c"]
+
+
+def test_load_ends_in_an_outage(make_app, own_redis):
+    """A load whose value or failure cannot be told to Redis any more still gives that to its reader."""
+    app = make_app(CACHE_REDIS_URL=own_redis.url)
+
+    def load():
+        own_redis.stop()
+        return "loaded"
+
+    with app.app_context():
+        assert cache.remember("a", load) == "loaded"
+        with pytest.raises(LookupError):
+            cache.remember("a", fail)
+
+
+def test_unreadable_value_while_loading(make_app, redis):
+    """A value that looks fresh and cannot be read is loaded anew."""
+    app = make_app(CACHE_REDIS_URL=redis.url)
+    with app.app_context(), client(redis) as connection:
+        connection.hset("asok:a", mapping={"v": "9e9 9e9\n{"})
+
+        assert cache.warm("a", lambda: 1) == 1
+        assert cache.get("a") == 1
+
+
 def test_restart_between_requests(make_app, own_redis, caplog):
     """A Redis that was restarted while nobody asked is no outage."""
     app = make_app(CACHE_REDIS_URL=own_redis.url)

@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from flask_asok import Cache, QueueFull
-from flask_asok.backends.base import Backend
+from flask_asok import Cache, QueueFull, background
 from flask_asok.recipes.cache.engine import Engine
+from flask_asok.recipes.cache.lifetime import Lifetime
 from flask_asok.recipes.cache.lru_store import LRUStore
 from flask_asok.signals import task_failed, task_succeeded
 from flask_asok.state import state_of
@@ -328,19 +328,104 @@ def test_refresh_inline_fails(clock, loader, caplog):
     assert "Refresh of 'asok:a' failed, its stale value is served" in caplog.text
 
 
-def test_refresh_queue_full(memory_app, clock, loader, monkeypatch):
+def test_refresh_queue_full(make_app, clock, loader, gate):
     """When no task is accepted the old value is served, and the next reader tries again."""
+    app = make_app(ASOK_QUEUES={"cache": 1}, ASOK_MAX_QUEUED=1, ASOK_QUEUE_FULL="raise")
+    state_of(app).shared("cache", lambda: Engine(LRUStore(clock=clock)))
+    entered = threading.Event()
 
-    def full(*args, **kwargs):
-        raise QueueFull("full")
+    def block():
+        entered.set()
+        assert gate.wait(10)
 
+    with app.app_context():
+        cache.remember("a", loader, ttl=10, stale=60)
+        clock.advance(11)
+        blocking = background.using(queue="cache")
+        waiting = [blocking(block)]
+        assert entered.wait(10)
+        waiting.append(blocking(block))
+        with pytest.raises(QueueFull):
+            blocking(block)
+
+        assert cache.remember("a", loader, ttl=10, stale=60) == 1
+
+        assert not cache._find()._rests
+        assert loader.calls == 1
+        gate.set()
+        for task in waiting:
+            task.join(10)
+
+
+def test_refresh_where_tasks_travel(memory_app, clock, loader, monkeypatch):
+    """
+    Where tasks run in other processes, which may not find the loader, one reader refreshes and the others do not wait.
+    """
+    monkeypatch.setattr(type(memory_app.extensions["asok"].backend), "distributed", True)
     with memory_app.app_context():
         cache.remember("a", loader, ttl=10, stale=60)
         clock.advance(11)
-        monkeypatch.setattr(Backend, "create", full)
 
         assert cache.remember("a", loader, ttl=10, stale=60) == 1
-        assert not cache._find()._rests
+        assert cache.get("a") == 2
+
+
+def test_refresh_while_loading(memory_app, clock, loader, settled):
+    """A refresh that finds a load of the key under way leaves it to that."""
+    with memory_app.app_context():
+        cache.remember("a", loader, ttl=10, stale=60)
+        clock.advance(11)
+        loader.gate.clear()
+        threads, _ = in_threads(memory_app, 1, lambda: cache.warm("a", loader))
+        assert loader.entered.acquire(timeout=10)
+        assert loader.entered.acquire(timeout=10)
+
+        assert cache.remember("a", lambda: pytest.fail("loaded twice"), ttl=10, stale=60) == 1
+
+        assert settled()
+        loader.gate.set()
+        join(threads)
+        assert cache.get("a") == 2
+
+
+def test_refresh_elsewhere(make_app, redis, clock, loader, settled):
+    """A value that another process refreshes is served, and not loaded here as well."""
+    apps = [make_app(CACHE_REDIS_URL=redis.url) for _ in range(2)]
+    for app in apps:
+        with app.app_context():
+            cache._find().store._clock = clock
+    with apps[0].app_context():
+        cache.remember("a", loader, ttl=10, stale=60)
+        clock.advance(11)
+        loader.gate.clear()
+        cache.remember("a", loader, ttl=10, stale=60)
+    assert loader.entered.acquire(timeout=10)
+    assert loader.entered.acquire(timeout=10)
+
+    with apps[1].app_context():
+        assert cache.remember("a", lambda: pytest.fail("loaded twice"), ttl=10, stale=60) == 1
+        assert settled()
+
+    loader.gate.set()
+    assert settled()
+    with apps[1].app_context():
+        assert cache.get("a") == 2
+
+
+def test_many_failing_keys(clock, loader, monkeypatch):
+    """What is remembered of failed refreshes is bounded."""
+    monkeypatch.setattr("flask_asok.recipes.cache.engine.MOST_RESTS", 3)
+    engine = Engine(LRUStore(clock=clock), clock=clock)
+    loader.error = LookupError()
+    for number in range(10):
+        key = str(number)
+        engine.write(key, 1, Lifetime(10, 1_000))
+    for number in range(10):
+        clock.advance(11)
+        engine.remember(str(number), loader, Lifetime(10, 1_000))
+
+    assert loader.calls == 10
+    assert len(engine._rests) <= 3
 
 
 def test_set_beats_load(app, loader):

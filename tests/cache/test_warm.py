@@ -233,6 +233,60 @@ def test_stuck_loader(make_app, gate):
         assert cache.get("a") == "new"
 
 
+def test_shared_run_of_a_stuck_thread(make_app, gate):
+    """Nor does a call that shares a run wait for it any longer: it loads for itself."""
+    app = make_app(ASOK_CACHE_LOCK_TIMEOUT=0.05)
+    entered = threading.Event()
+    calls = []
+
+    def stuck_at_first():
+        calls.append(1)
+        if len(calls) == 1:
+            entered.set()
+            assert gate.wait(10)
+        return len(calls)
+
+    with app.app_context():
+        run = cache.warm_run("a", stuck_at_first)
+        leader = threading.Thread(target=run.settle)
+        leader.start()
+        assert entered.wait(10)
+
+        assert run.settle()[0] == 2
+
+        gate.set()
+        leader.join(10)
+
+
+def test_exit_in_shared_run(memory_app, gate):
+    """Who shares a run with a thread that is told to exit runs again."""
+    entered = threading.Event()
+    calls = []
+
+    def exit_at_first():
+        calls.append(1)
+        if len(calls) == 1:
+            entered.set()
+            assert gate.wait(10)
+            raise SystemExit
+        return "loaded"
+
+    def lead():
+        with pytest.raises(SystemExit):
+            run.settle()
+
+    with memory_app.app_context():
+        run = cache.warm_run("a", exit_at_first)
+        leader = threading.Thread(target=lead)
+        leader.start()
+        assert entered.wait(10)
+        gate.set()
+
+        assert run.settle()[0] == "loaded"
+
+        leader.join(10)
+
+
 def test_warms_itself(memory_app):
     """A loader that warms its own key is an error at once."""
     with memory_app.app_context(), pytest.raises(RuntimeError, match="the key that it loads"):

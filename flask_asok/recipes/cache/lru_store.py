@@ -6,7 +6,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from inspect import isawaitable
+from inspect import isawaitable, iscoroutine
 from typing import Any
 
 from werkzeug.local import LocalProxy
@@ -115,7 +115,8 @@ class LRUStore(Store):
 def refuse_what_runs_out(key: str, value: Any) -> None:
     """Raise TypeError for a value that would be another one, or spent, when it is read: nothing else would notice."""
     if isinstance(value, (LocalProxy, Iterator)) or isawaitable(value):
-        if hasattr(value, "close") and isawaitable(value):
+        if iscoroutine(value):
+            # Else it would warn that it was never awaited, and not say where.
             value.close()
         kind = type(value).__name__
         raise TypeError(f"{key!r} cannot be cached: a {kind} can be read only once or only here. Cache what it gives.")

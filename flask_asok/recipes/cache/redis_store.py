@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any, TypeVar
 
 from redis import Redis
@@ -119,7 +120,7 @@ class RedisStore(Store):
         self._serializer = serializer
         self._prefix = prefix
         self._clock = clock
-        self._owned = owned
+        self._is_owned = owned
         self._breaker = _Breaker(rest, self._delete_many)
         self._write, self._begin, self._put, self._abort, self._delete = map(
             client.register_script, (_WRITE, _BEGIN, _PUT, _ABORT, _DELETE)
@@ -185,7 +186,7 @@ class RedisStore(Store):
         self._breaker.distrust(self._prefix + key)
 
     def close(self) -> None:
-        if self._owned:
+        if self._is_owned:
             self._client.close()
 
     def renew(self) -> None:
@@ -199,14 +200,9 @@ class RedisStore(Store):
 
     def _unlink(self, prefix: str) -> None:
         pattern = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in prefix.replace("\\", "\\\\")) + "*"
-        batch: list[Any] = []
-        for key in self._client.scan_iter(match=pattern, count=1_000):
-            batch.append(key)
-            if len(batch) == 1_000:
-                self._client.unlink(*batch)
-                batch.clear()
-        if batch:
-            self._client.unlink(*batch)
+        names = iter(self._client.scan_iter(match=pattern, count=1_000))
+        while batch := list(islice(names, 1_000)):
+            self._delete_many(batch)
 
     def _entry(self, key: str, data: bytes) -> Entry | None:
         try:

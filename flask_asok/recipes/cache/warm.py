@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import math
 import time
@@ -169,11 +170,9 @@ def _for_travel(
 
 def _name_of(load: Callable[[], Any]) -> str:
     name = f"{getattr(load, '__module__', '')}:{getattr(load, '__qualname__', '')}"
-    try:
+    with contextlib.suppress(Exception):
         if _found(name) is load:
             return name
-    except Exception:
-        pass
     raise TypeError(f"Tasks run in other processes, where {load!r} cannot be found: give a function of a module.")
 
 
