@@ -384,6 +384,16 @@ def test_unreadable_value(make_app, tmp_path, caplog):
     assert "'asok:a' cannot be read" in caplog.text
 
 
+def test_loaded_meanwhile(app):
+    """Who is about to load a value that somebody else has just stored gets that one."""
+    with app.app_context():
+        cache.set("a", 1)
+
+        begun = cache._find().store.begin("asok:a", alone=True, seconds=30)
+
+        assert (begun.token, begun.entry) == (None, (1, True))
+
+
 def test_delete_that_fails(make_app, monkeypatch):
     """A store that still has what was deleted raises CacheUnavailable."""
     own = Cache(cachelib.SimpleCache())

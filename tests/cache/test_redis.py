@@ -443,6 +443,29 @@ def test_distrust_is_bounded(own_redis, monkeypatch):
         assert list(store._breaker._distrusted) == ["b", "c"]
 
 
+def test_distrust_outlasts_an_outage(own_redis):
+    """Keys that could not be deleted yet are remembered until they can be."""
+    from redis import Redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    with Redis(port=own_redis.port, socket_timeout=0.1, retry=Retry(NoBackoff(), 0)) as connection:
+        store = RedisStore(connection, JSONSerializer(), rest=0.001)
+        connection.set("a", "old")
+        own_redis.freeze()
+        store.distrust("a")
+        assert store.read("b") is None
+        assert list(store._breaker._distrusted) == ["a"]
+
+        own_redis.thaw()
+
+        deadline = time.monotonic() + 10
+        while store._breaker._distrusted:
+            store.read("b")
+            assert time.monotonic() < deadline
+        assert not connection.exists("a")
+
+
 def test_load_ends_in_an_outage(make_app, own_redis):
     """A load whose value or failure cannot be told to Redis any more still gives that to its reader."""
     app = make_app(CACHE_REDIS_URL=own_redis.url)

@@ -5,6 +5,7 @@ import threading
 import time
 
 import pytest
+from flask import Flask
 
 from flask_asok import Cache, QueueFull, background
 from flask_asok.recipes.cache.engine import Engine
@@ -314,6 +315,17 @@ def test_refresh_inline_without_app(clock, loader):
     assert own.get("a") == 2
 
 
+def test_refresh_inline_without_extension(clock, loader):
+    """So it does on an app that has no Flask-Asok."""
+    own = Cache(LRUStore(clock=clock))
+    with Flask("bare").app_context():
+        own.remember("a", loader, ttl=10, stale=60)
+        clock.advance(11)
+
+        assert own.remember("a", loader, ttl=10, stale=60) == 1
+        assert own.get("a") == 2
+
+
 def test_refresh_inline_fails(clock, loader, caplog):
     """There too a failing loader is logged, and the old value served."""
     own = Cache(LRUStore(clock=clock))
@@ -358,9 +370,7 @@ def test_refresh_queue_full(make_app, clock, loader, gate):
 
 
 def test_refresh_where_tasks_travel(memory_app, clock, loader, monkeypatch):
-    """
-    Where tasks run in other processes, which may not find the loader, one reader refreshes and the others do not wait.
-    """
+    """Where tasks run in other processes, which may not find the loader, the reader who comes first refreshes."""
     monkeypatch.setattr(type(memory_app.extensions["asok"].backend), "distributed", True)
     with memory_app.app_context():
         cache.remember("a", loader, ttl=10, stale=60)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import math
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
 from flask import Flask, current_app
@@ -67,8 +64,6 @@ def warm_cache(
             load = load.again()
         value: T = load.settle()[0]
         return value
-    if isinstance(load, str):
-        load = _found(load)
     if isinstance(cache, str):
         cache = Cache(prefix=cache)
     return (cache or Cache()).warm(key, load, ttl, stale=stale)
@@ -153,7 +148,7 @@ def _warm(app: Flask, warmer: Warmer) -> tuple[float, Any]:
 def _for_travel(
     key: str, load: Callable[[], Any], ttl: Ttl, stale: Stale, cache: Cache
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return plain data, from which a process that has only the code can make the call."""
+    """Return what a process that has only the code can make the call from."""
     if not cache.is_shared:
         raise NotConfigured(
             "Tasks run in other processes, and what they store in their memory is not seen here. "
@@ -165,18 +160,4 @@ def _for_travel(
         )
     lifetime = cache.lifetime(ttl, stale)
     ttl = None if math.isinf(lifetime.ttl) else lifetime.ttl
-    return (key, _name_of(load), ttl), {"stale": lifetime.stale, "cache": cache.prefix}
-
-
-def _name_of(load: Callable[[], Any]) -> str:
-    name = f"{getattr(load, '__module__', '')}:{getattr(load, '__qualname__', '')}"
-    with contextlib.suppress(Exception):
-        if _found(name) is load:
-            return name
-    raise TypeError(f"Tasks run in other processes, where {load!r} cannot be found: give a function of a module.")
-
-
-def _found(name: str) -> Callable[[], Any]:
-    module, _, qualname = name.partition(":")
-    found: Callable[[], Any] = attrgetter(qualname)(importlib.import_module(module))
-    return found
+    return (key, load, ttl), {"stale": lifetime.stale, "cache": cache.prefix}
