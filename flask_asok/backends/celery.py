@@ -18,7 +18,7 @@ from ..errors import BackendUnavailable, MessageRefused, NotConfigured, TaskAban
 from ..logs import log
 from ..options import DEFAULT, Options
 from ..signals import emit, task_abandoned
-from ..tasks import SETTLED, Task, TaskSummary
+from ..tasks import SETTLED, Call, Task, TaskSummary
 from .base import Backend
 from .engine import HOP_SECONDS, RUN, RUN_ONCE, add_tasks, make_engine, queue_name, start_worker, trace_headers
 from .message import Codec, Names, Seal
@@ -32,6 +32,9 @@ MOST_DELIVERIES = 3
 
 DOWN_SECONDS = 5.0
 """How long a broker that could not be reached is not asked again."""
+
+KILLED = range(-255, -191)
+"""Exit codes with which billiard ends a worker's process on a signal: the signal's number less 256."""
 
 PLAIN = (str, int, float, bool, type(None))
 """Values of `g` that travel."""
@@ -103,6 +106,12 @@ class CeleryTask(Task[R]):
             self._box.clear()
             return None
         return self.lane.backend.perform(self, thread)
+
+    def _fail_or_wait(self, call: Call, error: BaseException) -> None:
+        if isinstance(error, SystemExit) and error.code in KILLED:
+            # The worker was told to end, and will be once this has gone on up; its message goes to another one.
+            raise error
+        super()._fail_or_wait(call, error)
 
     def _wait_for_change(self, seconds: float, in_task: bool) -> None:
         """Look at Redis now and then: five milliseconds after the start, a tenth of a second later on."""
@@ -234,11 +243,15 @@ class CeleryBackend(Backend):
             message = self.seal.open(sealed, "call")
             if message["id"] != request.id:
                 raise MessageRefused("The message carries the id of another one.")
-            fn = self.names.find(message["fn"])
-            task = self._restore(fn, message)
-        except (MessageRefused, KeyError, TypeError, ValueError) as error:
+        except (MessageRefused, KeyError) as error:
             # Acknowledged and dropped: it would be no better the next time.
             log(logging.ERROR, "Refused a message for background tasks: %r", error)
+            return
+        try:
+            task = self._restore(self.names.find(message["fn"]), message)
+        except Exception as error:
+            # Signed, yet not to be run by this code: an older one perhaps. Kept, for `flask asok retry`.
+            self.give_up(request.id, f"refused by its worker: {error!r}", str(sealed))
             return
         wait = message["due"] - time.time()
         if wait > 1:
@@ -268,14 +281,13 @@ class CeleryBackend(Backend):
             self.records.wait(task.id, task.attempts + 1, task.summary.error or "", seconds)
         self._publish(task.message, seconds)
 
-    def give_up(self, id: str, why: str) -> None:
-        """Settle as failed a task that was ended from outside."""
+    def give_up(self, id: str, why: str, sealed: str) -> None:
+        """Settle as failed a task that was ended from outside; `sealed` is its message."""
         log(logging.ERROR, "Background task %s failed: %s", id, why)
         if self.records is not None:
             error = self.codec.encode_error(TaskAbandoned(f"The task was {why}."))
-            self.records.finish(
-                id, {"state": "failed", "error": why, "outcome": self._sealed_outcome({"error": error})}
-            )
+            outcome = self._sealed_outcome({"error": error})
+            self.records.finish(id, {"state": "failed", "error": why, "outcome": outcome, "message": sealed})
 
     def run_worker(self, queues: Sequence[str], arguments: Sequence[str]) -> None:
         """Run Celery's worker on `queues`, all of `ASOK_QUEUES` when empty, with more of its own `arguments`."""
@@ -434,15 +446,15 @@ class CeleryBackend(Backend):
         if self.records is None:
             return
         fields = {key: message[key] for key in ("name", "queue", "enqueued")}
-        fields["message"] = self.seal.close(message, "call")
         self.records.add(message["id"], fields, max(0.0, message["due"] - time.time()))
 
     def _publish(self, message: dict[str, Any], wait: float) -> None:
         """Hand a message to the broker, to be delivered in `wait` seconds, or to wait once more by then."""
         timeout = message["timeout"]
+        sealed = self.seal.close(message, "call")
         try:
             self.engine.tasks[RUN_ONCE if message["once"] else RUN].apply_async(
-                args=(self.seal.close(message, "call"),),
+                args=(sealed,),
                 task_id=message["id"],
                 queue=queue_name(self._app, message["queue"]),
                 countdown=min(wait, HOP_SECONDS) if wait > 0 else None,
@@ -497,7 +509,8 @@ class CeleryBackend(Backend):
         if records.claim(task.id, attempt, again=again) != "ours":
             return False
         if again and records.delivered_again(task.id, attempt) >= MOST_DELIVERIES:
-            self.give_up(task.id, f"given up: {MOST_DELIVERIES} workers were lost with it")
+            why = f"given up: {MOST_DELIVERIES} workers were lost with it"
+            self.give_up(task.id, why, self.seal.close(task.message, "call"))
             emit(task_abandoned, self._app, task=task)
             return False
         return True
@@ -520,6 +533,9 @@ class CeleryBackend(Backend):
             "error": task.summary.error or "",
             "outcome": self._sealed_outcome(outcome),
         }
+        if error is not None:
+            # For `flask asok retry`.
+            fields["message"] = self.seal.close(task.message, "call")
         self.records.finish(task.id, fields)
 
     def _sealed_outcome(self, outcome: dict[str, Any]) -> str:

@@ -110,7 +110,8 @@ class WatchedRequest(Request):  # type: ignore[misc]
     def on_timeout(self, soft: bool, timeout: float) -> None:
         super().on_timeout(soft, timeout)
         if not soft:
-            self.task.backend_of_asok.give_up(self.id, f"stopped at its time limit of {timeout:g} s")
+            why = f"stopped at its time limit of {timeout:g} s"
+            self.task.backend_of_asok.give_up(self.id, why, self.args[0])
 
 
 def trace_headers() -> dict[str, str]:

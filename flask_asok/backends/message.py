@@ -60,9 +60,12 @@ class Names:
         if not qualname or not self._allows(module):
             raise MessageRefused(f"{name!r} is of no module that ASOK_TASK_MODULES allows.")
         try:
-            return self._find(module, qualname)
-        except (ImportError, AttributeError) as error:
+            found = self._find(module, qualname)
+        except ImportError as error:
             raise MessageRefused(f"{name!r} cannot be imported: {error}") from error
+        if found is None:
+            raise MessageRefused(f"{name!r} is not there.")
+        return found
 
     def _allows(self, module: str) -> bool:
         return any(module == allowed or module.startswith(f"{allowed}.") for allowed in self.modules)

@@ -1,0 +1,236 @@
+"""Brokers and workers of the tests' own, on free ports, to be killed at will."""
+
+import contextlib
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+spec = importlib.util.spec_from_file_location("jobs", HERE / "jobs.py")
+jobs = importlib.util.module_from_spec(spec)
+sys.modules["jobs"] = jobs
+spec.loader.exec_module(jobs)
+
+
+def need(program):
+    """Return where a server program is; without it these tests are skipped at home, and fail in CI."""
+    found = shutil.which(program)
+    if found is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{program} is not installed")
+    return found
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(name="wait_until")
+def wait_until_fixture():
+    return wait_until
+
+
+def wait_until(condition, seconds=30.0, what="it"):
+    """Look at another process until `condition()` is true; what it returned then."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"{what} did not happen within {seconds} s")
+
+
+def answers(port):
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
+        return True
+    return False
+
+
+class Redis:
+    """A redis-server that keeps an append-only file."""
+
+    def __init__(self, folder):
+        self.port = free_port()
+        self.folder = folder
+        self.process = None
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self):
+        command = [need("redis-server"), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
+        command += ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        wait_until(lambda: answers(self.port), what="the start of redis-server")
+        return self
+
+    def stop(self, number=signal.SIGTERM):
+        self.process.send_signal(number)
+        self.process.wait(10)
+
+
+@pytest.fixture(scope="session")
+def redis(tmp_path_factory):
+    server = Redis(tmp_path_factory.mktemp("redis")).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(tmp_path_factory):
+    """The URL of a RabbitMQ node of our own."""
+    program = need("rabbitmq-server")
+    # Debian's wrapper becomes the user rabbitmq, who may not write where the tests do.
+    inner = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+    program = str(inner) if inner.exists() else program
+    folder = tmp_path_factory.mktemp("rabbitmq")
+    port = free_port()
+    environ = {
+        **os.environ,
+        "HOME": str(folder),
+        # Not what the system's own node is configured with.
+        "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq"),
+        "RABBITMQ_CONF_ENV_FILE": str(folder / "rabbitmq-env.conf"),
+        "RABBITMQ_NODENAME": f"asok{port}@localhost",
+        "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+        "RABBITMQ_NODE_PORT": str(port),
+        "RABBITMQ_DIST_PORT": str(free_port()),
+        "RABBITMQ_MNESIA_BASE": str(folder),
+        "RABBITMQ_LOG_BASE": str(folder),
+        "RABBITMQ_PID_FILE": str(folder / "pid"),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
+    }
+    (folder / "rabbitmq.conf").write_text(f"listeners.tcp.default = 127.0.0.1:{port}\n")
+    log = open(folder / "out", "wb")  # noqa: SIM115
+    process = subprocess.Popen([program], env=environ, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        wait_until(lambda: answers(port), 60, "the start of rabbitmq-server")
+        yield f"amqp://guest:guest@127.0.0.1:{port}//"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(10)
+        log.close()
+
+
+class Worker:
+    """`flask asok worker` as a process group of its own."""
+
+    def __init__(self, folder, config, *options):
+        self.log_path = folder / f"worker-{free_port()}.log"
+        self._log = open(self.log_path, "wb")  # noqa: SIM115
+        path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
+        self.process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "flask",
+                "--app",
+                "jobs:create_app()",
+                "asok",
+                "worker",
+                "--loglevel",
+                "INFO",
+                *options,
+            ],
+            env={**os.environ, "PYTHONPATH": path, "JOBS_CONFIG": json.dumps(config)},
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def log(self):
+        return self.log_path.read_text(errors="replace")
+
+    def ready(self):
+        wait_until(lambda: " ready." in self.log() or self.process.poll() is not None, 40, "the start of a worker")
+        assert self.process.poll() is None, self.log()
+        return self
+
+    def tell(self, number):
+        """Send a signal to the main process alone."""
+        self.process.send_signal(number)
+
+    def tell_all(self, number=signal.SIGKILL):
+        """Send a signal to the main process and its children."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
+
+    def close(self):
+        self.tell_all()
+        self.process.wait(10)
+        self._log.close()
+
+
+@pytest.fixture
+def start_worker(tmp_path):
+    """Start a worker for a configuration; it is killed after the test."""
+    workers = []
+
+    def start(config, *options):
+        worker = Worker(tmp_path, config, *options)
+        workers.append(worker)
+        return worker
+
+    yield start
+    for worker in workers:
+        worker.close()
+
+
+@pytest.fixture(scope="session", params=["redis", "rabbitmq"])
+def config(request, redis):
+    """What application and worker share; tasks wait on Redis and on RabbitMQ alike."""
+    url = redis.url if request.param == "redis" else request.getfixturevalue("rabbitmq")
+    return {"ASOK_CELERY": {"broker_url": url, "result_backend": redis.url}}
+
+
+@pytest.fixture(scope="session")
+def worker(config, tmp_path_factory):
+    """The one worker, of two processes, of all tests that do it no harm."""
+    worker = Worker(tmp_path_factory.mktemp("worker"), config, "--concurrency", "2")
+    yield worker.ready()
+    worker.close()
+
+
+@pytest.fixture
+def own_redis(tmp_path):
+    """A server of this test alone, to be killed."""
+    server = Redis(tmp_path).start()
+    yield server
+    with contextlib.suppress(ProcessLookupError):
+        server.stop()
+
+
+@pytest.fixture
+def app(config, close):
+    app = jobs.create_app(**config)
+    yield app
+    close(app)
+
+
+@pytest.fixture
+def close():
+    """Close an application and its connections."""
+
+    def close(app):
+        app.extensions["asok"].close(5)
+        app.extensions["asok"].backend.engine.close()
+
+    return close
+
+
+@pytest.fixture
+def ctx(app, worker):
+    """An app context of an application whose worker runs."""
+    with app.app_context():
+        yield app

@@ -1,0 +1,204 @@
+"""Nothing is lost when workers and brokers are killed, and nothing runs twice beyond that."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import jobs
+import pytest
+
+from flask_asok import BackendUnavailable, TaskAbandoned, background
+
+
+def lines(path):
+    return path.read_text().split() if path.exists() else []
+
+
+@pytest.fixture
+def config(redis):
+    """Redis takes a message back six seconds after its worker has gone silent: an hour would be long for a test."""
+    options = {"visibility_timeout": 6, "unacked_restore_interval": 1, "unacked_restore_throttle": 1}
+    return {"ASOK_CELERY": {"broker_url": redis.url, "broker_transport_options": options}}
+
+
+@pytest.fixture
+def ctx(config, close):
+    app = jobs.create_app(name=f"jobs{os.urandom(4).hex()}", **config)
+    with app.app_context():
+        yield app
+    close(app)
+
+
+@pytest.fixture
+def start(ctx, config, start_worker):
+    """Start a worker of the test's application."""
+
+    def start(*options):
+        return start_worker({**config, "NAME": ctx.name}, *(options or ("--concurrency", "1")))
+
+    return start
+
+
+def test_worker_started_later(ctx, start):
+    """Tasks wait for a worker that is not there yet."""
+    task = background(jobs.add, 1)
+
+    start()
+
+    assert task.result(40) == 1
+
+
+def test_worker_killed(ctx, start, tmp_path, wait_until):
+    """A task whose worker was killed with -9 runs again, in another worker, under the same id."""
+    first = start().ready()
+    task = background(jobs.wait_for, tmp_path / "runs", tmp_path / "gate")
+    wait_until(lambda: lines(tmp_path / "runs"), what="the task")
+
+    first.tell_all(signal.SIGKILL)
+    start()
+
+    wait_until(lambda: len(lines(tmp_path / "runs")) == 2, 40, "the second run")
+    (tmp_path / "gate").touch()
+    assert task.result(20) == "waited"
+    assert (task.attempts, lines(tmp_path / "runs")) == (1, ["1", "1"])
+
+
+def test_child_killed(ctx, start, tmp_path, wait_until):
+    """A worker's child that is killed takes no task with it; at most once means: not again."""
+    start("--concurrency", "2").ready()
+    task = background(jobs.wait_for, tmp_path / "runs", tmp_path / "gate")
+    once = background(jobs.wait_once, tmp_path / "once", tmp_path / "gate")
+    wait_until(lambda: lines(tmp_path / "runs") and lines(tmp_path / "once"), what="the tasks")
+
+    for pid in children_of_workers(ctx):
+        os.kill(pid, signal.SIGKILL)
+
+    wait_until(lambda: len(lines(tmp_path / "runs")) == 2, 30, "the second run")
+    (tmp_path / "gate").touch()
+    assert task.result(20) == "waited"
+    assert background(jobs.add, 1).result(20) == 1
+    assert lines(tmp_path / "once") == ["1"]
+    assert once.state == "running"
+
+
+def children_of_workers(app):
+    """Return the pids of the pool's processes, as Celery tells them."""
+    stats = app.extensions["asok"].backend.engine.control.inspect(timeout=2).stats()
+    return [pid for worker in stats.values() for pid in worker["pool"]["processes"]]
+
+
+def test_task_that_kills_its_worker(ctx, start, tmp_path):
+    """A task that takes its worker along each time is given up after the third, and told so."""
+    worker = start().ready()
+    task = background(jobs.kill_me, tmp_path / "runs")
+
+    with pytest.raises(TaskAbandoned, match="given up: 3 workers were lost with it"):
+        task.result(40)
+    assert len(lines(tmp_path / "runs")) == 3
+    assert f"Background task {task.id} failed: given up" in worker.log()
+    assert background(jobs.add, 1).result(20) == 1
+
+
+def test_worker_told_to_stop(ctx, start, tmp_path, wait_until):
+    """TERM lets a worker finish what it runs, and leaves the rest to others."""
+    worker = start().ready()
+    running = background(jobs.wait_for, tmp_path / "runs", tmp_path / "gate")
+    queued = background(jobs.add, 1)
+    wait_until(lambda: lines(tmp_path / "runs"), what="the task")
+
+    worker.tell(signal.SIGTERM)
+    wait_until(lambda: "Warm shutdown" in worker.log(), what="the shutdown")
+    (tmp_path / "gate").touch()
+
+    assert running.result(20) == "waited"
+    worker.process.wait(20)
+    start()
+    assert queued.result(40) == 1
+    assert lines(tmp_path / "runs") == ["1"]
+
+
+def test_all_processes_told_to_stop(ctx, start, tmp_path, wait_until):
+    """TERM to the whole group, as systemd sends it, loses nothing either."""
+    worker = start().ready()
+    task = background(jobs.wait_for, tmp_path / "runs", tmp_path / "gate")
+    wait_until(lambda: lines(tmp_path / "runs"), what="the task")
+
+    worker.tell_all(signal.SIGTERM)
+    worker.process.wait(30)
+    start()
+
+    wait_until(lambda: len(lines(tmp_path / "runs")) == 2, 40, "the second run")
+    (tmp_path / "gate").touch()
+    assert task.result(20) == "waited"
+
+
+def test_broker_restarted(own_redis, start_worker, close):
+    """What was accepted is still there after the broker was killed and came back."""
+    config = {"ASOK_CELERY": {"broker_url": own_redis.url}}
+    app = jobs.create_app(**config)
+    with app.app_context():
+        task = background(jobs.add, 1)
+
+        own_redis.stop(signal.SIGKILL)
+        own_redis.start()
+        start_worker(config, "--concurrency", "1")
+
+        assert task.result(40) == 1
+    close(app)
+
+
+def test_broker_down(own_redis, close, caplog):
+    """Without its broker background() fails soon, and then at once, or runs the task here, as ASOK_FALLBACK says."""
+    config = {"ASOK_CELERY": {"broker_url": own_redis.url.replace("redis://", "redis://:a-password@")}}
+    raising, running = jobs.create_app(**config), jobs.create_app(ASOK_FALLBACK="threads", **config)
+    own_redis.stop()
+
+    with raising.app_context():
+        started = time.monotonic()
+        with pytest.raises(BackendUnavailable) as caught:
+            background(jobs.add, 1)
+        first = time.monotonic() - started
+        with pytest.raises(BackendUnavailable, match="a moment ago"):
+            background(jobs.add, 1)
+    with running.app_context():
+        task = background(jobs.echo, Path("x"))
+        assert task.result(10) == [Path("x"), {}]
+
+    assert first < 3 * 2.5
+    assert task.state == "succeeded"
+    assert "Background task echo runs in this process." in caplog.text
+    assert "a-password" not in caplog.text + str(caught.value)
+    close(raising)
+    close(running)
+
+
+def test_time_limit(ctx, start, tmp_path):
+    """A task past its timeout is interrupted, and where it does not listen, killed; the worker goes on."""
+    start().ready()
+    task = background.using(timeout=1)(jobs.run_forever, tmp_path / "runs")
+
+    with pytest.raises(TaskAbandoned, match="stopped at its time limit"):
+        task.result(40)
+    assert task.state == "failed"
+    assert background(jobs.add, 1).result(20) == 1
+    assert len(lines(tmp_path / "runs")) == 2
+
+
+def test_timeout_past_the_visibility(ctx):
+    """A timeout under which Redis would run the task twice is refused at the call."""
+    with pytest.raises(ValueError, match=r"timeout must be below 6 s, the broker's visibility_timeout"):
+        background.using(timeout=6)(jobs.add, 1)
+
+
+def test_long_wait(ctx, start, monkeypatch):
+    """A delay longer than the broker would keep a message back is waited for in hops, and is exact all the same."""
+    monkeypatch.setattr("flask_asok.backends.celery.HOP_SECONDS", 0.2)
+    start().ready()
+    started = time.time()
+
+    task = background.using(delay=3)(jobs.add, 1)
+
+    assert task.result(30) == 1
+    assert task.attempts == 1
+    assert task.started_at.timestamp() >= started + 2

@@ -1,0 +1,228 @@
+"""The same promises as everywhere, kept by workers in other processes, over Redis and over RabbitMQ."""
+
+import json
+import os
+import threading
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from pathlib import Path
+from uuid import UUID
+
+import jobs
+import pytest
+from werkzeug.datastructures import ImmutableMultiDict, MultiDict
+
+from flask_asok import FlaskAsok, TaskCancelled, TaskFailed, background, resize_image
+
+asok = FlaskAsok()
+
+
+def lines(path):
+    return path.read_text().split() if path.exists() else []
+
+
+def test_result(ctx):
+    """The task answers with what the function returned, from another process."""
+    task = background(jobs.add, 1, b=2)
+
+    assert task.result(20) == 3
+    assert (task.state, task.attempts, task.is_alive()) == ("succeeded", 1, False)
+    assert task.enqueued_at <= task.started_at <= task.finished_at
+    assert isinstance(task, threading.Thread)
+
+
+def test_arguments_travel(ctx):
+    """What Flask applications pass around arrives as it was, and comes back so."""
+    values = [
+        None, True, 1, 1.5, "text é 😀", [1, [2]], {"a": {"b": 1}}, {1: "one", (2, 3): "pair"}, (1, 2), {1, 2},
+        frozenset({"a"}), b"\x00\xff", datetime(2026, 4, 4, 14, 32, 1, tzinfo=UTC), date(2026, 4, 4), time(14, 32),
+        timedelta(days=1, microseconds=3), Decimal("1.10"), UUID(int=7), Path("/tmp/a"), jobs.Colour.RED,
+        jobs.Order(7, jobs.Colour.RED), MultiDict([("a", "1"), ("a", "2")]), ImmutableMultiDict([("a", "1")]), jobs.add,
+        {"__asok__": "not a tag"}, resize_image,
+    ]  # fmt: skip
+
+    *returned, kwargs = background(jobs.echo, *values, key=values[-4]).result(20)
+
+    assert returned == values
+    assert [type(value) for value in returned] == [type(value) for value in values]
+    assert kwargs == {"key": values[-4]}
+
+
+class Thing:
+    def method(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: background(lambda: None), "cannot be imported by that name: a lambda"),
+        (lambda: background(Thing().method), "cannot be imported by that name: .* a bound method"),
+        (lambda: background(os.getcwd), "is of no module that ASOK_TASK_MODULES allows: flask_asok, jobs"),
+        (lambda: background(jobs.echo, 1, object()), "Argument 2 of echo is a object, which cannot travel"),
+        (lambda: background(jobs.echo, user=[Thing()]), "Argument 'user' of echo is a Thing, .* Pass plain values"),
+        (
+            lambda: background(jobs.echo, key=lambda: None),
+            "Argument 'key' of echo cannot travel to a worker: .* a lambda",
+        ),
+    ],
+)
+def test_what_cannot_travel(ctx, make, text):
+    """It is refused at the call, by the argument's name, with what to do; nothing is sent."""
+    with pytest.raises(TypeError, match=text):
+        make()
+
+
+def test_error(ctx):
+    """The error of the function is raised here as what it was there."""
+    task = background(jobs.close_shop, "at six")
+
+    with pytest.raises(jobs.ShopClosed, match="at six"):
+        task.result(20)
+    assert task.state == "failed"
+    assert asok.get(task.id).error == "ShopClosed('at six')"
+
+
+@pytest.mark.parametrize(
+    ("fn", "text"), [(jobs.raise_unnamed, r"Unnamed\(only here\)"), (jobs.leave, r"SystemExit\(3\)")]
+)
+def test_error_without_a_name(ctx, fn, text):
+    """An error that cannot be made again is told by its text; the worker goes on, even after SystemExit."""
+    with pytest.raises(TaskFailed, match=text):
+        background(fn).result(20)
+    assert background(jobs.add, 1).result(20) == 1
+
+
+def test_result_that_cannot_travel(ctx):
+    """A value that cannot come back says so when asked for."""
+    with pytest.raises(TypeError, match="What not_json returned is a object"):
+        background(jobs.not_json).result(20)
+
+
+def test_what_a_task_sees(app, worker):
+    """Plain values of g travel, links point to the caller's host, the request does not exist."""
+    with app.test_request_context("/", base_url="https://shop.example/prefix"):
+        from flask import g
+
+        g.user, g.thing = 7, Thing()
+        task = background.using(queue="mail")(jobs.see)
+        with pytest.raises(RuntimeError, match="request context"):
+            background(jobs.use_request).result(20)
+
+        seen = task.result(20)
+
+    assert seen.pop("pid") != os.getpid()
+    assert seen == {
+        "user": 7, "kept": ["user"], "url": "https://shop.example/prefix/page", "id": task.id, "queue": "mail",
+    }  # fmt: skip
+
+
+def test_retries(ctx, tmp_path):
+    """A task is tried again after its backoff, under the same id, as often as asked for."""
+    task = background.using(retries=3, backoff=[0.1, 0.2], retry_on=ConnectionError)(
+        jobs.flaky, tmp_path / "runs", succeed_at=3
+    )
+
+    assert task.result(20) == 3
+    assert lines(tmp_path / "runs") == ["1", "2", "3"]
+    assert task.attempts == 3
+
+
+def test_retries_run_out(ctx, tmp_path):
+    """With no retry left the task fails with its last error; other errors are not retried at all."""
+    task = background.using(retries=1, backoff=0.1)(jobs.flaky, tmp_path / "runs", succeed_at=9)
+    other = background.using(retries=5, retry_on=OSError)(jobs.close_shop, "now")
+
+    assert isinstance(task.exception(20), ConnectionError)
+    assert lines(tmp_path / "runs") == ["1", "2"]
+    assert isinstance(other.exception(20), jobs.ShopClosed)
+    assert other.attempts == 1
+
+
+def test_retry_asked_for(ctx, tmp_path):
+    """A task that raises Retry is run again when it said."""
+    task = background.using(retries=1)(jobs.ask_for_retry, tmp_path / "runs")
+
+    assert task.result(20) == "done"
+    assert lines(tmp_path / "runs") == ["1", "2"]
+
+
+def test_cancel(ctx, tmp_path):
+    """A task that waits can be cancelled, from here or by its id; it never runs."""
+    task = background.using(delay=0.5)(jobs.flaky, tmp_path / "runs", succeed_at=1)
+    other = background.using(delay=0.5)(jobs.flaky, tmp_path / "runs", succeed_at=1)
+    assert task.state == "waiting"
+
+    assert task.cancel()
+    assert ctx.extensions["asok"].backend.cancel(other.id)
+
+    with pytest.raises(TaskCancelled):
+        task.result(20)
+    assert other.state == "cancelled"
+    assert background.using(delay=0.8)(jobs.add, 1).result(20) == 1
+    assert lines(tmp_path / "runs") == []
+
+
+def test_a_task_that_ran_cannot_be_cancelled(ctx):
+    """cancel() is False once the task has begun."""
+    task = background(jobs.add, 1)
+    task.join(20)
+
+    assert not task.cancel()
+    assert task.state == "succeeded"
+
+
+def test_known_everywhere(ctx, config):
+    """Any process that knows the id finds the task, and what became of it."""
+    task = background.using(name="sum")(jobs.add, 1)
+    task.join(20)
+    elsewhere = jobs.create_app(**config)
+
+    with elsewhere.app_context():
+        summary = asok.get(task.id)
+        unknown = asok.get("0" * 32)
+
+    assert (summary.id, summary.name, summary.state, summary.attempts) == (task.id, "sum", "succeeded", 1)
+    assert unknown is None
+    elsewhere.extensions["asok"].close(1)
+
+
+def test_waiting_in_a_task_cannot_deadlock(ctx):
+    """Tasks that wait for tasks of their own full queue run those in place, at any depth."""
+    assert background(jobs.add_all, 3).result(60) == 8
+
+
+def test_commands(ctx, config):
+    """status shows workers and queues; failed, retry and cancel work by id."""
+    run = ctx.test_cli_runner().invoke
+    task = background(jobs.close_shop, "early")
+    task.join(20)
+
+    status = json.loads(run(args=["asok", "status", "--json"]).output)
+    failed = run(args=["asok", "failed"]).output
+    retried = run(args=["asok", "retry", task.id])
+    again = background(jobs.add, 1)
+    again.join(20)
+
+    assert len(status["workers"]) == 1
+    assert status["queued"] == dict.fromkeys(("default", "webhooks", "images", "mail", "cache"), 0)
+    assert "ASOK_CELERY" in status["config"] and config["ASOK_CELERY"]["broker_url"] not in json.dumps(status)
+    assert failed.splitlines()[0].split()[0] == task.id and "ShopClosed('early')" in failed
+    assert retried.exit_code == 0, retried.output
+    assert run(args=["asok", "retry", again.id]).exit_code == 1
+    assert run(args=["asok", "cancel", again.id]).exit_code == 1
+    assert "pong from celery" in run(args=["asok", "ping"]).output
+
+
+def test_recipes(ctx, tmp_path):
+    """The recipes run in a worker as they do in a thread: here a picture, in a folder that both see."""
+    from PIL import Image
+
+    path = tmp_path / "photo.jpg"
+    Image.new("RGB", (1600, 1200), "teal").save(path)
+
+    picture = background(resize_image, path).result(30)
+
+    assert (picture.width, picture.height) == (800, 600)
+    with Image.open(path) as written:
+        assert written.size == (800, 600)

@@ -1,0 +1,146 @@
+"""A broker that others can write to makes no worker run anything."""
+
+import json
+
+import jobs
+import pytest
+
+from flask_asok import background, send_mail, send_webhook
+from flask_asok.backends.engine import RUN, queue_name
+from flask_asok.backends.message import Codec, Names, Seal
+from flask_asok.errors import MessageRefused, NotConfigured
+
+
+@pytest.fixture
+def seal(app):
+    return Seal(app)
+
+
+def message(app, path, **changes):
+    """Return a message as the application itself makes it, sent to nobody."""
+    sent = []
+    backend = app.extensions["asok"].backend
+    backend.start = lambda task, **_: sent.append(task)
+    with app.app_context():
+        background(jobs.mark, path)
+    del backend.start
+    return {**sent[0].message, **changes}
+
+
+def send(app, id, sealed):
+    app.extensions["asok"].backend.engine.tasks[RUN].apply_async(
+        args=(sealed,), task_id=id, queue=queue_name(app, "default"), retry=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda app, message: json.dumps(message), "not signed"),
+        (lambda app, message: Seal(app).close(message, "call")[:-2] + "xx", "not signed"),
+        (lambda app, message: Seal(app).close(message, "outcome"), "not signed"),
+        (lambda app, message: {"fn": "os:system"}, "not a signed text"),
+        (lambda app, message: None, "not a signed text"),
+        (lambda app, message: Seal(app).close({**message, "id": "other"}, "call"), "the id of another one"),
+        (lambda app, message: Seal(jobs.create_app("other")).close(message, "call"), "not signed by 'jobs'"),
+        (lambda app, message: Seal(jobs.create_app(SECRET_KEY="stolen?")).close(message, "call"), "not signed by 'jobs'"),
+    ],
+    ids=[
+        "unsigned", "forged", "another purpose", "not text", "nothing", "another id", "another application",
+        "another key",
+    ],
+)  # fmt: skip
+def test_refused(app, worker, tmp_path, wait_until, make, text):
+    """What the application has not signed, for this very use, is refused, logged, and never run; the worker goes on."""
+    made = message(app, tmp_path / "runs")
+    before = worker.log().count("Refused a message")
+
+    send(app, made["id"], make(app, made))
+
+    with app.app_context():
+        # Two processes work: these come after it in both.
+        assert [background(jobs.add, n).result(20) for n in range(4)] == [0, 1, 2, 3]
+    wait_until(lambda: worker.log().count("Refused a message") == before + 1, what="the refusal")
+    refusals = worker.log().split("Refused a message for background tasks: ")[1:]
+    assert text in refusals[-1]
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"fn": "os:getcwd"}, "is of no module that ASOK_TASK_MODULES allows"),
+        ({"fn": "jobs:nothing"}, "is not there"),
+        ({"fn": "jobs.nothing:at_all"}, "cannot be imported"),
+        ({"fn": 7}, "is of no module"),
+        ({"options": {"retries": -1}}, "retries must not be negative"),
+        ({"args": [{"__asok__": "bytes", "": "***"}]}, "malformed"),
+        ({"args": None}, "TypeError"),
+    ],
+)
+def test_signed_and_not_to_be_run(app, worker, tmp_path, changes, text):
+    """A message of the application itself that this worker cannot run, perhaps of a newer release, is failed and kept."""
+    made = message(app, tmp_path / "runs", **changes)
+    backend = app.extensions["asok"].backend
+    backend._add_record(made)
+
+    send(app, made["id"], Seal(app).close(made, "call"))
+
+    with app.app_context():
+        assert [background(jobs.add, n).result(20) for n in range(4)] == [0, 1, 2, 3]
+    summary = backend.get(made["id"])
+    assert summary.state == "failed"
+    assert summary.error.startswith("refused by its worker") and text in summary.error
+    assert not (tmp_path / "runs").exists()
+    assert backend.retry(made["id"])
+
+
+def test_keys_can_be_rotated(config, worker):
+    """A message signed with an older key is good while SECRET_KEY_FALLBACKS names it."""
+    old = jobs.create_app(SECRET_KEY="old", **config)
+    new = jobs.create_app(SECRET_KEY="new", SECRET_KEY_FALLBACKS=["older", "old"], **config)
+    sealed = Seal(old).close({"id": "1"}, "call")
+
+    assert Seal(new).open(sealed, "call") == {"id": "1"}
+    with pytest.raises(MessageRefused):
+        Seal(old).open(Seal(new).close({"id": "1"}, "call"), "call")
+
+
+def test_no_secret_key(config):
+    """Without a secret key nothing is sent, and the error says what to set."""
+    app = jobs.create_app(SECRET_KEY=None, **config)
+
+    with app.app_context(), pytest.raises(NotConfigured, match="set SECRET_KEY"):
+        background(jobs.add, 1)
+
+
+def test_values_are_found_by_allowed_names_only():
+    """A value that stands for a function, an enumeration or a dataclass resolves in allowed modules only."""
+    codec = Codec(Names({"jobs"}))
+
+    for kind, data in [
+        ("callable", "os:system"),
+        ("enum", ["http:HTTPStatus", "OK"]),
+        ("dataclass", ["subprocess:Popen", {"args": "id"}]),
+        ("dataclass", ["jobs:ShopClosed", {}]),
+        ("enum", ["jobs:Order", "OK"]),
+        ("bytes", "***"),
+        ("no such kind", 1),
+    ]:
+        with pytest.raises(MessageRefused):
+            codec.decode({"__asok__": kind, "": data})
+
+
+def test_no_secret_travels(config, app, tmp_path):
+    """Neither the SMTP password nor a webhook's secret is ever in a message; a secret is named, or refused."""
+    app.config.update(MAIL_USERNAME="me", MAIL_PASSWORD="a-password", MAIL_DEFAULT_SENDER="me@example.com")
+    sent = []
+    app.extensions["asok"].backend.start = lambda task, **_: sent.append(task)
+
+    with app.app_context():
+        background(send_mail, to="you@example.com", subject="Hello", body="World")
+        with pytest.raises((ValueError, TypeError), match="ASOK_WEBHOOK_SECRETS"):
+            background(send_webhook, "https://example.com/hook", {}, secret="whsec_" + "A" * 32)
+
+    assert len(sent) == 1
+    assert "a-password" not in json.dumps(sent[0].message)
