@@ -84,7 +84,8 @@ def index() -> str:
         reads=[run for run in runs.recent("blog", 50) if "read_ms" in run.data],
         cache_ttl=posts.TTL,
         last_error=log.last_error() if latest["report"] else None,
-        tasks=asok.tasks()[:-11:-1],
+        # By their ids, since on Celery they go on in another process: only then are they asked how far they are.
+        tasks=[asok.get(task.id) or task for task in asok.tasks()[:-11:-1]],
     )
 
 
