@@ -119,6 +119,9 @@ def _look(path: Path) -> dict[str, Any] | None:
                 image.load()
             upright = ImageOps.exif_transpose(image)
             plain = upright.convert("RGBA") if upright.mode not in ("I;16", "I;16B", "I", "F", "LAB") else None
+            if plain is not None and frames > 1 and not turned:
+                # A frame of a GIF that leaves the screen has made it larger.
+                plain = plain.crop((0, 0, width, height))
             tiny = None
             if plain is not None:
                 white = Image.new("RGBA", plain.size, "white")

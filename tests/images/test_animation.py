@@ -128,6 +128,26 @@ def test_converted(studio, source, format):
     assert place_of(frames[3]) == pytest.approx(0.75, abs=0.04)
 
 
+def test_stand_in(studio):
+    """The stand-in that an animated PNG has for old programs is no frame of it."""
+    first, *rest = frames_of()
+    path = studio.save(
+        Image.new("RGB", (200, 120), "white"),
+        "moving.png",
+        save_all=True,
+        append_images=[first, *rest],
+        duration=DURATIONS,
+        default_image=True,
+    )
+
+    picture = resize_image(path, 100)
+
+    frames, durations, _ = look(path)
+    assert picture.frames == len(frames) == 4
+    assert durations == DURATIONS
+    assert place_of(frames[0]) < 0.04
+
+
 def test_to_jpeg(studio):
     """A JPEG cannot move: it gets the first frame."""
     path = animation(studio, "GIF")

@@ -31,7 +31,7 @@ class Animation(Image.Image):
         self._prepare = prepare
         self._quantize: Callable[[Image.Image], Image.Image] | None = None
         self._frame = -1
-        self.n_frames = source.frames
+        self.n_frames = source.frames - source.first_frame
         self.is_animated = True
         self.durations: list[float] = []
         """Milliseconds of each frame."""
@@ -52,7 +52,7 @@ class Animation(Image.Image):
             return
         if not 0 <= frame < self.n_frames:
             raise EOFError("no more frames")
-        self._source.seek(frame)
+        self._source.seek(frame + self._source.first_frame)
         with pillow_errors(f"{self._source.name} cannot be worked on"):
             decoded = self._source.image
             if decoded.size != self._source.screen:
@@ -66,7 +66,8 @@ class Animation(Image.Image):
         self._mode = image.mode
         self._size = image.size
         self.palette = image.palette
-        self.info = image.info
+        # Encoders write what they find here, the comments and profiles of the original among it.
+        self.info = {"transparency": image.info["transparency"]} if "transparency" in image.info else {}
         self._frame = frame
 
     def tell(self) -> int:
@@ -123,7 +124,7 @@ def encode_animation(
             options |= {"quality": quality or FORMATS[format].quality, "speed": 9, "max_threads": 1}
             options["duration"] = [round(duration) for duration in animation.durations]
         case _:
-            # Of a PNG whose first picture is not part of the animation only the animation is kept.
+            # Pillow would take the first frame for a stand-in where the original had one.
             options["default_image"] = False
     if loop is not None:
         options["loop"] = loop

@@ -54,7 +54,7 @@ def found(source: Source) -> tuple[str, ...]:
         names.append("xmp")
     if "photoshop" in info:
         names.append("iptc")
-    if "comment" in info or getattr(image, "text", None):
+    if "comment" in info or set(getattr(image, "text", ())) - {"XML:com.adobe.xmp", "Raw profile type exif"}:
         names.append("comment")
     return tuple(names)
 
@@ -91,9 +91,16 @@ def strip(source: Source, exif: bytes = b"") -> bytes | None:
             return gif.strip(source.data())
         case "bmp":
             return source.data()
-        case "avif" | "tiff" if not found(source):
+        case "avif" | "tiff" if not found(source) or (exif and _says_rights_only(source)):
             return source.data()
     return None
+
+
+def _says_rights_only(source: Source) -> bool:
+    if found(source) != ("exif",):
+        return False
+    tags = set(source.image.getexif())
+    return tags - (_TIFF_PLAIN if source.format == "tiff" else set()) <= {ARTIST, COPYRIGHT}
 
 
 def _strip_jpeg(data: bytes, exif: bytes) -> bytes | None:

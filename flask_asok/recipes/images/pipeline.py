@@ -45,7 +45,7 @@ class Work:
         width, height = source.image.size
         self.size = (height, width) if is_sideways(self.orientation) else (width, height)
         self.plans = [plan(self.size, target.size, target.fit, target.focus) for target in targets]
-        self.frames = source.frames if self.is_animated else 1
+        self.frames = source.frames - source.first_frame if self.is_animated else 1
 
     def format(self, asked: str) -> str:
         """Return the format to write for one that was asked for."""
@@ -82,9 +82,11 @@ class Work:
         ):
             return None
         # Whether it is whole is found out by decoding it.
-        for frame in range(1, self.frames):
-            self.source.seek(frame)
-        self.source.seek(0) if self.frames > 1 else self.source.load()
+        if self.is_animated:
+            for frame in range(self.source.frames):
+                self.source.seek(frame)
+        else:
+            self.source.load()
         return metadata.strip(self.source, self._exif(target))
 
     def _animated(self, open_targets: set[tuple[int, str]]) -> Iterator[Made]:

@@ -144,32 +144,33 @@ def make_renditions(
 
 
 def _resize_in_place(path: str, wanted: Target) -> Picture:
-    from .pipeline import Work
-
     for _ in range(_TRIES):
-        with _opened(path) as source:
-            work = Work(source, [wanted])
-            [made] = work.run(loses_pages=False)
-            changed = made.data != source.data() if len(made.data) == source.stat.st_size else True
-            # Somebody may have put another picture there, which must not be undone, or removed it.
-            if not _is_same_file(source.stat, os.stat(path, follow_symlinks=False)):
-                continue
-            if changed:
-                publish(made.data, path, like=source.stat)
-            return _picture(path, made, work, changed=changed)
+        work, made, changed = _made(path, wanted, loses_pages=False)
+        # Somebody may have put another picture there, which must not be undone, or removed it.
+        if not _is_same_file(work.source.stat, os.stat(path, follow_symlinks=False)):
+            continue
+        if changed:
+            publish(made.data, path, like=work.source.stat)
+        return _picture(path, made, work, changed=changed)
     raise ImageError(f"{path} was changed by others while it was worked on, {_TRIES} times.", reason="changed")
 
 
 def _resize_to(path: str, to: str, wanted: Target) -> Picture:
+    work, made, changed = _made(path, wanted, loses_pages=True)
+    file = _destination(path, to, made.format)
+    publish(made.data, file, like=_existing(file))
+    return _picture(file, made, work, changed=changed)
+
+
+def _made(path: str, wanted: Target, *, loses_pages: bool) -> tuple[Work, Made, bool]:
+    """Return the one file that is wanted, not written yet, and whether it differs from the original, by now closed."""
     from .pipeline import Work
 
     with _opened(path) as source:
         work = Work(source, [wanted])
-        file = _destination(path, to, work.format(wanted.formats[0]))
-        [made] = work.run(loses_pages=True)
-        changed = made.data != source.data() if len(made.data) == source.stat.st_size else True
-        publish(made.data, file, like=_existing(file))
-        return _picture(file, made, work, changed=changed)
+        [made] = work.run(loses_pages=loses_pages)
+        changed = len(made.data) != source.stat.st_size or made.data != source.data()
+        return work, made, changed
 
 
 def _picture(path: str, made: Made, work: Work, *, changed: bool, name: str = "") -> Picture:

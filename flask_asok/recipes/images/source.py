@@ -115,7 +115,13 @@ class Source:
 
     @property
     def frames(self) -> int:
+        """The number of its frames, or pages, the stand-in of `first_frame` included."""
         return getattr(self.image, "n_frames", 1)
+
+    @property
+    def first_frame(self) -> int:
+        """0; or 1 for an animated PNG with a stand-in for programs that show no animations: it is not part of it."""
+        return 1 if getattr(self.image, "default_image", False) else 0
 
     def has_pages(self) -> bool:
         """Tell whether it is a document of several pages."""
