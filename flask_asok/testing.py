@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from flask import Flask
@@ -16,8 +16,12 @@ from .backends.base import Backend
 from .backends.immediate import ImmediateBackend
 from .holds import release
 from .options import Options
+from .recipes.mail import recorded
 from .state import state_of
 from .tasks import Lane, Task, TaskSummary
+
+if TYPE_CHECKING:
+    from flask_mail import Message
 
 WAIT_SECONDS = 10.0
 
@@ -52,6 +56,14 @@ class AsokTasks:
         self._backend = self._state.backend
         self._state.backend = self._recorder = _Recorder(app, self, self._backend)
         self._expected: set[Task[Any]] = set()
+        self._recording = recorded(app)
+        self._mails = self._recording.__enter__()
+
+    @property
+    def outbox(self) -> list[Message]:
+        """The mails that were sent, as Flask-Mail Messages; waits for the tasks first, as `wait()` does."""
+        self.wait()
+        return self._mails
 
     def capture(self) -> None:
         """Keep tasks from now on instead of running them."""
@@ -142,6 +154,7 @@ class AsokTasks:
         for call in self.calls:
             call.task.cancel()
         self._state.backend = self._backend
+        self._recording.__exit__(None, None, None)
 
     def _is_on_its_way(self, call: RecordedCall) -> bool:
         return call.task.is_alive() and not call.task.is_held() and call.task not in self._recorder.kept

@@ -228,3 +228,21 @@ def test_it(app, client):
 """)
 
     outcome.assert_outcomes(passed=2)
+
+
+def test_outbox(run):
+    """The mails that tasks have sent are at hand, in the order they went out, once the tasks are done."""
+    outcome = run("""
+from flask_asok import Mail
+
+def test_it(app, asok_tasks):
+    app.config.update(MAIL_SUPPRESS_SEND=True, MAIL_DEFAULT_SENDER="shop@example.com")
+    with app.app_context():
+        Mail.send(to="ada@example.com", subject="Hello", body="World")
+
+    (mail,) = asok_tasks.outbox
+
+    assert (mail.subject, mail.recipients) == ("Hello", ["ada@example.com"])
+""")
+
+    outcome.assert_outcomes(passed=2)
