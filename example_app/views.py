@@ -42,7 +42,6 @@ from .extensions import asok
 
 bp = Blueprint("example", __name__)
 
-MODES = ("blocking", "background")
 CARDS = ("order", "sign-up", "photo", "blog", "report")
 PRODUCTS = ("Coffee mug", "Notebook", "Desk lamp")
 SETTLED = ("succeeded", "failed", "cancelled", "abandoned")
