@@ -5,11 +5,12 @@ import json
 import logging
 import os
 import re
-import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 import warnings
 from datetime import UTC, datetime
 from email import message_from_bytes
@@ -348,19 +349,65 @@ def test_testing(page):
     assert f"{written.count('def test_')} passed" in result.stdout
 
 
+SHOP = """
+import threading
+from flask import Flask
+from flask_asok import FlaskAsok, background
+
+app = Flask(__name__)
+FlaskAsok(app)
+
+def work():
+    print("began", flush=True)
+    threading.Event().wait(0.5)
+    print("ended", flush=True)
+
+@app.get("/")
+def index():
+    background(work)
+    return "Thank you!"
+"""
+
+
 def test_deployment(page):
-    """The settings of the deployment page are accepted as they stand."""
-    before = signal.getsignal(signal.SIGTERM)
+    """The settings of the deployment page are accepted, and its server finishes its tasks on SIGTERM."""
     asok_logger = logging.getLogger("asok")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    Path("shop.py").write_text(SHOP)
+
     try:
-        page("docs/deployment.md").run()
-        assert signal.getsignal(signal.SIGTERM) is not before
-        assert asok_logger.level == logging.INFO
+        page("docs/deployment.md").run(replace={"8080": str(port)})
+        level = asok_logger.level
     finally:
-        signal.signal(signal.SIGTERM, before)
         asok_logger.handlers.clear()
         asok_logger.setLevel(logging.NOTSET)
-        asok_logger.propagate = True
+    server = subprocess.Popen([sys.executable, "serve.py"], stdout=subprocess.PIPE, text=True)
+    try:
+        get_when_up(f"http://127.0.0.1:{port}/")
+        while (line := server.stdout.readline()) and line != "began\n":
+            pass
+        server.terminate()
+        output, _ = server.communicate(timeout=TIMEOUT)
+    finally:
+        server.kill()
+        server.communicate()
+
+    assert level == logging.INFO
+    assert server.returncode == 0
+    assert "ended" in output
+
+
+def get_when_up(url):
+    """Ask a server that is just being started until it answers."""
+    deadline = time.monotonic() + TIMEOUT
+    while True:
+        try:
+            return urllib.request.urlopen(url, timeout=TIMEOUT).close()
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 TROUBLESHOOTING = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
