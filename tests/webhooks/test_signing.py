@@ -235,6 +235,7 @@ def test_any_request(headers: dict[str, str], body: bytes) -> None:
         SECRET + "!",
         "whsec_" + base64.b64encode(b"x" * 25).decode().replace("=", ""),
         "whsec_" + base64.b64encode(b"\xff" * 24).decode().replace("/", "_"),
+        "whsec_" + base64.b64encode(b"x" * 25).decode().replace("A==", "B=="),
         "whsk_" + SECRET[6:],
         "a passphrase",
     ],

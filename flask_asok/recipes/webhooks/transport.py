@@ -174,10 +174,9 @@ class Transport:
             conn.deadline = deadline
             try:
                 return self._exchange(conn, key, url, headers, body)
-            except TimeoutError:
-                raise
             except OSError:
-                # The receiver closed it while it was idle. Anything that was answered is an answer, though.
+                # The receiver closed it while it was idle. Anything that was answered is an answer, though; and past
+                # the deadline the next try ends before it begins.
                 if conn.reader is not None and conn.reader.began:
                     raise
         return self._exchange(self._open(url, policy, deadline), key, url, headers, body)
