@@ -434,7 +434,7 @@ def test_old_value_does_not_come_back(make_app, own_redis, change):
 
 def test_distrust_is_bounded(own_redis, monkeypatch):
     """Of the keys to be deleted after an outage so many are remembered, the newest."""
-    monkeypatch.setattr("flask_asok.recipes.cache.redis_store.MOST_DISTRUSTED", 2)
+    monkeypatch.setattr("flask_asok.recipes.cache.breaker.MOST_DISTRUSTED", 2)
     with client(own_redis) as connection:
         store = RedisStore(connection, JSONSerializer())
         for key in "abc":

@@ -196,6 +196,25 @@ def test_cancelled(memory_app, gate):
         assert background(warm_cache, "a", lambda: 2).result(10) == 2
 
 
+def test_after_the_response(memory_app):
+    """A warm that waits for the response or a commit is not settled by one that ran before that."""
+    row = Row()
+
+    @memory_app.get("/")
+    def publish():
+        later.append(background.using(when="response")(warm_cache, "a", row.load))
+        assert background(warm_cache, "a", row.load).result(10) == 0
+        row.write()
+        return "published"
+
+    later = []
+    memory_app.test_client().get("/").close()
+
+    assert later[0].result(10) == 1
+    with memory_app.app_context():
+        assert cache.get("a") == 1
+
+
 def test_other_keys(memory_app, gate):
     """A key whose loader is slow holds up no other key."""
     entered = threading.Event()

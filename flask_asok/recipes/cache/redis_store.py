@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 from redis import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from ...errors import CacheUnavailable
+from .breaker import Breaker
 from .lifetime import Lifetime
 from .serializer import Serializer, freeze
 from .store import Begun, Entry, Outcome, Store
 
-T = TypeVar("T")
-
 LONGEST_LOAD = 3_600
 """Seconds for which a load is remembered; the value of one that takes longer is not stored."""
-MOST_DISTRUSTED = 10_000
-"""Keys that are remembered for deletion after an outage, the newest ones."""
 
 UNANNOUNCED = object()
 """The token of a load that could not be announced: it cannot know whether it was superseded, so it is not stored."""
@@ -121,7 +113,7 @@ class RedisStore(Store):
         self._prefix = prefix
         self._clock = clock
         self._is_owned = owned
-        self._breaker = _Breaker(rest, self._delete_many)
+        self._breaker = Breaker(rest, self._delete_many)
         self._write, self._begin, self._put, self._abort, self._delete = map(
             client.register_script, (_WRITE, _BEGIN, _PUT, _ABORT, _DELETE)
         )
@@ -211,7 +203,7 @@ class RedisStore(Store):
             now = self._clock()
             return (self._serializer.loads(value), now < fresh_until) if now < kept_until else None
         except Exception as error:
-            _logger().warning("What is cached under %r cannot be read: %r", key, error)
+            logging.getLogger("asok.cache").warning("What is cached under %r cannot be read: %r", key, error)
             return None
 
     def _envelope(self, frozen: bytes, lifetime: Lifetime) -> list[Any]:
@@ -220,98 +212,3 @@ class RedisStore(Store):
         kept_until = min(fresh_until + lifetime.stale, NEVER)
         milliseconds = "" if kept_until == NEVER else math.ceil((lifetime.ttl + lifetime.stale) * 1000)
         return [b"%r %r\n%b" % (fresh_until, kept_until, frozen), milliseconds]
-
-
-class _Breaker:
-    """Keeps a server that does not answer from being asked, and waited for, by every call."""
-
-    def __init__(self, rest: float, delete_many: Callable[[Iterable[str]], None]) -> None:
-        self._rest = rest
-        self._delete_many = delete_many
-        self._distrusted: dict[str, None] = {}
-        self._closed_until = 0.0
-        """When the next call may try again, in monotonic seconds; 0 while all is well."""
-        self._cause: Exception | None = None
-        self.renew()
-
-    def renew(self) -> None:
-        self._lock = threading.Lock()
-
-    def call(self, ask: Callable[[], T], otherwise: T) -> T:
-        """Return what `ask` does, or `otherwise` when the server cannot do it."""
-        try:
-            return self._ask(ask)
-        except CacheUnavailable:
-            return otherwise
-        except RedisError as error:
-            _logger().warning("The cache's Redis refused a command: %s", _text(error))
-            return otherwise
-
-    def distrust(self, name: str) -> None:
-        """Delete `name` before anything else is asked."""
-        with self._lock:
-            self._distrusted[name] = None
-            if len(self._distrusted) > MOST_DISTRUSTED:
-                del self._distrusted[next(iter(self._distrusted))]
-
-    def insist(self, ask: Callable[[], T], failure: str) -> T:
-        """Return what `ask` does, or raise CacheUnavailable."""
-        try:
-            return self._ask(ask)
-        except (CacheUnavailable, RedisError) as error:
-            cause = error.__cause__ if isinstance(error, CacheUnavailable) else error
-            raise CacheUnavailable(f"{failure}: the cache's Redis does not do it: {_text(cause)}") from cause
-
-    def _ask(self, ask: Callable[[], T]) -> T:
-        if self._closed_until:
-            with self._lock:
-                if self._closed_until:
-                    now = time.monotonic()
-                    if now < self._closed_until:
-                        raise CacheUnavailable("The cache's Redis did not answer a moment ago.") from self._cause
-                    # This call tries; the others do not wait with it.
-                    self._closed_until = now + self._rest
-        try:
-            if self._distrusted:
-                self._delete_distrusted()
-            answer = ask()
-        except (RedisConnectionError, RedisTimeoutError) as error:
-            self._trip(error)
-            raise CacheUnavailable("The cache's Redis does not answer.") from error
-        if self._closed_until:
-            self._recover()
-        return answer
-
-    def _delete_distrusted(self) -> None:
-        with self._lock:
-            names, self._distrusted = self._distrusted, {}
-        try:
-            self._delete_many(names)
-        except BaseException:
-            with self._lock:
-                self._distrusted = names | self._distrusted
-            raise
-
-    def _trip(self, error: Exception) -> None:
-        with self._lock:
-            is_first = not self._closed_until
-            self._closed_until = time.monotonic() + self._rest
-            # Without its traceback, which would keep the frames of a whole request alive.
-            self._cause = error.with_traceback(None)
-        if is_first:
-            _logger().error("The cache's Redis does not answer, going on without it: %s", _text(error))
-
-    def _recover(self) -> None:
-        with self._lock:
-            was_closed, self._closed_until, self._cause = self._closed_until, 0.0, None
-        if was_closed:
-            _logger().warning("The cache's Redis answers again.")
-
-
-def _logger() -> logging.Logger:
-    return logging.getLogger("asok.cache")
-
-
-def _text(error: BaseException | None) -> str:
-    # The repr of redis-py's errors leaves out what the server says.
-    return f"{type(error).__name__}: {error}"

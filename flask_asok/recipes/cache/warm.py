@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -14,7 +13,7 @@ from flask import Flask, current_app
 from ...dispatch import task
 from ...errors import CacheUnavailable, NotConfigured
 from ...state import state_of
-from ...tasks import current_task
+from ...tasks import Task, current_task
 from .cache import Cache
 from .decorator import Cached, registered
 from .flight import Run
@@ -26,15 +25,22 @@ T = TypeVar("T")
 Report = Callable[[str, float, Any], None]
 
 
+class _Joined(NamedTuple):
+    """A call's loader, and the run that it shares."""
+
+    run: Run
+    load: Callable[[], Any]
+
+
 def _prepare(
     key: str, load: Callable[[], Any], ttl: Ttl = UNSET, *, stale: Stale = UNSET, cache: Cache | None = None
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     cache = cache or Cache()
     if state_of(current_app).backend.distributed:
         return _for_travel(key, load, ttl, stale, cache)
-    # The run is joined in the caller's thread: however long this call is queued, a run that starts from now on covers
-    # it.
-    return (key, cache.warm_run(key, load, ttl, stale=stale)), {}
+    # Joined here, in the caller's thread: however long the task is queued, a run that starts from now on covers it.
+    joined = _Joined(cache.warm_run(key, load, ttl, stale=stale), load)
+    return (key, joined, ttl), {"stale": stale, "cache": cache}
 
 
 @task(queue="cache", prepare=_prepare)
@@ -51,22 +57,28 @@ def warm_cache(
 
     Args:
         key: As for `Cache.set`.
-        load: A function that takes nothing; where tasks run in other processes, one that can be imported by its name.
+        load: A function that takes nothing and reads what is to be stored when it is called, be that once for several
+            calls. Where tasks run in other processes, one that can be imported by its name.
         ttl: Seconds or timedelta for which the value is fresh, None for ever; by default the cache's.
         stale: Seconds or timedelta for which it may be served past that.
         cache: Where it is stored; by default the store that the current application's caches share.
 
     Raises what `load` raises; TypeError or ValueError, at the call of `background`, for arguments that are no good.
     """
-    if isinstance(load, Run):
+    if isinstance(load, _Joined):
         attempt = current_task()
-        if load.error is not None and attempt is not None and attempt.attempts > 1:
-            load = load.again()
-        value: T = load.settle()[0]
-        return value
+        if attempt is None or not _is_late(attempt):
+            value: T = load.run.settle()[0]
+            return value
+        load = load.load
     if isinstance(cache, str):
         cache = Cache(prefix=cache)
     return (cache or Cache()).warm(key, load, ttl, stale=stale)
+
+
+def _is_late(attempt: Task[Any]) -> bool:
+    """Was the task to run later than its call? A run that began in between, say before the commit, does not count."""
+    return attempt.options.when != "now" or attempt.options.delay > 0 or attempt.attempts > 1
 
 
 def warm_all(
@@ -85,6 +97,8 @@ def warm_all(
         jobs: How many are loaded at a time, each in a thread and an app context of its own.
         report: Called, in this thread, with each key, the seconds it took, and its value or error.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     wanted = warmable(keys)
     if only_missing:
         wanted = [warmer for warmer in wanted if not warmer.cached.cache.has(warmer.key)]
