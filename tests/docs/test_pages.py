@@ -25,7 +25,7 @@ from jinja2 import DictLoader
 from PIL import Image
 from werkzeug.datastructures import FileStorage
 
-from flask_asok import FlaskAsok, Mail, background, current_task
+from flask_asok import FlaskAsok, Mail, background, current_task, send_mail, send_webhook
 from flask_asok.extension import DEFAULTS
 
 ROOT = Path(__file__).parents[2]
@@ -427,7 +427,7 @@ def trouble():
     handler.emit = lambda record: said.append(f"{record.getMessage()} {record.exc_info}")
     logger = logging.getLogger("asok.background")
     logger.addHandler(handler)
-    app, db = trouble_app("shop")
+    app, db = trouble_app("shop", MAIL_SERVER="127.0.0.1", MAIL_PORT=1)
     full, _ = trouble_app("full", ASOK_MAX_QUEUED=1, ASOK_MAX_WAITING=1, ASOK_QUEUES={"default": 1})
     gate = threading.Event()
 
@@ -475,6 +475,8 @@ def trouble():
         with pytest.MonkeyPatch.context() as patch:
             patch.setitem(sys.modules, "asgiref.sync", None)
             background(asynchronous).join(TIMEOUT)
+        said_by(send_webhook, "http://127.0.0.1:1/", {})
+        said_by(send_mail, to="user@example.com", sender="shop@example.com")
         background.using(name="work", timeout=0.01)(late, said).join(TIMEOUT)
         waiting = background.using(delay=60)(work)
         running = background.using(name="work")(hold)
