@@ -25,14 +25,15 @@ def test_tasks_run(waitress, control):
     assert control.events == ["a began", f"after ran in {pid}", "a ended"]
 
 
-def test_ctrl_c_waits_for_tasks(waitress, control):
-    """Ctrl-C: tasks that run and that are queued are finished."""
-    server = waitress(FLASK_ASOK_SHUTDOWN_TIMEOUT=20)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_end_waits_for_tasks(waitress, control, number):
+    """Ctrl-C, and SIGTERM where it is told to exit by it: tasks that run and that are queued are finished."""
+    server = waitress(FLASK_ASOK_SHUTDOWN_TIMEOUT=20, EXIT_ON_SIGTERM=1)
     pid = server.get("/start/held/running")["pid"]
     server.get("/start/work/queued")
     control.wait_for("running began")
 
-    server.send(signal.SIGINT)
+    server.send(number)
     control.wait_for(f"{pid} exits")
     control.let_go("running began")
     code = server.wait()

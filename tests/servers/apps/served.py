@@ -2,7 +2,9 @@
 
 import atexit
 import os
+import signal
 import socket
+import sys
 
 from flask import Flask, request
 
@@ -81,5 +83,9 @@ def create_app():
 
     return app
 
+
+if "EXIT_ON_SIGTERM" in os.environ:
+    # What docs/deployment.md has for servers that leave SIGTERM to the system.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
 app = create_app()
