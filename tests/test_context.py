@@ -2,8 +2,10 @@
 
 import contextvars
 import decimal
+import gc
 import io
 import threading
+import weakref
 from types import SimpleNamespace
 
 import flask_babel
@@ -202,6 +204,24 @@ def test_what_closes_stays(app):
 
         assert g.file.read() == "text"
     assert names == ["user_id"]
+
+
+def test_a_waiting_task_does_not_keep_the_request(threads_app):
+    """While a task waits, nothing of the request that is over is kept: neither its context nor its connection."""
+
+    class Connection:
+        def close(self):
+            raise AssertionError
+
+    with threads_app.test_request_context() as context:
+        g.db = connection = Connection()
+        waiting = background.using(delay=3600)(int)
+        over = [weakref.ref(connection), weakref.ref(context), weakref.ref(request._get_current_object())]
+    del connection, context
+    gc.collect()
+
+    assert [reference() for reference in over] == [None, None, None]
+    waiting.cancel()
 
 
 def test_lazy_proxy_in_g(app):

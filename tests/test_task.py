@@ -1,12 +1,15 @@
 """The Task: a thread to whoever holds it, plus a result, an error and a way to cancel."""
 
+import gc
 import itertools
+import logging
 import threading
+import weakref
 from datetime import UTC, datetime
 
 import pytest
 
-from flask_asok import Task, TaskAbandoned, TaskCancelled, background, current_task
+from flask_asok import FlaskAsok, Task, TaskAbandoned, TaskCancelled, background, current_task
 from flask_asok.signals import task_cancelled, task_failed, task_succeeded
 
 WAIT = 10
@@ -632,3 +635,56 @@ def test_abandoned_has_no_result(make_app, gate):
 
     with pytest.raises(TaskAbandoned, match="Task wait was abandoned: its process ended or was forked"):
         task.result(WAIT)
+
+
+# Memory
+
+
+class OutOfStock(Exception):
+    pass
+
+
+def run_out():
+    raise OutOfStock
+
+
+class Report:
+    pass
+
+
+@pytest.fixture
+def no_collector(monkeypatch):
+    """Free only what nobody holds, and log nothing: pytest keeps every record, and with it the error."""
+    monkeypatch.setattr(logging.getLogger("asok.background"), "disabled", True)
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.parametrize("ask", [Task.exception, Task.join], ids=["asked for", "not asked for"])
+def test_errors_make_no_cycles(app, no_collector, ask):
+    """A failed task and its error are freed as soon as nobody holds them, without the garbage collector."""
+    with app.app_context():
+        task = background(run_out)
+        ask(task, WAIT)
+        error = weakref.ref(task.exception(WAIT))
+        FlaskAsok().close(app)
+    freed = weakref.ref(task)
+    del task
+
+    assert freed() is None
+    assert error() is None
+
+
+def test_results_make_no_cycles(app, no_collector):
+    """A task and its result are freed as soon as nobody holds them, without the garbage collector."""
+    with app.app_context():
+        task = background(Report)
+        result = weakref.ref(task.result(WAIT))
+        FlaskAsok().close(app)
+    freed = weakref.ref(task)
+    del task
+
+    assert freed() is None
+    assert result() is None

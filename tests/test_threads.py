@@ -31,16 +31,8 @@ def workers():
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("asok-default-")]
 
 
-class OutOfStock(Exception):
-    pass
-
-
 def fail():
     raise ValueError("no stock")
-
-
-def run_out():
-    raise OutOfStock
 
 
 @contextlib.contextmanager
@@ -898,52 +890,6 @@ def test_fork(make_app, gate):
 
 
 # Memory
-
-
-def test_errors_make_no_cycles(make_app, quiet):
-    """A failed task and its error are freed as soon as nobody holds them, without the garbage collector."""
-    app = make_app()
-    gc.collect()
-    gc.disable()
-
-    try:
-        with app.app_context():
-            failed = background(run_out)
-            error = weakref.ref(failed.exception(WAIT))
-            failed.join(WAIT)
-            FlaskAsok().close(app)
-        task = weakref.ref(failed)
-        del failed
-
-        assert task() is None
-        assert error() is None
-    finally:
-        gc.enable()
-
-
-def test_results_make_no_cycles(make_app):
-    """A task and its result are freed as soon as nobody holds them, without the garbage collector."""
-
-    class Report:
-        pass
-
-    app = make_app()
-    gc.collect()
-    gc.disable()
-
-    try:
-        with app.app_context():
-            done = background(Report)
-            result = weakref.ref(done.result(WAIT))
-            done.join(WAIT)
-            FlaskAsok().close(app)
-        task = weakref.ref(done)
-        del done
-
-        assert task() is None
-        assert result() is None
-    finally:
-        gc.enable()
 
 
 def test_ring_is_bounded(make_app):
