@@ -33,6 +33,18 @@ class Retry(AsokError):
         super().__init__("retry" if self.after is None else f"retry after {self.after:g} s")
 
 
+class NotYet(AsokError):
+    """
+    Raised by a recipe that can do nothing before `after` seconds have gone by: no attempt was made, no retry is spent.
+
+    For backends whose tasks wait in their own process; another one would take the attempt for made.
+    """
+
+    def __init__(self, after: float) -> None:
+        self.after = after
+        super().__init__(f"not before {after:g} s from now")
+
+
 class OptionValues(TypedDict, total=False):
     """The keywords that `background.using()` accepts."""
 

@@ -33,7 +33,8 @@ Sent in the thread and the app context of the task, also where other recipients 
 
 webhook_failed: NamedSignal = _signals.signal("webhook-failed")
 """
-A webhook was not delivered, and nothing will try again: `delivery` has what it takes to store and replay it, `error` why.
+A webhook was not delivered, and nothing will try again: `delivery` has what it takes to store and replay it, `error`
+says why.
 
 Sent in the thread and the app context of the attempt. It holds no secret: of the URL only scheme, host and port.
 """

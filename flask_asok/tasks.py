@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, Protocol, Typ
 from .context import Carried, fresh
 from .errors import TaskAbandoned, TaskCancelled
 from .logs import log, log_exception, safe_repr
-from .options import Options, Retry
+from .options import NotYet, Options, Retry
 from .signals import (
     emit,
     task_abandoned,
@@ -422,6 +422,10 @@ class Task(threading.Thread, Generic[R]):
 
     def _fail_or_wait(self, call: Call, error: BaseException) -> None:
         summary, app = self.summary, call[3][0]
+        if isinstance(error, NotYet):
+            summary.attempts -= 1
+            self._wait_for_turn(call, error.after)
+            return
         summary.error = safe_repr(error)[:LONGEST_ERROR_TEXT]
         seconds = self._seconds_to_retry(error)
         if seconds is not None:
@@ -430,11 +434,9 @@ class Task(threading.Thread, Generic[R]):
                 summary.name, summary.attempts, self.options.retries + 1, seconds, error,
                 exc_info=error, extra=self.log_fields(),
             )  # fmt: skip
-            summary.state = "waiting"
             if task_retried.receivers:
                 emit(task_retried, app, task=self, error=error, wait=seconds)
-            self._box.append(call)
-            self.lane.wait(self, seconds)
+            self._wait_for_turn(call, seconds)
             return
         if isinstance(error, Retry) and error.__cause__ is not None:
             error = error.__cause__
@@ -449,6 +451,11 @@ class Task(threading.Thread, Generic[R]):
             extra=self.log_fields(),
         )
         self.settle("failed", app, task_failed, error=error)
+
+    def _wait_for_turn(self, call: Call, seconds: float) -> None:
+        self.summary.state = "waiting"
+        self._box.append(call)
+        self.lane.wait(self, seconds)
 
     def _seconds_to_retry(self, error: BaseException) -> float | None:
         options, attempts = self.options, self.summary.attempts

@@ -15,7 +15,7 @@ from flask import Flask, current_app, has_app_context
 from ... import signals
 from ...dispatch import task
 from ...errors import WebhookBlocked, WebhookError, WebhookGone, WebhookRejected, WebhookUnavailable
-from ...options import Retry
+from ...options import NotYet, Retry
 from ...state import KEY, State
 from ...tasks import Task, current_task
 from . import signing
@@ -214,7 +214,8 @@ def _attempt(sender: Sender, message: Message, ours: Task[Any] | None) -> Delive
 
     deadline = Deadline(message.timeout)
     if (seconds := sender.lanes.enter(url.host, None if _can_come_back(ours) else message.timeout)) is not None:
-        _come_back(ours, url, seconds)
+        if _can_come_back(ours):
+            raise NotYet(seconds)
         raise WebhookUnavailable(f"{url} is busy with other webhooks for {message.timeout:g} s.", delivery())
     try:
         timestamp = int(time())
@@ -261,24 +262,10 @@ def _destination(answer: Answer) -> str:
     return ""
 
 
-class Busy(Retry):
-    """Raised by a task whose receiver has all its lanes taken; it comes back without having spent a retry."""
-
-    def __init__(self, url: Url, seconds: float) -> None:
-        super().__init__(after=seconds)
-        self.args = (f"{url} is busy with other webhooks, next look in {seconds:.3g} s",)
-
-
 def _can_come_back(ours: Task[Any] | None) -> bool:
     """Does this task wait in this very process, where it holds no thread meanwhile?"""
     state = _state()
     return ours is not None and state is not None and state.backend.name == "threads"
-
-
-def _come_back(ours: Task[Any] | None, url: Url, seconds: float) -> None:
-    if ours is not None and _can_come_back(ours):
-        ours.summary.attempts -= 1
-        raise Busy(url, seconds)
 
 
 def _fail(error: WebhookError, ours: Task[Any] | None, sender: Sender) -> NoReturn:

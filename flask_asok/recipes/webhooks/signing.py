@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flask import current_app, has_app_context
+from werkzeug.datastructures import Headers
 
 from ...errors import WebhookNotVerified
 from ...state import KEY
@@ -86,7 +87,7 @@ def sign(keys: Sequence[bytes], id: str, timestamp: int, body: bytes) -> str:
 
 
 def verify_webhook(
-    headers: Mapping[str, str],
+    headers: Mapping[str, str] | Headers,
     body: bytes | str,
     secret: Secret,
     *,
