@@ -1,0 +1,126 @@
+"""A backend of another package is chosen by its name, and keeps the promises."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent / "own_backend"
+
+SHOP = """
+import json, threading
+from flask import Flask
+from flask_asok import FlaskAsok, background, current_task
+
+app = Flask("shop")
+app.config.from_prefixed_env()
+asok = FlaskAsok(app)
+threads = set()
+
+def add(a, b=0):
+    threads.add(threading.current_thread().name)
+    return a + b
+
+def fail():
+    raise ZeroDivisionError("on purpose")
+
+def flaky():
+    if current_task().attempts < 3:
+        raise ConnectionError("not yet")
+    return current_task().attempts
+
+def add_all(depth):
+    return 1 if not depth else sum(background(add_all, depth - 1).result(20) for _ in range(2))
+
+def wait(gate):
+    gate.wait(20)
+
+seen = {}
+with app.app_context():
+    seen["result"] = background(add, 1, b=2).result(20)
+    seen["queue"] = background.using(queue="mail")(add, 1).result(20)
+    seen["error"] = repr(background(fail).exception(20))
+    seen["retries"] = background.using(retries=2, backoff=0.01)(flaky).result(20)
+    seen["delay"] = background.using(delay=0.01)(add, 7).result(20)
+    seen["nested"] = background(add_all, 3).result(20)
+
+    gate = threading.Event()
+    running = background(wait, gate)
+    late = background.using(delay=60)(add, 1)
+    queued = background(add, 2)
+    seen["alive"] = [running.is_alive(), late.state, queued.state]
+    running.join(0)
+    seen["cancel"] = [queued.cancel(), queued.state]
+    gate.set()
+    running.join(20)
+asok.close(app, 20)
+with app.app_context():
+    seen["closed"] = [late.state, background(add, 1).state]
+    seen["names"] = sorted({summary.name for summary in asok.tasks()})
+seen["threads"] = sorted(threads)
+print(json.dumps(seen))
+"""
+
+
+def install(folder):
+    """
+    Put the package into `folder` as pip does: the module, and a dist-info folder with its entry points.
+
+    Without pip, which would have to download what builds it.
+    """
+    project = tomllib.loads((PACKAGE / "pyproject.toml").read_text())["project"]
+    info = folder / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.4\nName: {project['name']}\nVersion: {project['version']}\n")
+    lines = []
+    for group, entries in project["entry-points"].items():
+        lines += [f"[{group}]", *(f"{name} = {target}" for name, target in entries.items())]
+    (info / "entry_points.txt").write_text("\n".join(lines))
+    shutil.copy(PACKAGE / "one_thread.py", folder)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run the shop where the package is installed, with ASOK_BACKEND from the environment."""
+    install(tmp_path / "site")
+
+    def run(backend):
+        path = os.pathsep.join(filter(None, [str(tmp_path / "site"), os.environ.get("PYTHONPATH")]))
+        environ = {**os.environ, "PYTHONPATH": path, "FLASK_ASOK_BACKEND": backend}
+        return subprocess.run([sys.executable, "-c", SHOP], env=environ, capture_output=True, text=True, timeout=60)
+
+    return run
+
+
+def test_own_backend(run):
+    """Results, errors, retries, delays, cancelling, nested waiting and the end are as on the backends built in."""
+    done = run("one-thread")
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {
+        "result": 3,
+        "queue": 1,
+        "error": "ZeroDivisionError('on purpose')",
+        "retries": 3,
+        "delay": 7,
+        "nested": 8,
+        "alive": [True, "waiting", "queued"],
+        "cancel": [True, "cancelled"],
+        "closed": ["abandoned", "abandoned"],
+        "names": ["add", "add_all", "fail", "flaky", "wait"],
+        "threads": ["one-thread"],
+    }
+    assert "Background task fail failed: ZeroDivisionError('on purpose')" in done.stderr
+    assert "abandoned while waiting: the application shuts down" in done.stderr
+
+
+def test_unknown_backend(run):
+    """A name that nothing registers is an error that lists those which are there."""
+    done = run("two-threads")
+
+    assert 'must be one of "threads", "immediate", "celery", "one-thread".' in done.stderr
