@@ -37,6 +37,12 @@ def names(path):
     return path.name
 
 
+def dispose(app, db):
+    """Close the connections of a database, in a context whose session has none."""
+    with app.app_context():
+        db.engine.dispose()
+
+
 # Every page
 
 
@@ -135,7 +141,7 @@ def test_when_not(page):
     result = app.test_cli_runner().invoke(args=["ship-what-is-left"])
     with app.app_context():
         left = db.session.scalars(db.select(order).where(~order.shipped)).all()
-        db.engine.dispose()
+    dispose(app, db)
 
     assert response.text == "Thank you!"
     assert outcomes == [("ship", "succeeded")]
@@ -183,8 +189,7 @@ def shop(page):
 
     yield shop
     for app, db in made:
-        with app.app_context():
-            db.engine.dispose()
+        dispose(app, db)
 
 
 TEMPLATES = {
@@ -304,8 +309,7 @@ def test_options(page, capsys):
     opened = page("docs/options.md")
     names = opened.run()
     states = [state for _, state in opened.outcomes()]
-    with names["app"].app_context():
-        names["db"].engine.dispose()
+    dispose(names["app"], names["db"])
 
     assert capsys.readouterr().out.splitlines() == [
         "429 Too Many Requests", "3", "waiting", "1", "No reports for 1492.", "fetched",
@@ -496,6 +500,7 @@ def trouble():
     said_by(running.result)
     gate.set()
     FlaskAsok().close(full, TIMEOUT)
+    dispose(app, db)
     logger.removeHandler(handler)
     return said
 
