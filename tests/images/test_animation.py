@@ -87,10 +87,10 @@ def test_transparent_around_a_square(studio):
         frame.paste((250, 30, 30, 255), (number * 40, 40, number * 40 + 40, 80))
     path = studio.save(first, "moving.png", save_all=True, append_images=rest, duration=100)
 
-    picture = resize_image(path, 100, to=f"{path}.webp", format="webp")
+    picture = resize_image(path, to=f"{path}.webp", format="webp")
 
     for frame in look(picture.path)[0]:
-        assert frame.getpixel((90, 5))[3] == 0
+        assert frame.getpixel((190, 5))[3] == 0
 
 
 @pytest.mark.parametrize("loop", [0, 3])

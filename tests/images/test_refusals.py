@@ -75,11 +75,15 @@ def test_animated_bomb(studio):
 
 
 def test_animation_that_grows(studio):
-    """A GIF whose screen is small and whose frames are not is counted by its frames."""
-    data = gif_bomb(studio, 300, (4000, 4000))
-    path = studio.put(data[:6] + struct.pack("<HH", 10, 10) + data[10:], "bomb.gif")
+    """A GIF that begins small, and whose other frames are large, is counted by its frames, before one is decoded."""
+    small = studio.encoded(Image.new("P", (10, 10)), "GIF")
+    large = gif_bomb(studio, 300, (4000, 4000))
+    path = studio.put(small[:-1] + large[large.index(b",", 13) :], "bomb.gif")
 
-    assert refused(path)[0] == "too_many_pixels"
+    reason, seconds = refused(path)
+
+    assert reason == "too_many_pixels"
+    assert seconds < 3 * REFUSED_WITHIN
 
 
 @pytest.mark.parametrize("format", ["WEBP", "PNG"])

@@ -45,6 +45,20 @@ def test_same_as_thumbnail(studio, size):
     assert (picture.width, picture.height) == image.size == size_of(path)
 
 
+def test_nothing_shifts(studio):
+    """A JPEG that is decoded at a fraction of an odd size shows everything at its place."""
+    image = Image.new("L", (1601, 1201))
+    image.paste(255, (1500, 0, 1516, 1201))
+    path = studio.save(image, "line.jpg")
+
+    picture = resize_image(path, 100, to=f"{path}.png", format="png")
+
+    with Image.open(picture.path) as seen:
+        row = [seen.convert("L").getpixel((x, 40)) for x in range(100)]
+    centre = sum((x + 0.5) * light for x, light in enumerate(row)) / sum(row)
+    assert centre == pytest.approx(1508 / 1601 * 100, abs=0.15)
+
+
 def test_path_object(studio):
     """The path may be a pathlib.Path."""
     path = studio.save(studio.photo((900, 900)), "photo.jpg")
