@@ -9,7 +9,7 @@ import pytest
 from flask_asok import Retry, background, current_task, task
 from flask_asok.backends import threads as threads_module
 from flask_asok.backends.clock import Clock
-from flask_asok.options import Options
+from flask_asok.options import NotYet, Options
 from flask_asok.signals import task_retried
 
 WAIT = 10
@@ -407,6 +407,23 @@ def test_retry_after_nonsense(after, error):
     """`Retry(after=...)` must be seconds to come."""
     with pytest.raises(error, match="after must be"):
         Retry(after)
+
+
+def test_not_yet_is_no_attempt(threads_app, caplog):
+    """A recipe that can do nothing yet waits without that counting as an attempt, a retry or a failure."""
+    seen = []
+
+    def busy_at_first():
+        seen.append(attempts())
+        if len(seen) == 1:
+            raise NotYet(after=0.001)
+
+    with threads_app.app_context():
+        started = background(busy_at_first)
+        started.join(WAIT)
+
+    assert (started.state, started.attempts, seen) == ("succeeded", 1, [1, 1])
+    assert caplog.records == []
 
 
 # Backoff
