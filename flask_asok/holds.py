@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,7 +20,7 @@ from flask import (
 
 from .errors import NotConfigured
 from .logs import log_exception
-from .tasks import Task
+from .tasks import Hold, Task
 
 Start = Callable[..., None]
 Held = tuple[Task[Any], Start]
@@ -35,9 +37,30 @@ def hold(task: Task[Any], app: Flask, start: Start) -> None:
         _hold_for_commit(task, app, start)
 
 
+_held: weakref.WeakSet[Task[Any]] = weakref.WeakSet()
+
+
+def _keep(task: Task[Any], hold: Hold) -> None:
+    task._hold = hold
+    _held.add(task)
+
+
+def _lose_in_child() -> None:
+    """Leave to the parent, in a forked child, what waits for the parent's responses and commits."""
+    for task in list(_held):
+        task._hold = None
+        task.lose()
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_lose_in_child)
+
+
 def release(task: Task[Any], start: Start, *, bounded: bool) -> None:
     """Start a held task, once. Nobody is left to raise to, so what goes wrong is logged."""
     held, task._hold = task._hold, None
+    _held.discard(task)
     if held is None or not task.requeue():
         return
     try:
@@ -66,7 +89,7 @@ def _hold_for_response(task: Task[Any], start: Start) -> None:
         return
     if task.postpone():
         environ = request.environ
-        task._hold = _ResponseHold(environ)
+        _keep(task, _ResponseHold(environ))
         environ.setdefault(_ENVIRON_KEY, []).append((task, start))
 
 
@@ -131,7 +154,7 @@ def _hold_for_commit(task: Task[Any], app: Flask, start: Start) -> None:
         return
     if not task.postpone():
         return
-    task._hold = _CommitHold(app, session)
+    _keep(task, _CommitHold(app, session))
     if _SESSION_KEY not in session.info:
         from sqlalchemy import event
 

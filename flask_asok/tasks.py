@@ -434,6 +434,7 @@ class Task(threading.Thread, Generic[R]):
                 summary.name, summary.attempts, self.options.retries + 1, seconds, error,
                 exc_info=error, extra=self.log_fields(),
             )  # fmt: skip
+            summary.state = "waiting"
             if task_retried.receivers:
                 emit(task_retried, app, task=self, error=error, wait=seconds)
             self._wait_for_turn(call, seconds)

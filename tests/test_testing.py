@@ -53,6 +53,8 @@ def client(app):
 def run(pytester):
     """Run a test file of a user, with an app of theirs, and return pytest's outcome."""
     pytester.makeconftest(CONFTEST)
+    # Their own configuration, even where the temporary folder is below this project's.
+    pytester.makeini("[pytest]")
 
     def run(source):
         pytester.makepyfile(

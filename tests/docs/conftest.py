@@ -28,7 +28,7 @@ for _module in ("webhooks.sender", "mail.delivery", "images.pipeline"):
     importlib.import_module(f"flask_asok.recipes.{_module}")
 
 ROOT = Path(__file__).parents[2]
-TIMEOUT = 10
+TIMEOUT = 40
 FENCE = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"# ([\w./]+\.py)\n")
 

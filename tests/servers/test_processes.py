@@ -86,6 +86,31 @@ print(unfinished[0].result(30), unfinished[1].result(30), unfinished[2].state, u
     ]
 
 
+def test_fork_while_a_response_is_waited_for(script):
+    """What waits for the parent's response is the parent's: in the child it is abandoned, and never runs there."""
+    process = script(
+        HEAD
+        + """
+app = make_app()
+with app.test_request_context():
+    task = background.using(when="response")(os.getpid)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if not child:
+        print(task.state, task.is_alive(), flush=True)
+if not child:
+    print(task.state)
+    sys.exit(7)
+print("child:", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+print(task.result(30) == os.getpid())
+"""
+    )
+
+    assert process.wait() == 0
+    assert process.lines == ["abandoned False", "abandoned", "child: 7", "True"]
+
+
 def test_fork_in_a_task(script):
     """A task may fork; the tasks of its child run."""
     process = script(
