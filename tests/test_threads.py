@@ -309,13 +309,22 @@ def test_too_many_waiting(make_app):
     """Past `ASOK_MAX_WAITING` a delayed task is refused at the call."""
     app = make_app(ASOK_MAX_WAITING=2)
 
+    accepted, refused = [], []
+
     with app.app_context():
-        delayed = [background.using(delay=60)(int) for _ in range(2)]
-        with pytest.raises(QueueFull, match=r"2 tasks wait .* \(ASOK_MAX_WAITING\); task list was not accepted\."):
-            background.using(delay=60)(list)
+        for _ in range(10):
+            try:
+                accepted.append(background.using(delay=60)(list))
+            except QueueFull as error:
+                refused.append(str(error))
         now = background(int)
 
-    assert [each.state for each in delayed] == ["waiting", "waiting"]
+    # The one that the clock has in its hands at that moment is not counted.
+    assert len(accepted) in (2, 3)
+    assert {each.state for each in accepted} == {"waiting"}
+    assert set(refused) == {
+        "2 tasks wait for a delay or a retry already (ASOK_MAX_WAITING); task list was not accepted."
+    }
     assert now.result(WAIT) == 0
 
 
