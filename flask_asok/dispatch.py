@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import itertools
 import warnings
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar, Unpack, overload
@@ -15,7 +17,7 @@ from werkzeug.wrappers import Request
 
 from .context import is_bound_to_session
 from .errors import NotConfigured
-from .options import DEFAULT, Options, OptionValues, TaskOptionValues
+from .options import DEFAULT, Options, OptionValues, Prepare, TaskOptionValues
 from .signals import emit, task_queued
 from .state import KEY, state_of
 from .tasks import Task
@@ -30,11 +32,18 @@ _NO_CONTEXT = (
     "background() was called outside of an application context. Use `with app.app_context():` around the call."
 )
 
-_PLAIN = frozenset({str, int, float, bool, bytes, type(None), dict, list, tuple, set, frozenset})
+_PLAIN = frozenset({str, int, float, bool, bytes, type(None)})
 """Types of arguments that need no look."""
 
+_CONTAINERS = frozenset({dict, list, tuple})
 
-def task(**options: Unpack[TaskOptionValues]) -> Callable[[F], F]:
+_MOST_LOOKED_AT = 20
+"""Items of a list, tuple or dict that are looked at: a form has no more uploads, and a long list is data."""
+
+_GENERATOR = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+
+
+def task(misplaced: None = None, /, **options: Unpack[TaskOptionValues]) -> Callable[[F], F]:
     """
     Set the options with which `background()` runs the decorated function, and return that same plain function.
 
@@ -43,12 +52,19 @@ def task(**options: Unpack[TaskOptionValues]) -> Callable[[F], F]:
     distributed backend does not run the task again when its worker is lost. Raises TypeError or ValueError for an
     option that is no good.
     """
+    if misplaced is not None:
+        raise TypeError("@task takes options: write @task(retries=3). A function without any needs no decorator.")
     checked = DEFAULT.replace(**options)
 
     def decorate(fn: F) -> F:
         if not callable(fn):
             raise TypeError(f"@task() decorates a function, not {type(fn).__name__}.")
-        fn.__asok_options__ = checked  # type: ignore[attr-defined]
+        try:
+            fn.__asok_options__ = checked  # type: ignore[attr-defined]
+        except AttributeError:
+            raise TypeError(
+                f"Options cannot be set on {fn!r}: wrap it in a function of yours, or use background.using()."
+            ) from None
         return fn
 
     return decorate
@@ -130,8 +146,11 @@ def _enqueue(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, An
             f"background() takes a function and its arguments, not {type(fn).__name__}. "
             "Write background(send, user), without calling send() yourself."
         )
+    code = getattr(fn, "__code__", None)
+    if code is not None and code.co_flags & _GENERATOR:
+        raise TypeError(f"{fn.__name__} is a generator function: called, it would do nothing. Loop over it in a task.")
     if options.prepare is not None:
-        args, kwargs = options.prepare(*args, **kwargs)
+        args, kwargs = _prepared(options.prepare, args, kwargs)
     if args:
         for position, arg in enumerate(args):
             if type(arg) not in _PLAIN:
@@ -153,8 +172,23 @@ def _enqueue(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, An
     return task
 
 
+def _prepared(
+    prepare: Prepare, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    made = prepare(*args, **kwargs)
+    match made:
+        case (tuple(), dict()):
+            return made
+    raise TypeError(f"prepare must return (args, kwargs), a tuple and a dict, not {made!r}.")
+
+
 def _checked(arg: Any, app: Flask) -> Any:
     """Return what the task may get of `arg`; TypeError, with what to do instead, for what ends with the request."""
+    if type(arg) in _CONTAINERS:
+        for item in itertools.islice(arg.values() if type(arg) is dict else arg, _MOST_LOOKED_AT):
+            if type(item) not in _PLAIN and type(item) not in _CONTAINERS:
+                _checked(item, app)
+        return arg
     if isinstance(arg, LocalProxy):
         if arg is request or arg is session or arg is g:
             name = "request" if arg is request else "session" if arg is session else "g"

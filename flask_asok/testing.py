@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -212,6 +213,17 @@ def _named(fn: Callable[..., Any]) -> str:
 
 
 _key = pytest.StashKey[AsokTasks]()
+
+
+def pytest_collection_finish() -> None:
+    """
+    Import what the recipes import late, now and in one thread.
+
+    pytest compiles every module of a package with a plugin by itself; in several worker threads at once that ends in a
+    SystemError on Python 3.11.
+    """
+    for recipe in ("images.pipeline", "mail.delivery", "webhooks.sender", "webhooks.transport"):
+        importlib.import_module(f".recipes.{recipe}", __package__)
 
 
 @pytest.fixture

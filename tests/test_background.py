@@ -327,3 +327,52 @@ def test_plain_arguments_raise_no_warning(app):
         started = background(all_of, 1, "a", None, [1], {"b": 2}, (3,), object)
 
     assert started.result(WAIT)[0][:3] == (1, "a", None)
+
+
+def test_uploads_in_a_list(app):
+    """A list, tuple or dict of uploads is refused as one upload is; lists of data are not looked through in full."""
+    upload = FileStorage(BytesIO(b"picture"))
+
+    with app.app_context():
+        for arg in ([1, upload], (upload,), {"photo": upload}):
+            with pytest.raises(TypeError, match="An uploaded file closes with the response"):
+                background(len, arg)
+        assert background(len, list(range(100))).result(10) == 100
+
+
+def test_generator_functions(app):
+    """A generator function, which would do nothing when called, is refused."""
+
+    def count():
+        yield 1
+
+    async def count_later():
+        yield 1
+
+    with app.app_context():
+        for fn in (count, count_later):
+            with pytest.raises(TypeError, match=r"is a generator function: called, it would do nothing"):
+                background(fn)
+
+
+def test_task_without_parentheses():
+    """`@task` without options says how to write it."""
+    with pytest.raises(TypeError, match=r"@task takes options: write @task\(retries=3\)"):
+        task(len)
+
+
+def test_task_on_a_builtin():
+    """Options that cannot be kept by a function are refused, with what to do."""
+    with pytest.raises(TypeError, match=r"Options cannot be set on <built-in function len>: wrap it"):
+        task(retries=1)(len)
+
+
+def test_prepare_that_returns_nothing(app):
+    """A `prepare` that forgets its return says so at the call."""
+
+    @task(prepare=lambda: None)
+    def work():
+        pass
+
+    with app.app_context(), pytest.raises(TypeError, match=r"prepare must return \(args, kwargs\).*not None"):
+        background(work)

@@ -10,7 +10,7 @@ import threading
 import pytest
 from PIL import Image
 
-from flask_asok.recipes.images import ImageError, publish, recipe, resize_image
+from flask_asok.recipes.images import ImageError, publish, resize_image
 from flask_asok.recipes.images.pipeline import Work
 
 
@@ -75,17 +75,17 @@ def test_replaced_meanwhile(studio, monkeypatch):
     """A picture that was uploaded while the old one was worked on is not overwritten by it."""
     path = studio.save(studio.corners((900, 900)), "photo.png")
     newer = studio.encoded(Image.new("RGB", (1600, 400), "blue"), "PNG")
-    same = recipe._is_same_file
+    same = publish.is_same_file
 
     def replaced(one, other):
         if os.path.getsize(path) != len(newer) and not replaced.done:
             replaced.done = True
-            publish.publish(newer, path)
+            os.replace(studio.put(newer, "newer.png"), path)
             return same(one, os.stat(path))
         return same(one, other)
 
     replaced.done = False
-    monkeypatch.setattr(recipe, "_is_same_file", replaced)
+    monkeypatch.setattr(publish, "is_same_file", replaced)
 
     picture = resize_image(path)
 
@@ -94,10 +94,32 @@ def test_replaced_meanwhile(studio, monkeypatch):
         assert image.getpixel((5, 5)) == (0, 0, 255)
 
 
+def test_two_tasks_on_one_picture(studio):
+    """Two that work on one picture in place both count, whoever is first."""
+    path = studio.save(studio.corners((900, 450)), "photo.png")
+    meet = threading.Barrier(2)
+
+    def resize(*args, **options):
+        meet.wait(10)
+        resize_image(path, *args, **options)
+
+    threads = [
+        threading.Thread(target=resize, args=((800, 800),)),
+        threading.Thread(target=resize, args=((200, 200),), kwargs={"fit": "cover"}),
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+
+    with Image.open(path) as image:
+        assert image.size == (200, 200)
+
+
 def test_always_replaced(studio, monkeypatch):
     """Against somebody who writes all the time it gives up."""
     path = studio.save(studio.corners((900, 900)), "photo.png")
-    monkeypatch.setattr(recipe, "_is_same_file", lambda one, other: False)
+    monkeypatch.setattr(publish, "is_same_file", lambda one, other: False)
 
     with pytest.raises(ImageError) as caught:
         resize_image(path)

@@ -6,17 +6,46 @@ import contextlib
 import os
 import secrets
 import stat
+import threading
 
 TEMPORARY = ".asok-"
 """How the names of unfinished files begin. A process that was killed may leave one; nobody reads it."""
 
 
-def publish(data: bytes, path: str, *, like: os.stat_result | None = None) -> None:
+_look_and_rename = threading.Lock()
+"""Held while a file is seen to be the expected one and replaced: two tasks may work on one picture."""
+
+
+def _forget_lock() -> None:
+    global _look_and_rename
+    _look_and_rename = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    # A thread of the parent may have held it.
+    os.register_at_fork(after_in_child=_forget_lock)
+
+
+class Replaced(Exception):
+    """Raised when the file that was to be replaced is no longer the one that was read."""
+
+
+def is_same_file(first: os.stat_result, second: os.stat_result) -> bool:
+    """Is this one file, with nothing written to it in between?"""
+    return (first.st_dev, first.st_ino, first.st_size, first.st_mtime_ns) == (
+        second.st_dev, second.st_ino, second.st_size, second.st_mtime_ns,
+    )  # fmt: skip
+
+
+def publish(
+    data: bytes, path: str, *, like: os.stat_result | None = None, instead_of: os.stat_result | None = None
+) -> None:
     """
     Put `data` at `path` in one step: a temporary file in the same folder, flushed to disk, then renamed.
 
     The file gets the mode and, where this process may, the owner of `like`; else what the umask gives. A symbolic link
-    at `path` is replaced, not followed. Raises OSError, with nothing left behind.
+    at `path` is replaced, not followed. With `instead_of`, only that very file is replaced; Replaced is raised where
+    another one has come in its place. Raises OSError, with nothing left behind.
     """
     temporary, descriptor = create_temporary(os.path.dirname(path))
     try:
@@ -25,7 +54,7 @@ def publish(data: bytes, path: str, *, like: os.stat_result | None = None) -> No
             if like is not None:
                 _resemble(file.fileno(), like)
             settle(file.fileno())
-        rename(temporary, path)
+        rename(temporary, path, instead_of)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
@@ -47,9 +76,12 @@ def settle(descriptor: int) -> None:
     os.fsync(descriptor)
 
 
-def rename(temporary: str, path: str) -> None:
-    """Give the finished file its name, over whatever has it now."""
-    os.replace(temporary, path)
+def rename(temporary: str, path: str, instead_of: os.stat_result | None = None) -> None:
+    """Give the finished file its name, over whatever has it now, or over `instead_of` alone; raises Replaced."""
+    with _look_and_rename:
+        if instead_of is not None and not is_same_file(instead_of, os.stat(path, follow_symlinks=False)):
+            raise Replaced(path)
+        os.replace(temporary, path)
     if os.name == "posix":
         # The new name is in the folder's own blocks. Some file systems cannot flush a folder; the file is safe there.
         with contextlib.suppress(OSError):

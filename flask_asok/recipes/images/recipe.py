@@ -13,7 +13,7 @@ from .formats import FORMATS, Format
 from .geometry import Fit
 from .limits import current_limits
 from .picture import Picture, Renditions
-from .publish import publish
+from .publish import Replaced, is_same_file, publish
 from .target import OPTIONS, Target, extension_fits, named_sizes, path_of, target
 
 if TYPE_CHECKING:
@@ -146,11 +146,15 @@ def make_renditions(
 def _resize_in_place(path: str, wanted: Target) -> Picture:
     for _ in range(_TRIES):
         work, made, changed = _made(path, wanted, loses_pages=False)
+        source = work.source.stat
         # Somebody may have put another picture there, which must not be undone, or removed it.
-        if not _is_same_file(work.source.stat, os.stat(path, follow_symlinks=False)):
-            continue
         if changed:
-            publish(made.data, path, like=work.source.stat)
+            try:
+                publish(made.data, path, like=source, instead_of=source)
+            except Replaced:
+                continue
+        elif not is_same_file(source, os.stat(path, follow_symlinks=False)):
+            continue
         return _picture(path, made, work, changed=changed)
     raise ImageError(f"{path} was changed by others while it was worked on, {_TRIES} times.", reason="changed")
 
@@ -232,15 +236,6 @@ def _destination(path: str, to: str, format: str) -> str:
 
 def _is_same(path: str, to: str) -> bool:
     return os.path.normcase(path) == os.path.normcase(to)
-
-
-def _is_same_file(one: os.stat_result, other: os.stat_result) -> bool:
-    return (one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns) == (
-        other.st_dev,
-        other.st_ino,
-        other.st_size,
-        other.st_mtime_ns,
-    )
 
 
 def _existing(path: str) -> os.stat_result | None:
