@@ -9,7 +9,7 @@ from sphinx.util.docutils import SphinxDirective
 
 project = "Flask-Asok"
 author = "The Flask-Asok authors"
-copyright = author  # noqa: A001 - Sphinx's name
+copyright = author
 release = version_of("flask-asok")
 version = ".".join(release.split(".")[:2])
 

@@ -32,10 +32,13 @@ class Time:
             clock.wake()
 
     def let_the_clock_look(self):
-        """Wait until all is done that is due: the clock does one thing after the other, and this one last."""
-        last = background.using(delay=0.01)(int)
+        """Wait until all is done that is due: a clock does one thing after the other, and this one last."""
+        last = background(int)
+        looked = [threading.Event() for _ in self.clocks]
+        for clock, event in zip(self.clocks, looked, strict=True):
+            clock.at(0.01, lambda task, attempt, event=event: event.set(), last)
         self.pass_by(0.01)
-        last.join(WAIT)
+        assert all(event.wait(WAIT) for event in looked)
 
 
 @pytest.fixture

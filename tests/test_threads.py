@@ -916,3 +916,33 @@ def test_ring_is_bounded(make_app):
 
     assert [summary.name for summary in recent] == ["b", "c"]
     assert (found.state, found.error, found.queue) == ("failed", "ValueError('no stock')", "default")
+
+
+def test_timeouts_count_for_nothing(make_app):
+    """A task with a timeout that is done long before it keeps no result alive and takes no place of one that waits."""
+    app = make_app(ASOK_MAX_WAITING=2)
+
+    class Report:
+        pass
+
+    with app.app_context():
+        reports = [weakref.ref(background.using(timeout=600)(Report).result(WAIT)) for _ in range(3)]
+        waiting = background.using(delay=600)(int)
+
+        gc.collect()
+        assert [report() for report in reports] == [None] * 3
+        assert waiting.cancel()
+
+
+def test_cancelled_tasks_make_room(make_app):
+    """A waiting task that was cancelled gives its place to another one."""
+    app = make_app(ASOK_MAX_WAITING=2)
+
+    with app.app_context():
+        for _ in range(2):
+            assert background.using(delay=600)(int).cancel()
+
+        waiting = background.using(delay=600)(int)
+
+        assert waiting.state == "waiting"
+        assert waiting.cancel()

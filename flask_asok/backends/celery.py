@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import Context, copy_context
 from typing import Any, ClassVar, TypeVar
 
+from celery.exceptions import Reject
 from flask import Flask
 from flask.ctx import AppContext
 
-from ..context import Carried
+from ..context import Carried, Variables
 from ..errors import BackendUnavailable, MessageRefused, NotConfigured, TaskAbandoned
 from ..logs import log
 from ..options import DEFAULT, Options
@@ -26,12 +30,19 @@ from .records import Records
 from .threads import ThreadsBackend
 
 R = TypeVar("R", covariant=True)
+T = TypeVar("T")
 
 MOST_DELIVERIES = 3
 """Workers that one attempt may cost before it is given up."""
 
 DOWN_SECONDS = 5.0
 """How long a broker that could not be reached is not asked again."""
+
+WATCH_SECONDS = 5.0
+"""When a message is looked at again whose attempt another process has."""
+
+INSIST_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Pauses of a worker between its tries to reach the broker."""
 
 KILLED = range(-255, -191)
 """Exit codes with which billiard ends a worker's process on a signal: the signal's number less 256."""
@@ -77,18 +88,17 @@ class CeleryTask(Task[R]):
         self._look()
         return not self._done
 
+    def __repr__(self) -> str:
+        # Without asking Redis: this is for logs, and for when Redis is down.
+        return f"<Task {self.name} {self.summary.state} {self.id}>"
+
     def cancel(self) -> bool:
         """Keep the task from running, wherever it is queued. False when it already runs, or ran."""
-        if self._hold is not None or self.lane.backend.records is None:
+        if self._done or self._hold is not None or self.lane.backend.records is None:
             return super().cancel()
         if self.lane.backend.records.cancel(self.id):
             self._look()
         return self.summary.state == "cancelled"
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Wait like `join` and return what the task raised, or None; raises as `result` does when it never finished."""
-        self.join(timeout)
-        return super().exception(timeout)
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until the task is settled; without a Redis for the records nobody could tell: NotConfigured."""
@@ -101,11 +111,20 @@ class CeleryTask(Task[R]):
 
     def perform(self, thread: threading.Thread) -> BaseException | None:
         """Run the attempt here, in a worker that waits for it, unless another worker has it."""
-        records = self.lane.backend.records
-        if records is not None and records.claim(self.id, self.message["attempt"]) != "ours":
+        backend, message = self.lane.backend, self.message
+        records = backend.records
+        if records is not None and records.claim(self.id, message["attempt"], facts_of(message)) not in (
+            "ours",
+            "lost",
+        ):
             self._box.clear()
             return None
-        return self.lane.backend.perform(self, thread)
+        try:
+            return backend.perform(self, thread)
+        except BackendUnavailable as error:
+            # Its message, which some worker has meanwhile, is good for one more attempt.
+            log(logging.WARNING, "Background task %s (%s) goes on elsewhere: %s", self.name, self.id, error)
+            return None
 
     def _fail_or_wait(self, call: Call, error: BaseException) -> None:
         if isinstance(error, SystemExit) and error.code in KILLED:
@@ -141,10 +160,15 @@ class CeleryTask(Task[R]):
         if self.summary.state not in SETTLED:
             return
         if "outcome" in fields:
-            self._value, self._error = self.lane.backend.outcome(fields["outcome"])
+            self._value, self._error = self.lane.backend.outcome(self.id, fields["outcome"])
         self._box.clear()
         self._done = True
         self.wake()
+
+
+def facts_of(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a record tells of a task from the start."""
+    return {key: message[key] for key in ("name", "queue", "enqueued")}
 
 
 def fill(summary: TaskSummary, fields: Mapping[str, str]) -> TaskSummary:
@@ -221,6 +245,9 @@ class CeleryBackend(Backend):
 
     def get(self, id: str) -> TaskSummary | None:
         """Return what is known of the task with this id, in any process; None when nothing is."""
+        local = None if self._local is None else self._local.get(id)
+        if local is not None:
+            return local
         fields = self.records.read(id) if self.records is not None else {}
         if not fields:
             return super().get(id)
@@ -253,40 +280,89 @@ class CeleryBackend(Backend):
             # Signed, yet not to be run by this code: an older one perhaps. Kept, for `flask asok retry`.
             self.give_up(request.id, f"refused by its worker: {error!r}", str(sealed))
             return
+        try:
+            self._go_on(task, request.delivery_info or {})
+        except BackendUnavailable as error:
+            self.leave(task.id)
+            log(logging.ERROR, "Background task %s (%s) is left to another worker: %s", task.name, task.id, error)
+            raise Reject(error, requeue=True) from None
+
+    def _go_on(self, task: CeleryTask[Any], delivery: Mapping[str, Any]) -> None:
+        """Run the attempt, or send its message on where it is not due, or where a live process has it."""
+        message = task.message
         wait = message["due"] - time.time()
         if wait > 1:
-            self._publish(message, wait)
-            return
-        if self._may_begin(task, request):
-            self.perform(task, threading.current_thread())
-            self._tell_celery(task)
+            insist(lambda: self._publish(message, wait))
+        elif (records := self.records) is None:
+            self._run(task)
+        else:
+            match insist(lambda: records.claim(task.id, message["attempt"], facts_of(message))):
+                case "taken":
+                    # Handed out twice, or run in place by a task that waits for it. Should that process be lost, this
+                    # is the only message there is.
+                    insist(lambda: self._publish(message, WATCH_SECONDS))
+                case "over":
+                    insist(lambda: self._send_lost_retry(records, task))
+                case "lost" if records.delivered_again(task.id, message["attempt"]) >= MOST_DELIVERIES:
+                    why = f"given up: {MOST_DELIVERIES} workers were lost with it"
+                    self.give_up(task.id, why, self.seal.close(message, "call"))
+                    emit(task_abandoned, self._app, task=task)
+                case _:
+                    self._run(task)
+
+    def _run(self, task: CeleryTask[Any]) -> None:
+        self.perform(task, threading.current_thread())
+        self._tell_celery(task)
+
+    def _send_lost_retry(self, records: Records, task: CeleryTask[Any]) -> None:
+        """Send the next attempt again: a worker may have been lost between writing that it is due and sending it."""
+        fields = records.read(task.id)
+        attempt = task.message["attempt"] + 1
+        # Sent twice it does no harm: the second finds it claimed.
+        if fields.get("state") == "waiting" and fields["attempt"] == str(attempt) and "due" in fields:
+            due = float(fields["due"])
+            self._publish({**task.message, "attempt": attempt, "due": due}, max(0.0, due - time.time()))
 
     def perform(self, task: CeleryTask[Any], thread: threading.Thread) -> BaseException | None:
         """Run a claimed attempt in this process and keep what came out, for all to see."""
-        attach = _attached_trace(task.message.get("trace"))
         try:
             error = Task.perform(task, thread)
-        finally:
-            attach()
-        if task._done:
-            self._record(task)
+            if task._done:
+                insist(lambda: self._record(task))
+        except BaseException:
+            # Nothing came out of it: told to end, or out of reach of the broker. Another may take it over at once.
+            self.leave(task.id)
+            raise
         return error
+
+    def leave(self, id: str, pid: int | None = None) -> None:
+        """Give up the lease on an attempt, of process `pid` where that is lost; if this fails it runs out by itself."""
+        with contextlib.suppress(BackendUnavailable):
+            if self.records is not None:
+                self.records.release(id, pid or os.getpid())
 
     def send_next(self, task: CeleryTask[Any], seconds: float) -> None:
         """Send the next attempt of a task that waits for it."""
         task._box.clear()
         task.message["attempt"] = task.attempts + 1
         task.message["due"] = time.time() + seconds
-        if self.records is not None:
-            self.records.wait(task.id, task.attempts + 1, task.summary.error or "", seconds)
-        self._publish(task.message, seconds)
+        records = self.records
+        if records is not None:
+            insist(lambda: records.wait(task.id, task.attempts + 1, task.summary.error or "", seconds))
+        try:
+            insist(lambda: self._publish(task.message, seconds))
+        except BackendUnavailable:
+            if not task.options.at_most_once:
+                # The message of this attempt, which is not acknowledged yet, is good for the next one too.
+                raise
+            self.give_up(task.id, "not tried again: its retry could not be sent", self.seal.close(task.message, "call"))
 
     def give_up(self, id: str, why: str, sealed: str) -> None:
         """Settle as failed a task that was ended from outside; `sealed` is its message."""
         log(logging.ERROR, "Background task %s failed: %s", id, why)
         if self.records is not None:
             error = self.codec.encode_error(TaskAbandoned(f"The task was {why}."))
-            outcome = self._sealed_outcome({"error": error})
+            outcome = self._sealed_outcome(id, {"error": error})
             self.records.finish(id, {"state": "failed", "error": why, "outcome": outcome, "message": sealed})
 
     def run_worker(self, queues: Sequence[str], arguments: Sequence[str]) -> None:
@@ -308,9 +384,12 @@ class CeleryBackend(Backend):
                 connection.ensure_connection(max_retries=1, timeout=2)
                 channel = connection.default_channel
                 lengths = {queue: _length(channel, queue_name(self._app, queue)) for queue in self.queues}
-            workers = self.engine.control.inspect(timeout=1).ping() or {}
+            consumed = self.engine.control.inspect(timeout=1).active_queues() or {}
         except _broker_errors() as error:
             raise BackendUnavailable(f"The broker cannot be reached: {type(error).__name__}.") from None
+        ours = {queue_name(self._app, queue) for queue in self.queues}
+        # Workers of other applications on this broker answer too.
+        workers = [worker for worker, found in consumed.items() if ours & {queue["name"] for queue in found}]
         return {"workers": sorted(workers), "queued": lengths}
 
     def failed(self) -> list[TaskSummary]:
@@ -325,9 +404,15 @@ class CeleryBackend(Backend):
         if fields.get("state") != "failed" or "message" not in fields:
             return False
         message = {**self.seal.open(fields["message"], "call"), "attempt": 1, "due": time.time()}
+        if message["id"] != id:
+            raise MessageRefused("The record holds the message of another task.")
         records.remove(id)
         self._add_record(message)
-        self._publish(message, 0)
+        try:
+            self._publish(message, 0)
+        except BackendUnavailable:
+            records.finish(id, fields)
+            raise
         return True
 
     def cancel(self, id: str) -> bool:
@@ -415,14 +500,28 @@ class CeleryBackend(Backend):
         return told
 
     def _checked_timeout(self, timeout: float | None) -> float | None:
-        limit = (self.engine.conf.broker_transport_options or {}).get("visibility_timeout", 3_600)
-        if timeout is not None and timeout >= limit and str(self.engine.conf.broker_url).startswith("redis"):
+        if timeout is None:
+            return None
+        limit = self._visibility_timeout()
+        if limit is not None and timeout >= limit:
             raise ValueError(
                 f"timeout must be below {limit} s, the broker's visibility_timeout: past that Redis hands the task to "
                 "a second worker while the first one still runs it. Raise "
                 "ASOK_CELERY['broker_transport_options']['visibility_timeout']."
             )
         return timeout
+
+    def _visibility_timeout(self) -> float | None:
+        conf = self.engine.conf
+        if not str(conf.broker_url).startswith(("redis", "sentinel")):
+            return None
+        limit: float = (conf.broker_transport_options or {}).get("visibility_timeout", 3_600)
+        return limit
+
+    def _longest_hop(self) -> float:
+        limit = self._visibility_timeout()
+        # Half of it, so that a message which is due has time left to be run.
+        return HOP_SECONDS if limit is None else min(HOP_SECONDS, limit / 2)
 
     def _send_first(self, task: CeleryTask[Any]) -> None:
         if time.monotonic() < self._down_until:
@@ -435,7 +534,8 @@ class CeleryBackend(Backend):
                 self._publish(task.message, delay)
             except BackendUnavailable:
                 if self.records is not None:
-                    self.records.remove(task.id)
+                    # Not removed: should the message have gone through all the same, it is not run.
+                    self.records.cancel(task.id)
                 raise
         except BackendUnavailable:
             self._down_until = time.monotonic() + DOWN_SECONDS
@@ -445,8 +545,7 @@ class CeleryBackend(Backend):
     def _add_record(self, message: dict[str, Any]) -> None:
         if self.records is None:
             return
-        fields = {key: message[key] for key in ("name", "queue", "enqueued")}
-        self.records.add(message["id"], fields, max(0.0, message["due"] - time.time()))
+        self.records.add(message["id"], facts_of(message), max(0.0, message["due"] - time.time()))
 
     def _publish(self, message: dict[str, Any], wait: float) -> None:
         """Hand a message to the broker, to be delivered in `wait` seconds, or to wait once more by then."""
@@ -457,7 +556,7 @@ class CeleryBackend(Backend):
                 args=(sealed,),
                 task_id=message["id"],
                 queue=queue_name(self._app, message["queue"]),
-                countdown=min(wait, HOP_SECONDS) if wait > 0 else None,
+                countdown=min(wait, self._longest_hop()) if wait > 0 else None,
                 soft_time_limit=timeout,
                 time_limit=None if timeout is None else timeout + 5,
                 shadow=message["name"],
@@ -474,6 +573,7 @@ class CeleryBackend(Backend):
                 self._local = ThreadsBackend(self._app, self._config)
         task.__class__ = Task  # type: ignore[assignment]
         task.lane = self._local.lane(task.queue)  # type: ignore[assignment]
+        self._local._recent.append(task.summary)
         self._local.start(task)
 
     def _restore(self, fn: Callable[..., Any], message: dict[str, Any]) -> CeleryTask[Any]:
@@ -488,7 +588,7 @@ class CeleryBackend(Backend):
         options = dataclasses.replace(options, name=message["name"], queue=message["queue"])
         url = message["url"]
         adapter = url and self._app.url_map.bind(url[0], url[1], url[2], url[3])
-        carried: Carried = (self._app, dict(message["g"]), (), adapter)
+        carried: Carried = (self._app, dict(message["g"]), _trace_variables(message.get("trace")), adapter)
         args = tuple(decode(arg) for arg in message["args"])
         kwargs = {key: decode(arg) for key, arg in message["kwargs"].items()}
         summary = TaskSummary(message["name"], message["queue"])
@@ -499,21 +599,6 @@ class CeleryBackend(Backend):
         task.message = message
         self._recent.append(summary)
         return task
-
-    def _may_begin(self, task: CeleryTask[Any], request: Any) -> bool:
-        """Claim the attempt; False when it is another's, was cancelled, or has cost too many workers."""
-        records, attempt = self.records, task.message["attempt"]
-        if records is None:
-            return True
-        again = bool((request.delivery_info or {}).get("redelivered"))
-        if records.claim(task.id, attempt, again=again) != "ours":
-            return False
-        if again and records.delivered_again(task.id, attempt) >= MOST_DELIVERIES:
-            why = f"given up: {MOST_DELIVERIES} workers were lost with it"
-            self.give_up(task.id, why, self.seal.close(task.message, "call"))
-            emit(task_abandoned, self._app, task=task)
-            return False
-        return True
 
     def _record(self, task: CeleryTask[Any]) -> None:
         if self.records is None:
@@ -531,19 +616,19 @@ class CeleryBackend(Backend):
             "state": task.summary.state,
             "attempts": task.attempts,
             "error": task.summary.error or "",
-            "outcome": self._sealed_outcome(outcome),
+            "outcome": self._sealed_outcome(task.id, outcome),
         }
         if error is not None:
             # For `flask asok retry`.
             fields["message"] = self.seal.close(task.message, "call")
         self.records.finish(task.id, fields)
 
-    def _sealed_outcome(self, outcome: dict[str, Any]) -> str:
-        return self.seal.close(outcome, "outcome")
+    def _sealed_outcome(self, id: str, outcome: dict[str, Any]) -> str:
+        return self.seal.close(outcome, f"outcome:{id}")
 
-    def outcome(self, sealed: str) -> tuple[Any, BaseException | None]:
-        """Return the value and the error that a record holds."""
-        outcome = self.seal.open(sealed, "outcome")
+    def outcome(self, id: str, sealed: str) -> tuple[Any, BaseException | None]:
+        """Return the value and the error that the record of this task, and no other, holds."""
+        outcome = self.seal.open(sealed, f"outcome:{id}")
         if "error" in outcome:
             return None, self.codec.decode_error(outcome["error"])
         return self.codec.decode(outcome["value"]), None
@@ -557,6 +642,16 @@ class CeleryBackend(Backend):
         if task._error is not None:
             # Never a SystemExit or the like: it would be meant for the worker.
             raise RuntimeError(task.summary.error) from None
+
+
+def insist(do: Callable[[], T]) -> T:
+    """Do it, and where Redis or the broker is out of reach try again for a quarter of a minute: workers have time."""
+    for pause in INSIST_SECONDS:
+        try:
+            return do()
+        except BackendUnavailable:
+            time.sleep(pause)
+    return do()
 
 
 def _broker_errors() -> tuple[type[BaseException], ...]:
@@ -586,10 +681,14 @@ def _find_error(names: Names, name: str) -> type[BaseException]:
     return found
 
 
-def _attached_trace(headers: Mapping[str, str] | None) -> Callable[[], None]:
-    """Go on with the caller's OpenTelemetry trace; returns what ends that."""
+def _trace_variables(headers: Mapping[str, str] | None) -> Variables:
+    """Return the context variables with which a task goes on with the caller's OpenTelemetry trace."""
     if not headers or "opentelemetry.propagate" not in sys.modules:
-        return lambda: None
-    context = sys.modules["opentelemetry.context"]
-    token = context.attach(sys.modules["opentelemetry.propagate"].extract(headers))
-    return lambda: context.detach(token)
+        return ()
+
+    def attached() -> Variables:
+        context = sys.modules["opentelemetry.propagate"].extract(headers)
+        sys.modules["opentelemetry.context"].attach(context)
+        return tuple(copy_context().items())
+
+    return Context().run(attached)

@@ -7,8 +7,10 @@ import itertools
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable
 from contextvars import Context
+from functools import partial
 from typing import Any
 
 from ..logs import log_exception
@@ -17,8 +19,12 @@ from ..tasks import Task
 IDLE_SECONDS = 10.0
 """How long a thread with nothing to do stays."""
 
+TIDY_SECONDS = 1.0
+"""How long a clock that is full waits before it looks once more for tasks that were cancelled."""
+
 Action = Callable[[Task[Any], int], None]
-Entry = tuple[float, int, Action, Task[Any], int]
+Entry = tuple[float, int, Action, Callable[[], Task[Any] | None], int]
+"""When, in which order, what, on which task, if that is still there, and in which of its attempts."""
 
 
 class Clock:
@@ -38,15 +44,34 @@ class Clock:
         """Who pops it may start the thread."""
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._tidied_at = float("-inf")
+        self._untidy = False
 
     def __len__(self) -> int:
         return len(self._heap) + (0 if self._inbox is None else self._inbox.qsize())
 
-    def at(self, seconds: float, action: Action, task: Task[Any]) -> None:
-        """Call `action(task, attempt)` in `seconds` from now, `attempt` being the one of this moment."""
+    def holds(self, bound: int) -> bool:
+        """Do `bound` tasks wait here, those not counted that were cancelled meanwhile?"""
+        if len(self) < bound:
+            return False
+        now = self._now()
+        if now - self._tidied_at >= TIDY_SECONDS:
+            self._tidied_at = now
+            self._untidy = True
+            self.wake()
+            return len([entry for entry in list(self._heap) if _waits(entry)]) >= bound
+        return True
+
+    def at(self, seconds: float, action: Action, task: Task[Any], *, weak: bool = False) -> None:
+        """
+        Call `action(task, attempt)` in `seconds` from now, `attempt` being the one of this moment.
+
+        With `weak` the clock does not keep the task alive for that.
+        """
+        reference = weakref.ref(task) if weak else partial(_itself, task)
         # Made by the first entry, and not with the clock: gevent may patch the class after the app is made and forked.
         inbox = self._inbox or self.__dict__.setdefault("_inbox", queue.SimpleQueue())
-        inbox.put((self._now() + seconds, next(self._order), action, task, task.attempts))
+        inbox.put((self._now() + seconds, next(self._order), action, reference, task.attempts))
         if self._free:
             self._start()
 
@@ -74,8 +99,8 @@ class Clock:
             if entry is not None:
                 self._heap.append(entry)
         entries, self._heap = self._heap, []
-        # A running task may have an entry too, for its timeout.
-        return [task for _, _, _, task, _ in sorted(entries, key=lambda entry: entry[:2]) if task.state == "waiting"]
+        tasks = (reference() for _, _, _, reference, _ in sorted(entries, key=lambda entry: entry[:2]))
+        return [task for task in tasks if task is not None and task.state == "waiting"]
 
     def _start(self) -> None:
         try:
@@ -112,10 +137,28 @@ class Clock:
         else:
             if entry is not None:
                 heapq.heappush(heap, entry)
+        if self._untidy:
+            self._untidy = False
+            heap[:] = filter(_waits, heap)
+            heapq.heapify(heap)
         while heap and heap[0][0] <= self._now() and not self._closed:
-            _, _, action, task, attempt = heapq.heappop(heap)
+            _, _, action, reference, attempt = heapq.heappop(heap)
+            task = reference()
+            if task is None:
+                continue
             try:
                 action(task, attempt)
             except BaseException as error:
                 log_exception("Timer of background task %s failed: %r", task.name, error)
+            # Not to be kept alive by the variables of this frame until the next one is due.
+            del task, reference
         return True
+
+
+def _itself(task: Task[Any]) -> Task[Any]:
+    return task
+
+
+def _waits(entry: Entry) -> bool:
+    task = entry[3]()
+    return task is not None and task.state == "waiting"

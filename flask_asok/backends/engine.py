@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from celery import Celery
+from celery.exceptions import WorkerLostError
 from celery.worker.request import Request
 from flask import Flask
+
+from ..errors import BackendUnavailable
 
 RUN = "flask_asok.run"
 RUN_ONCE = "flask_asok.run_once"
@@ -96,6 +101,9 @@ def start_worker(engine: Celery, arguments: list[str]) -> None:
         options.pop(name, None)
     engine.conf.broker_transport_options = options
     engine.conf.broker_connection_timeout = 4
+    if not any(argument.startswith(("-n", "--hostname")) for argument in arguments):
+        # Two workers of one name on one broker would take each other's orders.
+        arguments = ["--hostname", f"{engine.main}-{os.getpid()}@%h", *arguments]
     engine.worker_main(["worker", *arguments])
 
 
@@ -105,12 +113,31 @@ def queue_name(app: Flask, queue: str) -> str:
 
 
 class WatchedRequest(Request):  # type: ignore[misc]
-    """Tells the backend of what ends a task from outside: its time limit. Lives in the worker's main process."""
+    """
+    Tells the backend of what ends a task from outside: its time limit, the loss of its process.
+
+    Lives in the worker's main process.
+    """
+
+    def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
+        error = exc_info.exception
+        if isinstance(getattr(error, "exc", error), (SystemExit, WorkerLostError)):
+            backend = self.task.backend_of_asok
+            if self.task.acks_late:
+                # Before the message goes back, so that whoever gets it need not wait for the lease to run out.
+                backend.leave(self.id, self.worker_pid)
+            else:
+                self._give_up("lost with its worker, and is to run at most once")
+        return super().on_failure(exc_info, *args, **kwargs)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         super().on_timeout(soft, timeout)
         if not soft:
-            why = f"stopped at its time limit of {timeout:g} s"
+            self._give_up(f"stopped at its time limit of {timeout:g} s")
+
+    def _give_up(self, why: str) -> None:
+        # In the loop that all of the worker hangs on: it must neither raise nor wait there for a Redis that is down.
+        with contextlib.suppress(BackendUnavailable):
             self.task.backend_of_asok.give_up(self.id, why, self.args[0])
 
 

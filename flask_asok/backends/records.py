@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from ..errors import BackendUnavailable
+from ..logs import log
 
 KEEP_SECONDS = 86_400
 """How long a record outlives its last change."""
 
 MOST_FAILED = 1_000
 """How many failed tasks `flask asok failed` remembers."""
+
+LEASE_SECONDS = 10
+"""How long an attempt belongs to a process that does not say any more that it is alive."""
+
+BEAT_SECONDS = 3.0
+"""How often it says so."""
 
 CANCELLED = "cancelled"
 
@@ -24,7 +33,8 @@ class Records:
     The records of one application's tasks. Thread-safe; one per process, since it holds connections.
 
     An attempt belongs to who sets its claim first: the worker that got the message, a task that runs it in place while
-    it waits for it, or `cancel()`.
+    it waits for it, or `cancel()`. It stays theirs while they renew their lease; then whoever has its message next may
+    take it over. So it is not the broker that decides whether a worker was lost.
     """
 
     def __init__(self, url: str, app_name: str) -> None:
@@ -39,6 +49,10 @@ class Records:
         self._prefix = f"asok:{app_name}:"
         self._failed = f"{self._prefix}failed"
         self._me = f"{socket.gethostname()}:{os.getpid()}"
+        self._lock = threading.Lock()
+        self._leases: set[str] = set()
+        self._renewer: threading.Thread | None = None
+        self._closed = threading.Event()
 
     def add(self, id: str, fields: Mapping[str, Any], delay: float = 0.0) -> None:
         """Make the record of a new task, which starts in `delay` seconds."""
@@ -49,29 +63,47 @@ class Records:
         """Return the fields of a record, an empty dict where there is none; `state` is the one of this moment."""
         with _Reached():
             fields: dict[str, str] = self._redis.hgetall(self._prefix + id)
-        claim = fields.get(f"claim:{fields.get('attempt')}")
-        if claim is not None and fields.get("state") in ("queued", "waiting"):
+        if "state" not in fields:
+            return {}
+        claim = fields.get(f"claim:{fields['attempt']}")
+        if claim is not None and fields["state"] in ("queued", "waiting"):
             fields["state"] = CANCELLED if claim == CANCELLED else "running"
         return fields
 
-    def claim(self, id: str, attempt: int, *, again: bool = False) -> Literal["ours", "taken", "over"]:
+    def claim(self, id: str, attempt: int, fields: Mapping[str, Any]) -> Literal["ours", "lost", "taken", "over"]:
         """
-        Claim an attempt: "ours", or "taken" by another process, or "over", as the task is settled or cancelled.
+        Claim an attempt, and hold a lease on it until `wait`, `finish` or `release`.
 
-        `again`: the message was delivered before, to a worker that was lost; its claim is taken over.
+        "ours"; "lost", ours too, its claimant having let the lease run out; "taken" by another, which is alive; or
+        "over": settled, cancelled, or not the attempt whose turn it is. `fields` are those of `add`, for a task that
+        waited for longer than its record was kept.
         """
         key, field = self._prefix + id, f"claim:{attempt}"
-        mine = f"{self._me} {time.time()!r}"
-        with _Reached():
-            if self._redis.hsetnx(key, field, mine):
-                return "ours"
-            state, current, claimed = self._redis.hmget(key, "state", "attempt", field)
-            if claimed == CANCELLED or state not in ("queued", "waiting", None) or int(current or 1) != attempt:
+        with _Reached(), self._redis.pipeline() as pipe:
+            pipe.hsetnx(key, field, f"{self._me} {time.time()!r}")
+            pipe.set(f"{key}:lease", self._me, ex=LEASE_SECONDS, nx=True)
+            pipe.hmget(key, "state", "attempt", field)
+            first, free, (state, current, claim) = pipe.execute()
+        if not first:
+            if claim == CANCELLED or state not in ("queued", "waiting", None) or int(current or attempt) != attempt:
                 return "over"
-            if not again:
+            if not free:
                 return "taken"
-            self._redis.hset(key, field, mine)
-            return "ours"
+            with _Reached():
+                self._redis.hset(key, field, f"{self._me} {time.time()!r}")
+        self._hold(id)
+        if state is None:
+            self._write(id, {**fields, "attempt": attempt, "state": "queued"})
+        return "ours" if first else "lost"
+
+    def release(self, id: str, pid: int) -> None:
+        """Let another process take over at once what process `pid` of this machine holds a lease on."""
+        with self._lock:
+            self._leases.discard(id)
+        key = f"{self._prefix}{id}:lease"
+        with _Reached():
+            if self._redis.get(key) == f"{socket.gethostname()}:{pid}":
+                self._redis.delete(key)
 
     def cancel(self, id: str) -> bool:
         """Claim the attempt that has not begun, for nobody; False when it has, or the task is settled or unknown."""
@@ -81,7 +113,10 @@ class Records:
         with _Reached():
             won = self._redis.hsetnx(self._prefix + id, f"claim:{fields['attempt']}", CANCELLED)
         if won:
-            self._write(id, {"state": CANCELLED, "finished": time.time()})
+            with _Reached():
+                left = self._redis.ttl(self._prefix + id)
+            # As long as the message may wait: without a record it would find nobody's claim, and run.
+            self._write(id, {"state": CANCELLED, "finished": time.time()}, max(left, KEEP_SECONDS))
         return bool(won)
 
     def delivered_again(self, id: str, attempt: int) -> int:
@@ -91,11 +126,12 @@ class Records:
 
     def wait(self, id: str, attempt: int, error: str, delay: float) -> None:
         """Note that attempt `attempt` is the next one, in `delay` seconds."""
-        self._write(id, {"state": "waiting", "attempt": attempt, "error": error}, KEEP_SECONDS + int(delay))
+        fields = {"state": "waiting", "attempt": attempt, "error": error, "due": time.time() + delay}
+        self._write(id, fields, KEEP_SECONDS + int(delay), release=True)
 
     def finish(self, id: str, fields: Mapping[str, Any]) -> None:
         """Note the last state of a task, and what came out."""
-        self._write(id, {**fields, "finished": time.time()})
+        self._write(id, {"finished": time.time(), **fields}, release=True)
         if fields["state"] == "failed":
             with _Reached(), self._redis.pipeline(transaction=False) as pipe:
                 pipe.zadd(self._failed, {id: time.time()})
@@ -116,15 +152,47 @@ class Records:
             pipe.execute()
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, and renew no lease any more."""
+        self._closed.set()
+        if self._renewer is not None:
+            self._renewer.join(5)
         self._redis.close()
 
-    def _write(self, id: str, fields: Mapping[str, Any], keep: int = KEEP_SECONDS) -> None:
+    def _write(self, id: str, fields: Mapping[str, Any], keep: int = KEEP_SECONDS, *, release: bool = False) -> None:
         key = self._prefix + id
         with _Reached(), self._redis.pipeline(transaction=False) as pipe:
             pipe.hset(key, mapping=dict(fields))
             pipe.expire(key, keep)
+            if release:
+                with self._lock:
+                    self._leases.discard(id)
+                pipe.delete(f"{key}:lease")
             pipe.execute()
+
+    def _hold(self, id: str) -> None:
+        with self._lock:
+            self._leases.add(id)
+            if self._renewer is None:
+                self._renewer = threading.Thread(target=self._renew, name="asok-leases", daemon=True)
+                self._renewer.start()
+
+    def _renew(self) -> None:
+        """Renew the leases, in a thread that ends when there have been none for a while."""
+        idle = False
+        while not self._closed.wait(BEAT_SECONDS):
+            with self._lock:
+                held = list(self._leases)
+                if not held and idle:
+                    self._renewer = None
+                    return
+            idle = not held
+            try:
+                with _Reached(), self._redis.pipeline(transaction=False) as pipe:
+                    for id in held:
+                        pipe.set(f"{self._prefix}{id}:lease", self._me, ex=LEASE_SECONDS)
+                    pipe.execute()
+            except BackendUnavailable as error:
+                log(logging.WARNING, "Leases of background tasks could not be renewed: %s", error)
 
 
 class _Reached:

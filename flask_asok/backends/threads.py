@@ -35,9 +35,10 @@ class ThreadLane:
     # threads could take at once is one atomic operation of a list, a dict or a deque. No SimpleQueue either: each get()
     # of one wakes a second waiter for nothing, which with ten idle threads costs more than the whole task.
 
-    def __init__(self, name: str, size: int, clock: Clock) -> None:
+    def __init__(self, name: str, size: int, clock: Clock, timeouts: Clock) -> None:
         self.name = name
         self.clock = clock
+        self.timeouts = timeouts
         self.queue: deque[Task[Any]] = deque()
         self.running: dict[Task[Any], Flask] = {}
         self.threads: dict[int, threading.Thread] = {}
@@ -71,7 +72,7 @@ class ThreadLane:
         """Log where the attempt is when its timeout is over."""
         # Without a thread for the clock it goes unwatched: worse would be not to run it.
         with contextlib.suppress(RuntimeError):
-            self.clock.at(timeout, _warn_of_timeout, task)
+            self.timeouts.at(timeout, _warn_of_timeout, task, weak=True)
 
     def wait(self, task: Task[Any], seconds: float) -> None:
         """Queue `task` after `seconds`; abandon it where there will be no such time."""
@@ -207,6 +208,8 @@ class ThreadsBackend(Backend):
         self._pid = os.getpid()
         self._lanes: dict[str, ThreadLane] = {}
         self._clock = Clock()
+        # One of their own: most tasks are done long before, and must not count among those that wait.
+        self._timeouts = Clock()
         _backends.add(self)
 
     def lane(self, queue: str) -> ThreadLane:
@@ -217,8 +220,8 @@ class ThreadsBackend(Backend):
             return self._lanes[queue]
         except KeyError:
             if not self._lanes:
-                weakref.finalize(self, _dismiss, self._lanes, self._clock).atexit = False
-            lane = self._lanes.setdefault(queue, ThreadLane(queue, self.queues[queue], self._clock))
+                weakref.finalize(self, _dismiss, self._lanes, self._clock, self._timeouts).atexit = False
+            lane = self._lanes.setdefault(queue, ThreadLane(queue, self.queues[queue], self._clock, self._timeouts))
             if self._closed:
                 lane.closed = True
             return lane
@@ -252,11 +255,12 @@ class ThreadsBackend(Backend):
         self._pid = os.getpid()
         self._lanes = {}
         self._clock = Clock()
+        self._timeouts = Clock()
         self._closed = False
 
     def _wait_for_delay(self, task: Task[Any], lane: ThreadLane, bounded: bool) -> None:
         # A task that was held has nobody left to tell that there is no room.
-        if bounded and task.options.when == "now" and len(self._clock) >= self._max_waiting:
+        if bounded and task.options.when == "now" and self._clock.holds(self._max_waiting):
             self._refuse(
                 task,
                 f"{self._max_waiting} tasks wait for a delay or a retry already (ASOK_MAX_WAITING)",
@@ -288,11 +292,12 @@ class ThreadsBackend(Backend):
 _backends: weakref.WeakSet[ThreadsBackend] = weakref.WeakSet()
 
 
-def _dismiss(lanes: dict[str, ThreadLane], clock: Clock) -> None:
+def _dismiss(lanes: dict[str, ThreadLane], *clocks: Clock) -> None:
     """Let the idle threads of an application that is gone leave at once."""
     for lane in lanes.values():
         lane.close()
-    clock.close()
+    for clock in clocks:
+        clock.close()
 
 
 def _close(backends: list[ThreadsBackend], timeout: float | None = None) -> None:
@@ -303,6 +308,7 @@ def _close(backends: list[ThreadsBackend], timeout: float | None = None) -> None
         for backend in backends:
             backend._closed = True
             backend._clock.close()
+            backend._timeouts.close()
             for task in backend._clock.drain():
                 _abandon(task, "the application shuts down")
             for lane in list(backend._lanes.values()):
