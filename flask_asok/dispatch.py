@@ -17,6 +17,7 @@ from werkzeug.wrappers import Request
 
 from .context import is_bound_to_session
 from .errors import NotConfigured
+from .holds import hold
 from .options import DEFAULT, Options, OptionValues, Prepare, TaskOptionValues
 from .signals import emit, task_queued
 from .state import KEY, state_of
@@ -166,8 +167,6 @@ def _enqueue(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, An
     if options.when == "now":
         backend.start(task)
     else:
-        from .holds import hold
-
         hold(task, app, backend.start)
     return task
 
