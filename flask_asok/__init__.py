@@ -27,7 +27,8 @@ from .recipes.cache import Cache, cached, warm_cache
 from .recipes.images import Picture, Renditions, make_renditions, resize_image, save_upload
 from .recipes.mail import Mail, send_mail
 from .recipes.webhooks import Delivery, send_webhook, verify_webhook
-from .tasks import Task, TaskSummary, current_task
+from .summaries import TaskSummary
+from .tasks import Task, current_task
 
 __all__ = [
     "AsokError",

@@ -22,7 +22,8 @@ from .recipes.mail import send_mail
 from .recipes.webhooks import send_webhook
 from .recipes.webhooks import settings as webhooks
 from .state import KEY, State, state_of
-from .tasks import Task, TaskSummary
+from .summaries import TaskSummary
+from .tasks import Task
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import itertools
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar
-from datetime import UTC, datetime
+from datetime import datetime
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
 
 from .context import Carried, fresh
 from .errors import TaskAbandoned, TaskCancelled
@@ -28,6 +25,7 @@ from .signals import (
     task_started,
     task_succeeded,
 )
+from .summaries import LONGEST_ERROR_TEXT, State, TaskSummary
 
 if TYPE_CHECKING:
     from blinker import NamedSignal
@@ -35,27 +33,9 @@ if TYPE_CHECKING:
 
 R = TypeVar("R", covariant=True)
 
-State = Literal["queued", "running", "waiting", "succeeded", "failed", "cancelled", "abandoned"]
-SETTLED: frozenset[State] = frozenset({"succeeded", "failed", "cancelled", "abandoned"})
-
 Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], Carried]
 
-LONGEST_ERROR_TEXT = 500
-"""Characters of an error's text that a summary keeps."""
-
 _current: ContextVar[Task[Any] | None] = ContextVar("asok.current_task", default=None)
-_numbers = itertools.count(1)
-_secret = os.urandom(16)
-
-
-def _renew_ids() -> None:
-    """Give a forked child ids of its own."""
-    global _secret
-    _secret = os.urandom(16)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_ids)
 
 
 def current_task() -> Task[Any] | None:
@@ -80,62 +60,6 @@ class Hold(Protocol):
 
     def is_ours(self) -> bool:
         """Does this very thread have to go on before the hold can end?"""
-
-
-class TaskSummary:
-    """
-    What is remembered of one task: no argument, result or traceback.
-
-    It follows the task while that runs. Times are aware datetimes in UTC.
-    """
-
-    __slots__ = (
-        "_enqueued", "_finished", "_id", "_number", "_started",
-        "attempts", "error", "name", "queue", "state",
-    )  # fmt: skip
-
-    def __init__(self, name: str, queue: str) -> None:
-        self._number = next(_numbers)
-        self._id: str | None = None
-        self._enqueued = time.time()
-        self._started = 0.0
-        self._finished = 0.0
-        self.name = name
-        self.queue = queue
-        self.state: State = "queued"
-        self.attempts = 0
-        self.error: str | None = None
-
-    @property
-    def id(self) -> str:
-        """32 hexadecimal digits, made when first asked for: a random id for each task would double its cost."""
-        if self._id is None:
-            number = self._number.to_bytes(8, "big")
-            self._id = hashlib.blake2b(number, key=_secret, digest_size=16).hexdigest()
-        return self._id
-
-    @property
-    def enqueued_at(self) -> datetime:
-        """When `background()` was called."""
-        return datetime.fromtimestamp(self._enqueued, UTC)
-
-    @property
-    def started_at(self) -> datetime | None:
-        """When the latest attempt began."""
-        return datetime.fromtimestamp(self._started, UTC) if self._started else None
-
-    @property
-    def finished_at(self) -> datetime | None:
-        """When the task was settled."""
-        return datetime.fromtimestamp(self._finished, UTC) if self._finished else None
-
-    @property
-    def duration(self) -> float | None:
-        """Seconds from the start of the latest attempt to its end, or until now; None before the first."""
-        return (self._finished or time.time()) - self._started if self._started else None
-
-    def __repr__(self) -> str:
-        return f"<TaskSummary {self.name} {self.state} {self.id}>"
 
 
 class Task(threading.Thread, Generic[R]):

@@ -19,7 +19,8 @@ from .holds import release
 from .options import Options
 from .recipes.mail import recorded
 from .state import state_of
-from .tasks import Lane, Task, TaskSummary
+from .summaries import TaskSummary
+from .tasks import Lane, Task
 
 if TYPE_CHECKING:
     from flask_mail import Message

@@ -15,7 +15,7 @@ PACKAGE = Path(flask_asok.__file__).parent
 # Each may import what stands in a line above its own, and what is of its own folder.
 ORDER = [
     {"errors", "logs"},
-    {"signals", "options", "context"},
+    {"signals", "options", "context", "summaries"},
     {"tasks"},
     {"backends"},
     {"state", "holds"},

@@ -13,7 +13,8 @@ from flask.ctx import AppContext
 from ..context import Adapters, capture
 from ..errors import NotConfigured
 from ..options import Options
-from ..tasks import Lane, Task, TaskSummary
+from ..summaries import TaskSummary
+from ..tasks import Lane, Task
 
 
 class Backend(ABC):

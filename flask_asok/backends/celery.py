@@ -22,7 +22,8 @@ from ..errors import BackendUnavailable, MessageRefused, NotConfigured, TaskAban
 from ..logs import log
 from ..options import DEFAULT, Options
 from ..signals import emit, task_abandoned
-from ..tasks import SETTLED, Call, Task, TaskSummary
+from ..summaries import SETTLED, TaskSummary
+from ..tasks import Call, Task
 from .base import Backend
 from .engine import HOP_SECONDS, RUN, RUN_ONCE, add_tasks, make_engine, queue_name, start_worker, trace_headers
 from .message import Codec, Names, Seal

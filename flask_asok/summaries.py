@@ -1,0 +1,76 @@
+"""What is remembered of a task when the task itself is gone."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import time
+from datetime import UTC, datetime
+from typing import Literal
+
+State = Literal["queued", "running", "waiting", "succeeded", "failed", "cancelled", "abandoned"]
+SETTLED: frozenset[State] = frozenset({"succeeded", "failed", "cancelled", "abandoned"})
+
+LONGEST_ERROR_TEXT = 500
+"""Characters of an error's text that a summary keeps."""
+
+_numbers = itertools.count(1)
+_secret = os.urandom(16)
+
+
+class TaskSummary:
+    """
+    What is remembered of one task: no argument, result or traceback.
+
+    It follows the task while that runs. Times are aware datetimes in UTC.
+    """
+
+    __slots__ = (
+        "_enqueued", "_finished", "_id", "_number", "_started",
+        "attempts", "error", "name", "queue", "state",
+    )  # fmt: skip
+
+    def __init__(self, name: str, queue: str) -> None:
+        self._number = next(_numbers)
+        self._id: str | None = None
+        self._enqueued = time.time()
+        self._started = 0.0
+        self._finished = 0.0
+        self.name = name
+        self.queue = queue
+        self.state: State = "queued"
+        self.attempts = 0
+        self.error: str | None = None
+
+    @property
+    def id(self) -> str:
+        """32 hexadecimal digits, made when first asked for: a random id for each task would double its cost."""
+        if self._id is None:
+            # With the process, since a forked child goes on with its parent's numbers and secret.
+            number = self._number.to_bytes(8, "big") + os.getpid().to_bytes(8, "big")
+            self._id = hashlib.blake2b(number, key=_secret, digest_size=16).hexdigest()
+        return self._id
+
+    @property
+    def enqueued_at(self) -> datetime:
+        """When `background()` was called."""
+        return datetime.fromtimestamp(self._enqueued, UTC)
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When the latest attempt began."""
+        return datetime.fromtimestamp(self._started, UTC) if self._started else None
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """When the task was settled."""
+        return datetime.fromtimestamp(self._finished, UTC) if self._finished else None
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds from the start of the latest attempt to its end, or until now; None before the first."""
+        return (self._finished or time.time()) - self._started if self._started else None
+
+    def __repr__(self) -> str:
+        return f"<TaskSummary {self.name} {self.state} {self.id}>"
