@@ -8,6 +8,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import opentelemetry.propagate
+import opentelemetry.trace
 from flask import Flask, g, request, url_for
 
 from flask_asok import FlaskAsok, Retry, background, current_task, task
@@ -39,6 +41,11 @@ def create_app(name="jobs", **config):
 
     @app.get("/page")
     def page():
+        return "page"
+
+    @app.get("/later")
+    def later():
+        app.later = background.using(when="response")(add, 1)
         return "page"
 
     return app
@@ -138,3 +145,15 @@ def run_forever(path):
             time.sleep(30)
         except Exception:
             mark(path)
+
+
+def wait_for_child(ids, path, gate):
+    """Wait for a task of its own, which runs in place while no other process is free."""
+    child = background(wait_for, path, gate)
+    with open(ids, "a") as file:
+        file.write(f"{child.id}\n")
+    child.join(30)
+
+
+def trace_id():
+    return opentelemetry.trace.get_current_span().get_span_context().trace_id

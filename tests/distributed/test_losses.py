@@ -79,7 +79,8 @@ def test_child_killed(ctx, start, tmp_path, wait_until):
     assert task.result(20) == "waited"
     assert background(jobs.add, 1).result(20) == 1
     assert lines(tmp_path / "once") == ["1"]
-    assert once.state == "running"
+    with pytest.raises(TaskAbandoned, match="lost with its worker, and is to run at most once"):
+        once.result(20)
 
 
 def children_of_workers(app):
@@ -202,3 +203,114 @@ def test_long_wait(ctx, start, monkeypatch):
     assert task.result(30) == 1
     assert task.attempts == 1
     assert task.started_at.timestamp() >= started + 2
+
+
+def test_message_handed_out_twice(ctx, start, tmp_path, wait_until):
+    """A task that outlives the visibility timeout is handed to a second worker, which leaves it to the first."""
+    worker = start("--concurrency", "2").ready()
+    task = background(jobs.wait_for, tmp_path / "runs", tmp_path / "gate")
+
+    wait_until(lambda: worker.log().count(f"[{task.id}] received") >= 2, what="the second delivery")
+    assert [background(jobs.add, n).result(20) for n in range(4)] == [0, 1, 2, 3]
+    (tmp_path / "gate").touch()
+
+    assert task.result(20) == "waited"
+    assert lines(tmp_path / "runs") == ["1"]
+
+
+def test_worker_killed_that_ran_a_task_in_place(ctx, start, tmp_path, wait_until):
+    """A task that another one was running while it waited for it is not lost with them."""
+    first = start().ready()
+    background(jobs.wait_for_child, tmp_path / "ids", tmp_path / "runs", tmp_path / "gate")
+    wait_until(lambda: lines(tmp_path / "runs"), what="the child")
+
+    first.tell_all(signal.SIGKILL)
+    (tmp_path / "gate").touch()
+    start("--concurrency", "2")
+
+    backend = ctx.extensions["asok"].backend
+    child = lines(tmp_path / "ids")[0]
+    wait_until(lambda: backend.get(child).state == "succeeded", 40, "the end of the child")
+
+
+def test_retry_that_was_not_sent(ctx, start, tmp_path):
+    """A retry that a worker has noted, and was lost before it could send it, is sent again."""
+    task = background.using(retries=1, backoff=0.1)(jobs.flaky, tmp_path / "runs", succeed_at=2)
+    records = ctx.extensions["asok"].backend.records
+    assert records.claim(task.id, 1, {}) == "ours"
+    records.wait(task.id, 2, "lost here", 0.1)
+
+    start()
+
+    assert task.result(40) == 2
+    assert lines(tmp_path / "runs") == ["2"]
+
+
+def test_record_lost(ctx, start, tmp_path):
+    """A task that has waited for longer than its record was kept runs, and is known again."""
+    task = background(jobs.add, 1)
+    ctx.extensions["asok"].backend.records.remove(task.id)
+
+    start()
+
+    assert task.result(40) == 1
+    assert ctx.extensions["asok"].backend.get(task.id).name == "add"
+
+
+def test_cancelled_for_as_long_as_it_waits(ctx):
+    """A cancelled task stays so until its delay is over, however long that is."""
+    task = background.using(delay=7 * 86_400)(jobs.add, 1)
+
+    assert task.cancel()
+
+    records = ctx.extensions["asok"].backend.records
+    assert records._redis.ttl(records._prefix + task.id) > 7 * 86_400
+
+
+def test_broker_down_after_the_response(own_redis, caplog, close):
+    """A broker that is down when the task is to start spoils no response; the task is abandoned, and logged."""
+    app = jobs.create_app(ASOK_CELERY={"broker_url": own_redis.url})
+    own_redis.stop()
+
+    response = app.test_client().get("/later")
+    response.close()
+
+    assert response.text == "page"
+    assert "Background task add (" in caplog.text and "could not be started: BackendUnavailable" in caplog.text
+    assert app.later.state == "abandoned"
+    close(app)
+
+
+def test_patience(ctx):
+    """A result that does not come is waited for as long as was said, and no longer."""
+    task = background(jobs.add, 1)
+    started = time.monotonic()
+
+    with pytest.raises(TimeoutError):
+        task.result(1)
+
+    assert 0.9 < time.monotonic() - started < 1.9
+
+
+def test_two_applications(ctx, config, start_worker, close):
+    """Two applications share a broker: neither runs the other's tasks, shows its workers, or takes its results."""
+    other = jobs.create_app(name=f"{ctx.name}b", **config)
+    task = background(jobs.add, 1)
+    start_worker({**config, "NAME": other.name}, "--concurrency", "1").ready()
+
+    with other.app_context():
+        theirs = background(jobs.add, 2)
+        assert theirs.result(20) == 2
+        status = other.extensions["asok"].backend.status()
+
+    ours = ctx.extensions["asok"].backend.status()
+    assert (len(status["workers"]), status["queued"]["default"]) == (1, 0)
+    assert (ours["workers"], ours["queued"]["default"]) == ([], 1)
+    assert task.state == "queued"
+    assert ctx.extensions["asok"].backend.get(theirs.id) is None
+    close(other)
+
+
+def test_message_waits_within_the_visibility_timeout(ctx):
+    """A delay keeps a message no longer in a worker than Redis would leave it there."""
+    assert ctx.extensions["asok"].backend._longest_hop() == 3

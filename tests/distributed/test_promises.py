@@ -117,6 +117,16 @@ def test_what_a_task_sees(app, worker):
     }  # fmt: skip
 
 
+def test_trace(ctx):
+    """A task goes on with the OpenTelemetry trace of its caller."""
+    from opentelemetry.sdk.trace import TracerProvider
+
+    with TracerProvider().get_tracer("test").start_as_current_span("page") as span:
+        task = background(jobs.trace_id)
+
+    assert task.result(20) == span.get_span_context().trace_id
+
+
 def test_retries(ctx, tmp_path):
     """A task is tried again after its backoff, under the same id, as often as asked for."""
     task = background.using(retries=3, backoff=[0.1, 0.2], retry_on=ConnectionError)(

@@ -144,3 +144,13 @@ def test_no_secret_travels(config, app, tmp_path):
 
     assert len(sent) == 1
     assert "a-password" not in json.dumps(sent[0].message)
+
+
+def test_results_cannot_be_swapped(app):
+    """What came out of one task does not pass for what came out of another."""
+    backend = app.extensions["asok"].backend
+    sealed = backend._sealed_outcome("a" * 32, {"value": "yes"})
+
+    assert backend.outcome("a" * 32, sealed) == ("yes", None)
+    with pytest.raises(MessageRefused):
+        backend.outcome("b" * 32, sealed)
