@@ -60,8 +60,8 @@ def tests_on(version: str, path: str) -> None:
         session.install(*groups("tests"))
         # Most tests wait for servers: more processes than processors. A file stays in one, since it shares its servers.
         arguments = session.posargs or ["tests", "-n", str(1 + (os.cpu_count() or 1)), "--dist", "loadfile"]
-        # The tree's own package must not be found in place of the wheel.
-        session.run("python", "-P", "-m", "pytest", *arguments, env={"PYTHONSAFEPATH": "1"})
+        # -P: the tree's own package must not be found in place of the wheel.
+        session.run("python", "-P", "-m", "pytest", *arguments)
 
 
 for _version, _path in PYTHONS.items():
