@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import resource
+import re
 import socket
 import struct
 import sys
@@ -51,10 +52,16 @@ def flood(head: bytes, endless: bytes) -> Behave:
 
 
 def reply(data: bytes) -> Behave:
-    """Send `data` after the request, and close."""
+    """Send `data` after the whole request, and close: with a byte of it unread the system would reset instead."""
 
     def behave(sock: socket.socket, receiver: Any) -> None:
-        sock.recv(65536)
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += sock.recv(65536)
+        head, _, body = head.partition(b"\r\n\r\n")
+        length = int(re.search(rb"(?i)content-length: (\d+)", head)[1])  # type: ignore[index]
+        while len(body) < length:
+            body += sock.recv(65536)
         sock.sendall(data)
 
     return behave
