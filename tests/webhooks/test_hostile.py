@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gzip
 import itertools
-import resource
 import re
+import resource
 import socket
 import struct
 import sys

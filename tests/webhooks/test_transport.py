@@ -157,7 +157,7 @@ def test_replaced_only_once(app: Flask, receiver: Any) -> None:
     receiver.behave = behave
     send_webhook(receiver.url, {})
 
-    with pytest.raises(WebhookUnavailable, match="closed the connection|reset by peer"):
+    with pytest.raises(WebhookUnavailable, match=r"closed the connection|reset by peer"):
         send_webhook(receiver.url, {})
 
     assert receiver.connections == 2
