@@ -157,3 +157,9 @@ def wait_for_child(ids, path, gate):
 
 def trace_id():
     return opentelemetry.trace.get_current_span().get_span_context().trace_id
+
+
+def wait_and_mark(path, gate):
+    wait_for(path, gate)
+    mark(path)
+    return "marked"

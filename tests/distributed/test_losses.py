@@ -1,5 +1,6 @@
 """Nothing is lost when workers and brokers are killed, and nothing runs twice beyond that."""
 
+import contextlib
 import os
 import signal
 import time
@@ -147,6 +148,31 @@ def test_broker_restarted(own_redis, start_worker, close):
 
         assert task.result(40) == 1
     close(app)
+
+
+def test_redis_away_when_a_task_ends(own_redis, start_worker, close, tmp_path, wait_until):
+    """A task that ends while Redis restarts has done its work once, and its result is there afterwards."""
+    config = {"ASOK_CELERY": {"broker_url": own_redis.url}}
+    app = jobs.create_app(**config)
+    start_worker(config, "--concurrency", "1").ready()
+    with app.app_context():
+        task = background.using(retries=1)(jobs.wait_and_mark, tmp_path / "runs", tmp_path / "gate")
+    wait_until(lambda: lines(tmp_path / "runs"), what="the task")
+
+    own_redis.stop(signal.SIGKILL)
+    (tmp_path / "gate").touch()
+    wait_until(lambda: len(lines(tmp_path / "runs")) == 2, what="the end of the task")
+    own_redis.start()
+
+    wait_until(lambda: settled(task), 40, "the result")
+    assert task.result(1) == "marked"
+    assert lines(tmp_path / "runs") == ["1", "1"]
+    close(app)
+
+
+def settled(task):
+    with contextlib.suppress(BackendUnavailable):
+        return not task.is_alive()
 
 
 def test_broker_down(own_redis, close, caplog):
