@@ -236,3 +236,16 @@ def test_recipes(ctx, tmp_path):
     assert (picture.width, picture.height) == (800, 600)
     with Image.open(path) as written:
         assert written.size == (800, 600)
+
+
+def test_picture_in_a_folder_of_the_web_server(ctx, tmp_path):
+    """A picture that the worker cannot see is told as that: web and workers must share the folder."""
+    from PIL import Image
+
+    path = tmp_path / "photo.jpg"
+    Image.new("RGB", (1600, 1200), "teal").save(path)
+    task = background.using(delay=0.3)(resize_image, path)
+    path.unlink()
+
+    with pytest.raises(FileNotFoundError, match="Web and workers must share the folder"):
+        task.result(30)

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from flask import current_app, has_app_context
 
+from ...state import state_of
+from ...tasks import current_task
+
 DEFAULTS: dict[str, int] = {
     "ASOK_IMAGE_MAX_PIXELS": 64_000_000,
     "ASOK_IMAGE_MAX_ANIMATION_PIXELS": 400_000_000,
@@ -23,6 +26,11 @@ class Limits:
     """Width times height times frames of an animation."""
     upload_bytes: int
     """Size of an uploaded file."""
+
+
+def runs_elsewhere() -> bool:
+    """Is this a task of a backend whose workers may be on other machines?"""
+    return current_task() is not None and state_of(current_app).backend.distributed
 
 
 def current_limits() -> Limits:

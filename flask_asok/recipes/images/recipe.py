@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...dispatch import task
 from ...errors import ImageError
 from .formats import FORMATS, Format
 from .geometry import Fit
-from .limits import current_limits
+from .limits import current_limits, runs_elsewhere
 from .picture import Picture, Renditions
 from .publish import Replaced, is_same_file, publish
 from .target import OPTIONS, Target, extension_fits, named_sizes, path_of, target
@@ -194,10 +195,19 @@ def _picture(path: str, made: Made, work: Work, *, changed: bool, name: str = ""
     )
 
 
-def _opened(path: str) -> Any:
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[Source]:
     from .source import Source
 
-    return Source.open(path, current_limits())
+    with contextlib.ExitStack() as stack:
+        try:
+            source = stack.enter_context(Source.open(path, current_limits()))
+        except FileNotFoundError as error:
+            if not runs_elsewhere():
+                raise
+            said = f"{path} is not there in this worker. Web and workers must share the folder of the pictures."
+            raise FileNotFoundError(error.errno, said) from error
+        yield source
 
 
 def _identify(path: str) -> str:
