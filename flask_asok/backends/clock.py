@@ -23,8 +23,8 @@ TIDY_SECONDS = 1.0
 """How long a clock that is full waits before it looks once more for tasks that were cancelled."""
 
 Action = Callable[[Task[Any], int], None]
-Entry = tuple[float, int, Action, Callable[[], Task[Any] | None], int]
-"""When, in which order, what, on which task, if that is still there, and in which of its attempts."""
+Entry = tuple[float, int, Action, int]
+"""When, the entry's number, what, and in which of the task's attempts."""
 
 
 class Clock:
@@ -39,7 +39,9 @@ class Clock:
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._heap: list[Entry] = []
-        self._order = itertools.count()
+        self._numbers = itertools.count()
+        self._tasks: dict[int, tuple[float, Callable[[], Task[Any] | None]]] = {}
+        """When, and a reference to the task, for each entry that waits, by its number; who pops one has taken it out."""
         self._free = [True]
         """Who pops it may start the thread."""
         self._thread: threading.Thread | None = None
@@ -48,7 +50,7 @@ class Clock:
         self._untidy = False
 
     def __len__(self) -> int:
-        return len(self._heap) + (0 if self._inbox is None else self._inbox.qsize())
+        return len(self._tasks)
 
     def holds(self, bound: int) -> bool:
         """Do `bound` tasks wait here, those not counted that were cancelled meanwhile?"""
@@ -57,10 +59,13 @@ class Clock:
         now = self._now()
         if now - self._tidied_at >= TIDY_SECONDS:
             self._tidied_at = now
+            for number, (_, reference) in list(self._tasks.items()):
+                task = reference()
+                if task is None or task.state != "waiting":
+                    self._tasks.pop(number, None)
             self._untidy = True
             self.wake()
-            return len([entry for entry in list(self._heap) if _waits(entry)]) >= bound
-        return True
+        return len(self) >= bound
 
     def at(self, seconds: float, action: Action, task: Task[Any], *, weak: bool = False) -> None:
         """
@@ -71,7 +76,9 @@ class Clock:
         reference = weakref.ref(task) if weak else partial(_itself, task)
         # Made by the first entry, and not with the clock: gevent may patch the class after the app is made and forked.
         inbox = self._inbox or self.__dict__.setdefault("_inbox", queue.SimpleQueue())
-        inbox.put((self._now() + seconds, next(self._order), action, reference, task.attempts))
+        due, number = self._now() + seconds, next(self._numbers)
+        self._tasks[number] = due, reference
+        inbox.put((due, number, action, task.attempts))
         if self._free:
             self._start()
 
@@ -90,16 +97,9 @@ class Clock:
             thread.join(1)
 
     def drain(self) -> Iterable[Task[Any]]:
-        """Take out every task that waits. For a closed clock, or one whose thread was lost in a fork."""
-        while self._inbox is not None:
-            try:
-                entry = self._inbox.get_nowait()
-            except queue.Empty:
-                break
-            if entry is not None:
-                self._heap.append(entry)
-        entries, self._heap = self._heap, []
-        tasks = (reference() for _, _, _, reference, _ in sorted(entries, key=lambda entry: entry[:2]))
+        """Take out every task that waits, the next one first. For a closed clock, or one that was lost in a fork."""
+        waiting, self._tasks = self._tasks, {}
+        tasks = [reference() for _, reference in sorted(waiting.values(), key=lambda each: each[0])]
         return [task for task in tasks if task is not None and task.state == "waiting"]
 
     def _start(self) -> None:
@@ -139,11 +139,12 @@ class Clock:
                 heapq.heappush(heap, entry)
         if self._untidy:
             self._untidy = False
-            heap[:] = filter(_waits, heap)
+            heap[:] = [entry for entry in heap if entry[1] in self._tasks]
             heapq.heapify(heap)
         while heap and heap[0][0] <= self._now() and not self._closed:
-            _, _, action, reference, attempt = heapq.heappop(heap)
-            task = reference()
+            due, number, action, attempt = heapq.heappop(heap)
+            _, reference = self._tasks.pop(number, (due, None))
+            task = None if reference is None else reference()
             if task is None:
                 continue
             try:
@@ -157,8 +158,3 @@ class Clock:
 
 def _itself(task: Task[Any]) -> Task[Any]:
     return task
-
-
-def _waits(entry: Entry) -> bool:
-    task = entry[3]()
-    return task is not None and task.state == "waiting"
