@@ -41,7 +41,7 @@ class Clock:
         self._heap: list[Entry] = []
         self._numbers = itertools.count()
         self._tasks: dict[int, tuple[float, Callable[[], Task[Any] | None]]] = {}
-        """When, and a reference to the task, for each entry that waits, by its number; who pops one has taken it out."""
+        """When, and a reference to the task, for each entry that waits, by number; who pops one has taken it out."""
         self._free = [True]
         """Who pops it may start the thread."""
         self._thread: threading.Thread | None = None
