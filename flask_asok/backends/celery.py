@@ -244,6 +244,16 @@ class CeleryBackend(Backend):
             log(logging.WARNING, "%s Background task %s runs in this process.", error, task.name)
             self._run_locally(task)
 
+    def tasks(self) -> list[TaskSummary]:
+        """Return the recent tasks that this process has sent or run, the oldest first, each as it is by now."""
+        recent = super().tasks()
+        with contextlib.suppress(BackendUnavailable):
+            for summary in recent:
+                fields = self.records.read(summary.id) if self.records and summary.state not in SETTLED else {}
+                if fields:
+                    fill(summary, fields)
+        return recent
+
     def get(self, id: str) -> TaskSummary | None:
         """Return what is known of the task with this id, in any process; None when nothing is."""
         local = None if self._local is None else self._local.get(id)

@@ -249,3 +249,11 @@ def test_picture_in_a_folder_of_the_web_server(ctx, tmp_path):
 
     with pytest.raises(FileNotFoundError, match="Web and workers must share the folder"):
         task.result(30)
+
+
+def test_recent_tasks_are_up_to_date(ctx, wait_until):
+    """The list of recent tasks tells of each what it is by now, whoever holds its Task."""
+    number = background(jobs.add, 1).id
+    wait_until(lambda: asok.get(number).state == "succeeded", what="the task")
+
+    assert {summary.id: summary.state for summary in asok.tasks()}[number] == "succeeded"
