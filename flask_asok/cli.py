@@ -20,7 +20,7 @@ from .state import state_of
 
 T = TypeVar("T")
 
-asok_cli = AppGroup("asok", help="Background tasks.")
+asok_cli: AppGroup = AppGroup("asok", help="Background tasks.")
 
 SECRET_WORDS = ("SECRET", "PASSWORD", "TOKEN", "KEY", "PROXY", "CELERY")
 """A configuration key with one of these in its name may hold a secret: its value is not shown."""

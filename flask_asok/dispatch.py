@@ -132,7 +132,7 @@ class Using:
         return _enqueue(fn, args, kwargs, options.replace(**self._options))
 
 
-background = Door()
+background: Door = Door()
 
 
 def _enqueue(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Task[Any]:

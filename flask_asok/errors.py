@@ -74,7 +74,7 @@ class MailError(AsokError):
         # All of it in args, which is what comes back from another process.
         super().__init__(text, code, receipts or [])
         self.code = code
-        self.receipts = receipts or []
+        self.receipts: list[Any] = receipts or []
 
     def __str__(self) -> str:
         return str(self.args[0])

@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Callable, Iterable
 from importlib.metadata import entry_points
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 from flask import Flask, current_app
 
@@ -66,7 +66,7 @@ class FlaskAsok:
     find theirs through `current_app`, so they need an app context.
     """
 
-    background = background
+    background: Final = background
     """`flask_asok.background`, the same object."""
 
     def __init__(self, app: Flask | None = None) -> None:
@@ -143,10 +143,10 @@ class FlaskAsok:
         """
         state_of(app).close(timeout)
 
-    send_webhook = staticmethod(_in_background(send_webhook))
-    resize_image = staticmethod(_in_background(resize_image))
-    warm_cache = staticmethod(_in_background(warm_cache))
-    send_mail = staticmethod(_in_background(send_mail))
+    send_webhook: Final = staticmethod(_in_background(send_webhook))
+    resize_image: Final = staticmethod(_in_background(resize_image))
+    warm_cache: Final = staticmethod(_in_background(warm_cache))
+    send_mail: Final = staticmethod(_in_background(send_mail))
 
     def warm_all(
         self, keys: Iterable[str] | None = None, *, only_missing: bool = False, jobs: int = 4

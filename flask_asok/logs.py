@@ -25,7 +25,7 @@ class _DefaultHandler(logging.StreamHandler[TextIO]):
         return not _has_own_handler(logging.getLogger(record.name)) and bool(super().handle(record))
 
 
-default_handler = _DefaultHandler()
+default_handler: _DefaultHandler = _DefaultHandler()
 
 
 def _has_own_handler(logger: logging.Logger | None) -> bool:

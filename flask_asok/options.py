@@ -29,7 +29,7 @@ class Retry(AsokError):
     """
 
     def __init__(self, after: float | timedelta | None = None) -> None:
-        self.after = None if after is None else _seconds("after", after)
+        self.after: float | None = None if after is None else _seconds("after", after)
         super().__init__("retry" if self.after is None else f"retry after {self.after:g} s")
 
 

@@ -37,10 +37,10 @@ class TaskSummary:
         self._enqueued = time.time()
         self._started = 0.0
         self._finished = 0.0
-        self.name = name
-        self.queue = queue
+        self.name: str = name
+        self.queue: str = queue
         self.state: State = "queued"
-        self.attempts = 0
+        self.attempts: int = 0
         self.error: str | None = None
 
     @property

@@ -207,8 +207,8 @@ class CeleryBackend(Backend):
         self._lane = Remote(self)
         root = app.import_name.partition(".")[0]
         modules = config["ASOK_TASK_MODULES"]
-        self.names = Names({"flask_asok", *([root] if modules is None else modules)})
-        self.codec = Codec(self.names)
+        self.names: Names = Names({"flask_asok", *([root] if modules is None else modules)})
+        self.codec: Codec = Codec(self.names)
 
     # In the process that calls background()
 

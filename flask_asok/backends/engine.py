@@ -81,7 +81,7 @@ def add_tasks(engine: Celery, work: Callable[[Any, object], None]) -> None:
         "shared": False,
         # Logged by Flask-Asok, with the function's name and without its arguments.
         "throws": (Exception,),
-        "Request": WatchedRequest,
+        "Request": _WatchedRequest,
     }
 
     def run(self: Any, message: object = None) -> None:
@@ -112,7 +112,7 @@ def queue_name(app: Flask, queue: str) -> str:
     return f"{app.name}.{queue}"
 
 
-class WatchedRequest(Request):  # type: ignore[misc]
+class _WatchedRequest(Request):  # type: ignore[misc]
     """
     Tells the backend of what ends a task from outside: its time limit, the loss of its process.
 

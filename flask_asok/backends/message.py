@@ -30,7 +30,7 @@ class Names:
     """Importable things by name, `module:qualname`, and only of modules that the application allows."""
 
     def __init__(self, modules: Iterable[str]) -> None:
-        self.modules = frozenset(modules)
+        self.modules: frozenset[str] = frozenset(modules)
 
     def of(self, thing: Any) -> str:
         """Return the name of a function or class; TypeError, which says what to do, when a worker could not find it."""

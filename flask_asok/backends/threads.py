@@ -42,14 +42,14 @@ class ThreadLane:
         self.queue: deque[Task[Any]] = deque()
         self.running: dict[Task[Any], Flask] = {}
         self.threads: dict[int, threading.Thread] = {}
-        self.free = list(range(size, 0, -1))
+        self.free: list[int] = list(range(size, 0, -1))
         """Numbers of the threads that could be started yet: who pops one may start it."""
         self.parked: list[threading.Lock] = []
         """A held lock for each idle thread, the latest last: who pops one wakes it by releasing it."""
-        self.token = [True]
+        self.token: list[bool] = [True]
         """Who pops it may wake or start a thread, which gives it back: one at a time, and each looks on."""
-        self.closed = False
-        self.warned_at = float("-inf")
+        self.closed: bool = False
+        self.warned_at: float = float("-inf")
 
     def put(self, task: Task[Any]) -> None:
         """Queue `task`, then see to it that somebody will take it."""

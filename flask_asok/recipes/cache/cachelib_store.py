@@ -32,7 +32,7 @@ class CachelibStore(Store):
 
     def __init__(self, cache: BaseCache, serializer: Serializer, *, clock: Callable[[], float] = time.time) -> None:
         self._cache = cache
-        self.shared = not isinstance(cache, SimpleCache)
+        self.shared: bool = not isinstance(cache, SimpleCache)
         # In this process's own memory pickle harms nobody, and is what SimpleCache itself does.
         self._serializer = serializer if self.shared else PickleSerializer()
         self._clock = clock

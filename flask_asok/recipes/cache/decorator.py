@@ -37,7 +37,7 @@ class Cached(Generic[P, R]):
         self.load = load
         self.template = template
         self.each = each
-        self.cache = cache or Cache()
+        self.cache: Cache = cache or Cache()
         self._ttl = ttl
         self._stale = stale
         self._signature = inspect.signature(load)

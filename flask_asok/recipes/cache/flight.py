@@ -17,8 +17,8 @@ class Flight:
     __slots__ = ("_done", "_error", "_value", "counts", "thread")
 
     def __init__(self) -> None:
-        self.thread = threading.get_ident()
-        self.counts = False
+        self.thread: int = threading.get_ident()
+        self.counts: bool = False
         """May followers take its value? Not when it was superseded, for they may have asked since."""
         self._done = threading.Event()
         self._value: Any = None
@@ -97,7 +97,7 @@ class Run:
         self.work = work
         self.is_taken = False
         self.thread: int | None = None
-        self.settled = threading.Event()
+        self.settled: threading.Event = threading.Event()
         self.error: BaseException | None = None
         self.value: tuple[Any, Outcome]
         self._runs = runs

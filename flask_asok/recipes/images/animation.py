@@ -31,11 +31,11 @@ class Animation(Image.Image):
         self._prepare = prepare
         self._quantize: Callable[[Image.Image], Image.Image] | None = None
         self._frame = -1
-        self.n_frames = source.frames - source.first_frame
+        self.n_frames: int = source.frames - source.first_frame
         self.is_animated = True
         self.durations: list[float] = []
         """Milliseconds of each frame."""
-        self.is_opaque = True
+        self.is_opaque: bool = True
         self._target = "RGBA"
         self._samples: list[Image.Image] = []
         self._look()
@@ -65,9 +65,9 @@ class Animation(Image.Image):
         self.im = image.im
         self._mode = image.mode
         self._size = image.size
-        self.palette = image.palette
+        self.palette: Any = image.palette
         # Encoders write what they find here, the comments and profiles of the original among it.
-        self.info = {"transparency": image.info["transparency"]} if "transparency" in image.info else {}
+        self.info: Any = {"transparency": image.info["transparency"]} if "transparency" in image.info else {}
         self._frame = frame
 
     def tell(self) -> int:

@@ -38,14 +38,14 @@ class Work:
         self.source = source
         self.targets = targets
         # The order matters: frames are counted before the orientation, which decodes some formats.
-        self.is_animated = source.is_animated()
-        self.colours = Colours(source.image, source.icc)
-        self.orientation = source.orientation()
-        self.found = metadata.found(source)
+        self.is_animated: bool = source.is_animated()
+        self.colours: Colours = Colours(source.image, source.icc)
+        self.orientation: int = source.orientation()
+        self.found: tuple[str, ...] = metadata.found(source)
         width, height = source.image.size
-        self.size = (height, width) if is_sideways(self.orientation) else (width, height)
-        self.plans = [plan(self.size, target.size, target.fit, target.focus) for target in targets]
-        self.frames = source.frames - source.first_frame if self.is_animated else 1
+        self.size: tuple[int, int] = (height, width) if is_sideways(self.orientation) else (width, height)
+        self.plans: list[Plan] = [plan(self.size, target.size, target.fit, target.focus) for target in targets]
+        self.frames: int = source.frames - source.first_frame if self.is_animated else 1
 
     def format(self, asked: str) -> str:
         """Return the format to write for one that was asked for."""

@@ -61,9 +61,9 @@ class Source:
         self.path = path
         self.limits = limits
         self.file = file
-        self.stat = os.fstat(file.fileno())
-        self.image = self._identify(formats)
-        self.format = {"MPO": "jpeg"}.get(str(self.image.format), str(self.image.format).lower())
+        self.stat: os.stat_result = os.fstat(file.fileno())
+        self.image: Image.Image = self._identify(formats)
+        self.format: str = {"MPO": "jpeg"}.get(str(self.image.format), str(self.image.format).lower())
         """"jpeg", "png" ...; a multi-picture JPEG is a JPEG."""
         self._check_pixels(1)
         self.screen: Size = self.image.size

@@ -75,7 +75,8 @@ class _Replies:
 class _Bounded(smtplib.SMTP):
     """smtplib's client, which knows a timeout for each read and none for an answer."""
 
-    in_data = False
+    file: Any | None
+    in_data: bool = False
     """Whether the mail itself was begun and not yet answered."""
 
     def getreply(self) -> tuple[int, bytes]:
@@ -115,6 +116,9 @@ class Connection(flask_mail.Connection):
     Entering and sending raise what smtplib and the socket raise; leaving raises nothing. With `MAIL_SUPPRESS_SEND` it
     connects to nothing, and sending only sends Flask-Mail's signal.
     """
+
+    host: smtplib.SMTP | smtplib.SMTP_SSL | None
+    num_emails: int
 
     def __init__(self, app: Flask) -> None:
         super().__init__(mail_state(app))

@@ -17,7 +17,7 @@ from .connection import Connection, mail_state, readable
 from .letter import Letter
 from .receipt import Receipt, Refusal
 
-logger = logging.getLogger("asok.mail")
+logger: logging.Logger = logging.getLogger("asok.mail")
 
 Later = Callable[[list[Letter]], object]
 """Takes the letters that are to be tried again; returns when they are queued."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from email.charset import QP, Charset
 from email.mime.text import MIMEText
 from email.policy import compat32
+from typing import Any
 
 from flask_mail import Attachment, Message
 
@@ -40,10 +41,10 @@ class LetterMessage(Message):
             rcpt_options=list(letter.rcpt_options),
         )
         # Message() drops the "html" of its alts when it is given no html=.
-        self.alts = dict(letter.alternatives)
+        self.alts: dict[str, str] = dict(letter.alternatives)
         # Message() makes a str of a pair, in which a comma in the name would end the address.
-        self.sender = letter.sender
-        self.msgId = letter.message_id
+        self.sender: Any = letter.sender
+        self.msgId: str = letter.message_id
         self.letter = letter
 
     def as_bytes(self) -> bytes:

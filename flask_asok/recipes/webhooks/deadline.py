@@ -11,7 +11,7 @@ class Deadline:
     __slots__ = ("_at", "seconds")
 
     def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+        self.seconds: float = seconds
         self._at = time.monotonic() + seconds
 
     def left(self) -> float:

@@ -27,7 +27,7 @@ class Sender:
     def __init__(self, config: Mapping[str, Any], app: Flask | None = None) -> None:
         self._policy = Policy.of(config["ASOK_WEBHOOK_ALLOW"], "ASOK_WEBHOOK_ALLOW")
         self._transport = Transport(config["ASOK_WEBHOOK_CA_FILE"], config["ASOK_WEBHOOK_PROXY"])
-        self.lanes = Lanes(config["ASOK_WEBHOOK_PER_HOST"])
+        self.lanes: Lanes = Lanes(config["ASOK_WEBHOOK_PER_HOST"])
         self.waiting: dict[str, WebhookError] = {}
         """Why the latest attempt failed of each delivery that waits for another one, by its task's id."""
         if app is not None:
