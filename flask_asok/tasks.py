@@ -248,19 +248,17 @@ class Task(threading.Thread, Generic[R]):
 
     def requeue(self) -> bool:
         """Make a waiting task a queued one; False when it was cancelled meanwhile. Call `wake` once it is queued."""
-        call = self.claim()
-        if call is None:
-            return False
-        self.summary.state = "queued"
-        self._box.append(call)
-        return True
+        return self._become("queued")
 
     def postpone(self) -> bool:
         """Make a queued task a waiting one; False when it was cancelled meanwhile."""
+        return self._become("waiting")
+
+    def _become(self, state: State) -> bool:
         call = self.claim()
         if call is None:
             return False
-        self.summary.state = "waiting"
+        self.summary.state = state
         self._box.append(call)
         return True
 
