@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import atexit
-import base64
-import secrets
-import shutil
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from flask import Flask
 
-from . import db, log, views
+from . import db, folder, log, views
 from .extensions import asok
 from .neighbours import Neighbours
 
 DEFAULTS: dict[str, Any] = {
     "TRUSTED_HOSTS": ["127.0.0.1", "localhost", "[::1]"],
     "MAX_CONTENT_LENGTH": 25 * 1024 * 1024,
+    # Cookies know no ports: another application on this computer keeps its own.
+    "SESSION_COOKIE_NAME": "flask_asok_example",
+    "SESSION_COOKIE_SAMESITE": "Lax",
     "EXAMPLE_FOLDER": None,
     "EXAMPLE_PAUSE": 0.7,
     "EXAMPLE_BACKOFF": (1.0, 2.0),
@@ -35,30 +33,19 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     """
     Make the application. Everything it keeps is in one folder.
 
-    - `EXAMPLE_FOLDER` (None): the folder; by default a new temporary one, deleted at exit.
+    - `EXAMPLE_FOLDER` (None): the folder; by default a new temporary one, deleted at exit; on Celery one that stays.
     - `EXAMPLE_PAUSE` (0.7): seconds that everybody else's servers take: payment, warehouse, mail, webhooks.
     - `EXAMPLE_BACKOFF` (1.0, 2.0): seconds before a webhook is tried again, for a visitor who is watching.
     - `EXAMPLE_VISITS` (300,000): rows that the blog counts, so that its database has something to do.
-    - `MAIL_PORT` (0): port of the mail server that runs inside; 0 is any free one.
+    - `MAIL_PORT` (0): port of the mail server that runs inside; 0 is any free one, and on Celery 2525.
 
     All of them, and those of Flask and Flask-Asok, can be given as `FLASK_...` environment variables too.
     """
     app = Flask(__name__)
     app.config.from_mapping(DEFAULTS)
-    app.config.from_mapping(
-        SECRET_KEY=secrets.token_hex(),
-        ASOK_WEBHOOK_SECRETS={"shop": "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()},
-    )
     app.config.from_prefixed_env()
     app.config.from_mapping(config or {})
-    if app.config["EXAMPLE_FOLDER"] is None:
-        temporary = app.config["EXAMPLE_FOLDER"] = tempfile.mkdtemp(prefix="flask-asok-example-")
-        # Registered before `close`, so that it runs after it.
-        atexit.register(shutil.rmtree, temporary, ignore_errors=True)
-    folder = Path(app.config["EXAMPLE_FOLDER"])
-    for name in ("uploads", "media", "invoices"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-
+    folder.init_app(app)
     asok.init_app(app)
     log.init_app(app)
     db.init_app(app)

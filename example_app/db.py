@@ -7,20 +7,16 @@ from pathlib import Path
 
 from flask import Flask, current_app, g
 
-SCHEMA = """
-CREATE TABLE runs (
-    id INTEGER PRIMARY KEY, card TEXT NOT NULL, mode TEXT NOT NULL, response_ms REAL,
-    begun_at REAL NOT NULL, data TEXT NOT NULL DEFAULT '{}'
-);
-CREATE TABLE deliveries (
-    id INTEGER PRIMARY KEY, webhook_id TEXT NOT NULL, sign_up INTEGER, status INTEGER NOT NULL, note TEXT NOT NULL
-);
-CREATE TABLE mails (
-    id INTEGER PRIMARY KEY, sign_up INTEGER, recipient TEXT NOT NULL, subject TEXT NOT NULL, text TEXT, html TEXT
-);
-CREATE TABLE posts (id INTEGER PRIMARY KEY, title TEXT NOT NULL);
-CREATE TABLE visits (post INTEGER NOT NULL, reader INTEGER NOT NULL);
-"""
+SCHEMA = (
+    "CREATE TABLE runs (id INTEGER PRIMARY KEY, card TEXT NOT NULL, mode TEXT NOT NULL, "
+    "response_ms REAL, begun_at REAL NOT NULL, data TEXT NOT NULL DEFAULT '{}')",
+    "CREATE TABLE deliveries (id INTEGER PRIMARY KEY, webhook_id TEXT NOT NULL, sign_up INTEGER, "
+    "status INTEGER NOT NULL, note TEXT NOT NULL)",
+    "CREATE TABLE mails (id INTEGER PRIMARY KEY, sign_up INTEGER, recipient TEXT NOT NULL, subject TEXT NOT NULL, "
+    "text TEXT, html TEXT)",
+    "CREATE TABLE posts (id INTEGER PRIMARY KEY, title TEXT NOT NULL)",
+    "CREATE TABLE visits (post INTEGER NOT NULL, reader INTEGER NOT NULL)",
+)
 
 POSTS = [
     "The page is the promise",
@@ -57,13 +53,18 @@ def init_app(app: Flask) -> None:
     app.teardown_appcontext(close_db)
     with app.app_context():
         db = get_db()
-        if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'runs'").fetchone():
-            return
         db.execute("PRAGMA journal_mode = WAL")
-        db.executescript(SCHEMA)
+        # The web and the worker may start at the same moment: one makes it all, the other waits.
+        db.execute("BEGIN IMMEDIATE")
+        if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'runs'").fetchone():
+            db.execute("COMMIT")
+            return
+        for statement in SCHEMA:
+            db.execute(statement)
         db.executemany("INSERT INTO posts (title) VALUES (?)", [(title,) for title in POSTS])
         db.execute(
             "WITH RECURSIVE visit (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM visit WHERE n < ?) "
             "INSERT INTO visits SELECT 1 + abs(random() % ?), abs(random() % 90000) FROM visit",
             (app.config["EXAMPLE_VISITS"], len(POSTS)),
         )
+        db.execute("COMMIT")

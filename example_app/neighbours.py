@@ -41,9 +41,7 @@ class Neighbours:
             if self._pid == os.getpid():
                 return
             config = self._app.config
-            self._mailbox = Mailbox(self._app, config["MAIL_PORT"])
-            self._mailbox.start()
-            config["MAIL_PORT"] = self._mailbox.port
+            self._mailbox = self._start_mailbox(config["MAIL_PORT"])
             site = create_receiver(
                 config["EXAMPLE_FOLDER"], config["ASOK_WEBHOOK_SECRETS"]["shop"], config["EXAMPLE_PAUSE"]
             )
@@ -55,16 +53,27 @@ class Neighbours:
             self._thread.start()
             self._pid = os.getpid()
 
+    def _start_mailbox(self, port: int) -> Mailbox | None:
+        try:
+            mailbox = Mailbox(self._app, port)
+        except OSError as error:
+            # Most likely another web process of ours has it, and the database that the mails come to is the same.
+            self._app.logger.warning("No mail server is started on port %d: %s. See FLASK_MAIL_PORT.", port, error)
+            return None
+        mailbox.start()
+        self._app.config["MAIL_PORT"] = mailbox.port
+        return mailbox
+
     def stop(self) -> None:
         """Stop what runs in this process."""
         with self._lock:
             if self._pid != os.getpid():
                 return
             self._pid = None
-            assert self._mailbox
             assert self._receiver
             assert self._thread
-            self._mailbox.stop()
+            if self._mailbox:
+                self._mailbox.stop()
             self._receiver.shutdown()
             self._receiver.server_close()
             self._thread.join(5)

@@ -1,0 +1,77 @@
+"""The folder that everything is kept in, and what the processes that use it have in common."""
+
+from __future__ import annotations
+
+import atexit
+import base64
+import json
+import os
+import secrets
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+
+from flask import Flask
+
+
+def init_app(app: Flask) -> None:
+    """Have a folder: on threads a new one that is deleted at exit, on Celery the one of all processes."""
+    config = app.config
+    if config["EXAMPLE_FOLDER"] is None:
+        config["EXAMPLE_FOLDER"] = shared() if is_distributed(app) else _temporary()
+    folder = Path(config["EXAMPLE_FOLDER"])
+    for name in ("uploads", "media", "invoices"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    _set_missing(app, **_secrets(folder / "secrets.json"))
+    if is_distributed(app):
+        # A worker cannot ask the web process which port it got, nor look into its memory.
+        _set_missing(app, MAIL_PORT=2525, CACHE_REDIS_URL=config.get("ASOK_CELERY", {}).get("result_backend"))
+
+
+def is_distributed(app: Flask) -> bool:
+    """Do tasks run in other processes?"""
+    return app.config.get("ASOK_BACKEND") == "celery"
+
+
+def _set_missing(app: Flask, **values: object) -> None:
+    for key, value in values.items():
+        if not app.config.get(key):
+            app.config[key] = value
+
+
+def _temporary() -> str:
+    folder = tempfile.mkdtemp(prefix="flask-asok-example-")
+    # Registered before `close`, so that it runs after it.
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def shared() -> str:
+    user = os.getuid() if hasattr(os, "getuid") else ""
+    folder = Path(tempfile.gettempdir(), f"flask-asok-example-celery-{user}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    # Its name can be guessed, so somebody else may have made it first.
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or (user != "" and status.st_uid != user):
+        raise RuntimeError(f"{folder} belongs to somebody else. Set FLASK_EXAMPLE_FOLDER to a folder of your own.")
+    return str(folder)
+
+
+def _secrets(path: Path) -> dict[str, object]:
+    """Return the secrets of the folder. Whichever process comes first makes them."""
+    if not path.exists():
+        webhook = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+        made = json.dumps({"SECRET_KEY": secrets.token_hex(), "ASOK_WEBHOOK_SECRETS": {"shop": webhook}})
+        descriptor, name = tempfile.mkstemp(dir=path.parent)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(made)
+        try:
+            # Unlike a rename it does not replace what another process made meanwhile.
+            os.link(name, path)
+        except FileExistsError:
+            pass
+        finally:
+            os.unlink(name)
+    kept: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
+    return kept
