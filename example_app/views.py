@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -76,6 +76,7 @@ def index() -> str:
         latest=latest,
         times={card: runs.response_times(card) for card in CARDS},
         busy={card for card, run in latest.items() if run and is_busy(run)},
+        next_look=next_look(latest.values()),
         products=PRODUCTS,
         photos=photos.BUNDLED,
         deliveries=noted("deliveries", sign_up),
@@ -283,6 +284,14 @@ def elapsed_ms() -> float:
     """Return the milliseconds since the request came in."""
     began: float = g.clock
     return (time.perf_counter() - began) * 1000
+
+
+def next_look(latest: Iterable[runs.Run | None]) -> str:
+    """Return where a page without JavaScript reloads itself to: the card that was used last."""
+    run = max((run for run in latest if run), key=lambda run: run.id, default=None)
+    # To the URL that it has already, # included, a browser would only scroll.
+    look = request.args.get("look", 0, type=int) + 1
+    return url_for(".index", look=look, _anchor=run.card if run else None)
 
 
 def is_busy(run: runs.Run) -> bool:

@@ -20,14 +20,16 @@ def test_cards(visitor):
 
 def test_works_without_javascript(visitor, tasks):
     """While something is going on, a page without JavaScript reloads itself; then it stops."""
-    reload = '<noscript><meta http-equiv="refresh"'
+    # With another URL each time: to its own, which has a # in it, a browser only scrolls.
+    reload = '<noscript><meta http-equiv="refresh" content="1; url=/?look={}#order">'
     tasks.capture()
     visitor.press("/order", "background", product="Notebook", quantity=1)
-    assert reload in visitor.client.get("/").get_data(as_text=True)
+    assert reload.format(1) in visitor.client.get("/").get_data(as_text=True)
+    assert reload.format(2) in visitor.client.get("/?look=1").get_data(as_text=True)
 
     tasks.run()
 
-    assert reload not in visitor.client.get("/").get_data(as_text=True)
+    assert 'http-equiv="refresh"' not in visitor.client.get("/?look=2").get_data(as_text=True)
 
 
 def test_nothing_from_elsewhere(visitor):
