@@ -8,8 +8,9 @@ from pathlib import Path
 from flask import Flask, current_app, g
 
 SCHEMA = (
-    "CREATE TABLE runs (id INTEGER PRIMARY KEY, card TEXT NOT NULL, mode TEXT NOT NULL, "
+    "CREATE TABLE runs (id INTEGER PRIMARY KEY, visitor TEXT NOT NULL, card TEXT NOT NULL, mode TEXT NOT NULL, "
     "response_ms REAL, begun_at REAL NOT NULL, data TEXT NOT NULL DEFAULT '{}')",
+    "CREATE INDEX runs_of_a_visitor ON runs (visitor, card)",
     "CREATE TABLE deliveries (id INTEGER PRIMARY KEY, webhook_id TEXT NOT NULL, sign_up INTEGER, "
     "status INTEGER NOT NULL, note TEXT NOT NULL)",
     "CREATE TABLE mails (id INTEGER PRIMARY KEY, sign_up INTEGER, recipient TEXT NOT NULL, subject TEXT NOT NULL, "

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
+import time
 from pathlib import Path
 
 from flask import Flask, current_app
 
-FORMAT = logging.Formatter("[%(asctime)s] %(levelname)s %(name)s: %(message)s", "%Y-%m-%d %H:%M:%S")
+TIME = "%Y-%m-%d %H:%M:%S"
+FORMAT = logging.Formatter("[%(asctime)s] %(levelname)s %(name)s: %(message)s", TIME)
+
+LONGEST_LOOK = 100_000
+"""Bytes at the end of the log that are searched."""
 
 
 def init_app(app: Flask) -> None:
@@ -28,15 +34,22 @@ def close(app: Flask) -> None:
         handler.close()
 
 
-def last_error() -> str | None:
-    """Return the newest error of the current app's log, its traceback included; None where there is none."""
+def last_error(text: str, since: float) -> str | None:
+    """Return the newest error with `text` in it, traceback included, that was logged since then; None where is none."""
     try:
-        log = _path(current_app).read_text(encoding="utf-8")
+        with open(_path(current_app), "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LONGEST_LOOK))
+            log = "\n" + file.read().decode(errors="replace")
     except FileNotFoundError:
         return None
+    began = time.strftime(TIME, time.localtime(since))
     # A record begins with its time in brackets at the start of a line; a traceback never does.
-    errors = [record for record in log.split("\n[") if "] ERROR " in record]
-    return "[" + errors[-1].strip().lstrip("[") if errors else None
+    for record in reversed(log.split("\n[")):
+        if record[: len(began)] < began:
+            return None
+        if "] ERROR " in record and text in record:
+            return "[" + record.rstrip()
+    return None
 
 
 def _path(app: Flask) -> Path:

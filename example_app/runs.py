@@ -26,10 +26,11 @@ class Run:
     """What the card, and its tasks, have noted."""
 
 
-def begin(card: str, mode: str) -> int:
+def begin(visitor: str, card: str, mode: str) -> int:
     """Note that a button was pressed; return the id of the run."""
-    values = (card, mode, time.time())
-    run = get_db().execute("INSERT INTO runs (card, mode, begun_at) VALUES (?, ?, ?)", values).lastrowid
+    values = (visitor, card, mode, time.time())
+    statement = "INSERT INTO runs (visitor, card, mode, begun_at) VALUES (?, ?, ?, ?)"
+    run = get_db().execute(statement, values).lastrowid
     assert run is not None
     return run
 
@@ -57,24 +58,41 @@ def add(run: int, name: str, item: Any) -> None:
     )
 
 
-def recent(card: str, count: int) -> list[Run]:
-    """Return the latest runs of a card that were answered, the newest first."""
+def recent(visitor: str, card: str, count: int) -> list[Run]:
+    """Return the visitor's latest runs of a card that were answered, the newest first."""
     rows = get_db().execute(
-        "SELECT id, card, mode, response_ms, begun_at, data FROM runs WHERE card = ? AND response_ms IS NOT NULL "
-        "ORDER BY id DESC LIMIT ?",
-        (card, count),
+        "SELECT id, card, mode, response_ms, begun_at, data FROM runs "
+        "WHERE visitor = ? AND card = ? AND response_ms IS NOT NULL ORDER BY id DESC LIMIT ?",
+        (visitor, card, count),
     )
     return [Run(**{**row, "data": json.loads(row["data"])}) for row in rows]
 
 
-def latest(card: str) -> Run | None:
-    """Return the latest run of a card, or None."""
-    return next(iter(recent(card, 1)), None)
+def latest(visitor: str, card: str) -> Run | None:
+    """Return the visitor's latest run of a card, or None."""
+    return next(iter(recent(visitor, card, 1)), None)
 
 
-def response_times(card: str) -> dict[str, float]:
-    """Return the milliseconds that the latest run in each mode took to answer."""
+def response_times(visitor: str, card: str) -> dict[str, float]:
+    """Return the milliseconds that the latest run in each mode took to answer; see `leave_out`."""
     rows = get_db().execute(
-        "SELECT mode, response_ms, max(id) FROM runs WHERE card = ? AND response_ms IS NOT NULL GROUP BY mode", (card,)
+        "SELECT mode, response_ms, max(id) FROM runs WHERE visitor = ? AND card = ? AND response_ms IS NOT NULL "
+        "AND json_extract(data, '$.left_out') IS NULL GROUP BY mode",
+        (visitor, card),
     )
     return {row["mode"]: row["response_ms"] for row in rows}
+
+
+def leave_out(run: int) -> None:
+    """Do not compare the time of this run: it did not do what the others of its card do."""
+    note(run, left_out=True)
+
+
+def recent_tasks(count: int) -> list[str]:
+    """Return the ids of the tasks that buttons started last, in whichever process."""
+    rows = get_db().execute(
+        "SELECT task.value FROM (SELECT id, data FROM runs ORDER BY id DESC LIMIT ?) AS run, "
+        "json_each(run.data, '$.tasks') AS task ORDER BY run.id DESC, task.key DESC LIMIT ?",
+        (count, count),
+    )
+    return [row["value"] for row in rows]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import secrets
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -18,6 +19,7 @@ from flask import (
     render_template,
     request,
     send_from_directory,
+    session,
     url_for,
 )
 from werkzeug.datastructures import FileStorage
@@ -27,6 +29,7 @@ from werkzeug.wrappers import Response as BaseResponse
 from flask_asok import (
     ImageError,
     MailError,
+    TaskSummary,
     WebhookError,
     background,
     save_upload,
@@ -36,7 +39,7 @@ from flask_asok import (
 )
 from flask_asok.options import OptionValues
 
-from . import log, photos, posts, runs, tasks
+from . import folder, log, photos, posts, runs, tasks
 from .db import get_db
 from .extensions import asok
 
@@ -47,7 +50,7 @@ PRODUCTS = ("Coffee mug", "Notebook", "Desk lamp")
 SETTLED = ("succeeded", "failed", "cancelled", "abandoned")
 
 LONGEST_WATCH = 60
-"""Seconds after which the page no longer looks whether a run has got further."""
+"""Seconds after which the page no longer looks whether a task has got further."""
 
 
 def door(run: int, **options: Unpack[OptionValues]) -> Callable[..., Any]:
@@ -69,23 +72,28 @@ def door(run: int, **options: Unpack[OptionValues]) -> Callable[..., Any]:
 @bp.get("/")
 def index() -> str:
     """Show the cards as they are now."""
-    latest = {card: runs.latest(card) for card in CARDS}
-    sign_up = latest["sign-up"]
+    latest = {card: runs.latest(g.visitor, card) for card in CARDS}
+    sign_up, report = latest["sign-up"], latest["report"]
+    shown = recent_tasks()
     return render_template(
         "index.html",
         latest=latest,
-        times={card: runs.response_times(card) for card in CARDS},
+        times={card: runs.response_times(g.visitor, card) for card in CARDS},
         busy={card for card, run in latest.items() if run and is_busy(run)},
+        is_followed=any(is_watched(task) for task in shown),
         next_look=next_look(latest.values()),
+        is_distributed=folder.is_distributed(current_app),
+        # Several processes, and each with threads of its own.
+        is_split=request.environ.get("wsgi.multiprocess") and not folder.is_distributed(current_app),
         products=PRODUCTS,
         photos=photos.BUNDLED,
+        sizes=tasks.SIZES,
         deliveries=noted("deliveries", sign_up),
         mails=noted("mails", sign_up),
-        reads=[run for run in runs.recent("blog", 50) if "read_ms" in run.data],
+        visits=runs.recent(g.visitor, "blog", 50),
         cache_ttl=posts.TTL,
-        last_error=log.last_error() if latest["report"] else None,
-        # By their ids, since on Celery they go on in another process: only then are they asked how far they are.
-        tasks=[asok.get(task.id) or task for task in asok.tasks()[:-11:-1]],
+        last_error=log.last_error("in monthly_report", report.begun_at) if report else None,
+        tasks=shown,
     )
 
 
@@ -93,7 +101,7 @@ def index() -> str:
 def order() -> BaseResponse:
     """Take an order. What is to be done for it needs nobody's patience."""
     product = request.form.get("product", "")
-    quantity = request.form.get("quantity", 1, type=int)
+    quantity = request.form.get("quantity", 0, type=int)
     if product not in PRODUCTS or not 1 <= quantity <= 99:
         abort(400, "Order 1 to 99 of what is on the list.")
     run = begin("order", product=product, quantity=quantity)
@@ -107,6 +115,16 @@ def sign_up() -> BaseResponse:
     name, address = request.form.get("name", "").strip()[:80], request.form.get("email", "").strip()[:200]
     fail = 2 if request.form.get("fail") else 0
     run = begin("sign-up", name=name, email=address)
+    try:
+        door(run)(
+            send_mail, to=address, subject=f"Welcome, {name}", template="mail/welcome", context={"name": name},
+            headers={"X-Sign-Up": str(run)},
+        )  # fmt: skip
+    except ValueError as error:
+        # The address is none. It is checked at the call, in the background too: nobody else need hear of this sign-up.
+        return refuse(run, str(error))
+    except MailError as error:
+        runs.note(run, mail_error=str(error))
     # By its own policy a webhook waits 5 seconds, then 30: what a site should do, and too long to watch.
     tell = door(run, backoff=current_app.config["EXAMPLE_BACKOFF"])
     url = current_app.extensions["example_neighbours"].receiver_url + f"?fail={fail}"
@@ -114,31 +132,24 @@ def sign_up() -> BaseResponse:
         tell(send_webhook, url, {"event": "user.created", "sign_up": run, "name": name}, secret="shop")
     except WebhookError as error:
         runs.note(run, webhook_error=str(error))
-    try:
-        door(run)(
-            send_mail, to=address, subject=f"Welcome, {name}", template="mail/welcome", context={"name": name},
-            headers={"X-Sign-Up": str(run)},
-        )  # fmt: skip
-    except (MailError, ValueError) as error:
-        runs.note(run, mail_error=str(error))
     return answer(run)
 
 
 @bp.post("/photo")
 def photo() -> BaseResponse:
     """Take a photo in, and make of it what the site shows."""
-    folder = Path(current_app.config["EXAMPLE_FOLDER"], "uploads")
+    uploads = Path(current_app.config["EXAMPLE_FOLDER"], "uploads")
     bundled, upload = request.form.get("bundled"), request.files.get("photo")
     if bundled in photos.BUNDLED:
         upload = FileStorage(io.BytesIO((photos.FOLDER / bundled).read_bytes()), bundled)
-    if not upload:
-        abort(400, "Choose a photo first.")
     run = begin("photo")
+    if not upload:
+        return refuse(run, "Choose a photo first.")
     try:
-        path = save_upload(upload, folder)
+        path = save_upload(upload, uploads)
         door(run)(tasks.publish_photo, run, path)
     except ImageError as error:
-        runs.note(run, error=str(error))
+        return refuse(run, str(error))
     return answer(run)
 
 
@@ -172,7 +183,9 @@ def write_post() -> BaseResponse:
 def clear_cache() -> BaseResponse:
     """Empty the cache, so that the next read is a cold one."""
     posts.cache.clear()
-    return redirect(url_for(".index", _anchor="blog"), 303)
+    run = begin("blog", emptied=True)
+    runs.leave_out(run)
+    return answer(run)
 
 
 @bp.post("/report")
@@ -204,7 +217,7 @@ def invoice(order: int) -> Response:
     return send_from_directory(Path(current_app.config["EXAMPLE_FOLDER"], "invoices"), f"{order}.txt")
 
 
-@bp.get("/mails/<int:mail>")
+@bp.get("/mails/<int(max=9223372036854775807):mail>")
 def mail(mail: int) -> Response:
     """Send the HTML of a mail that came in. It is somebody else's: no script, no form, nothing from the net."""
     row = get_db().execute("SELECT html FROM mails WHERE id = ?", (mail,)).fetchone()
@@ -238,8 +251,10 @@ def kilobytes(count: int) -> str:
 
 @bp.before_app_request
 def start_clock() -> None:
-    """Note when the request came in and how its visitor wants it done."""
+    """Note when the request came in, from whom, and how its visitor wants it done."""
     g.clock = time.perf_counter()
+    # Two browsers at once see each their own runs.
+    g.visitor = session.setdefault("visitor", secrets.token_hex(8))
     g.mode = "blocking" if request.form.get("mode") == "blocking" else "background"
 
 
@@ -264,12 +279,16 @@ def show_error(error: HTTPException) -> tuple[str, int] | HTTPException:
     if isinstance(error, SecurityError):
         # The request came under a name that is not ours, so no link can be made for it.
         return error
-    return render_template("error.html", error=error, elapsed_ms=elapsed_ms()), error.code or 500
+    if error.code == 413:
+        megabytes = current_app.config["MAX_CONTENT_LENGTH"] // 2**20
+        error.description = f"That is too much: this page takes up to {megabytes} MB at once."
+    is_report = request.endpoint == "example.report"
+    return render_template("error.html", error=error, is_report=is_report, elapsed_ms=elapsed_ms()), error.code or 500
 
 
 def begin(card: str, **data: Any) -> int:
     """Note that a button of this card was pressed."""
-    run = runs.begin(card, g.mode)
+    run = runs.begin(g.visitor, card, g.mode)
     runs.note(run, **data)
     return run
 
@@ -280,10 +299,25 @@ def answer(run: int) -> BaseResponse:
     return redirect(url_for(".index", _anchor=card), 303)
 
 
+def refuse(run: int, why: str) -> BaseResponse:
+    """Answer the button with the reason why nothing came of it."""
+    runs.note(run, refused=why)
+    runs.leave_out(run)
+    return answer(run)
+
+
 def elapsed_ms() -> float:
     """Return the milliseconds since the request came in."""
     began: float = g.clock
     return (time.perf_counter() - began) * 1000
+
+
+def recent_tasks() -> list[TaskSummary]:
+    """Return the newest tasks: those of this process, and on Celery those that other web processes started."""
+    ids = {task.id for task in asok.tasks()[-10:]} | set(runs.recent_tasks(10))
+    # By their ids, since on Celery they go on in another process: only then are they asked how far they are.
+    found = [task for task in map(asok.get, ids) if task]
+    return sorted(found, key=lambda task: task.enqueued_at, reverse=True)[:10]
 
 
 def next_look(latest: Iterable[runs.Run | None]) -> str:
@@ -296,10 +330,12 @@ def next_look(latest: Iterable[runs.Run | None]) -> str:
 
 def is_busy(run: runs.Run) -> bool:
     """Is a task of this run still to be waited for?"""
-    summaries = [asok.get(task) for task in run.data.get("tasks", [])]
-    return time.time() - run.begun_at < LONGEST_WATCH and any(
-        summary is not None and summary.state not in SETTLED for summary in summaries
-    )
+    return any(task is not None and is_watched(task) for task in map(asok.get, run.data.get("tasks", [])))
+
+
+def is_watched(task: TaskSummary) -> bool:
+    """Should the page look again how far this task is?"""
+    return task.state not in SETTLED and time.time() - task.enqueued_at.timestamp() < LONGEST_WATCH
 
 
 def noted(table: str, sign_up: runs.Run | None) -> list[Any]:

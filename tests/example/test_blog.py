@@ -58,6 +58,14 @@ def test_empty_the_cache(visitor):
     read(visitor)
 
     assert kinds(visitor) == ["cold", "cold"]
+    assert "empty the next read is a cold one" in visitor.read("blog-outcome")
+
+
+def test_emptying_is_no_read(visitor):
+    """How long it took to empty the cache is not compared with how long it took to read."""
+    visitor.press("/blog/clear", "blocking")
+
+    assert visitor.figure("blog", "blocking") is None
 
 
 @pytest.mark.parametrize("mode", ["blocking", "background"])
@@ -67,6 +75,7 @@ def test_publish(visitor, tasks, mode):
 
     visitor.press("/blog/write", mode, title="Hello <world>")
     tasks.wait()
+    assert "Hello <world> was counted in" in visitor.read("blog-outcome")
     read(visitor)
 
     assert kinds(visitor) == ["warm", "cold"]

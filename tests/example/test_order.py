@@ -48,7 +48,7 @@ def test_both_modes_are_compared(visitor, tasks):
 
 def test_nonsense(visitor, tasks):
     """An order of what there is not is refused, and starts nothing."""
-    answer = visitor.press("/order", "background", product="<script>", quantity=1)
-
-    assert answer.status_code == 400
+    assert visitor.press("/order", "background", product="<script>", quantity=1).status_code == 400
+    assert visitor.press("/order", "background", product="Notebook", quantity="nan").status_code == 400
+    assert visitor.press("/order", "background", product="Notebook", quantity="9" * 5000).status_code == 400
     tasks.assert_not_called()

@@ -1,6 +1,7 @@
 """The page as a whole, and what it does not let in."""
 
 import re
+import socket
 import threading
 
 import pytest
@@ -30,6 +31,37 @@ def test_works_without_javascript(visitor, tasks):
     tasks.run()
 
     assert 'http-equiv="refresh"' not in visitor.client.get("/?look=2").get_data(as_text=True)
+
+
+def test_two_browsers(app, visitor, tasks):
+    """Two visitors see each what they did themselves, and the tasks of both."""
+    other = type(visitor)(app)
+    visitor.press("/order", "background", product="Notebook", quantity=7)
+    other.press("/order", "blocking", product="Desk lamp", quantity=2)
+    tasks.wait()
+
+    assert visitor.figure("order", "blocking") is None
+    assert other.figure("order", "background") is None
+    assert 'value="7"' in visitor.client.get("/").get_data(as_text=True)
+    assert "fulfil_order default succeeded" in other.read("tasks")
+
+
+def test_several_processes(visitor):
+    """Served by several processes, of which each has its own tasks and cache, the page says so."""
+    said = "Several processes serve this page."
+
+    assert said not in visitor.client.get("/").get_data(as_text=True)
+    assert said in visitor.client.get("/", multiprocess=True).get_data(as_text=True)
+
+
+def test_mail_port_in_use(app, visitor, caplog):
+    """A second web process, which cannot have the same mail server, serves the page all the same."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        app.config["MAIL_PORT"] = taken.getsockname()[1]
+
+        assert visitor.client.get("/").status_code == 200
+
+    assert "No mail server is started" in caplog.text
 
 
 def test_nothing_from_elsewhere(visitor):

@@ -57,11 +57,33 @@ def test_nobody_retries_in_the_request(visitor):
 
 
 @pytest.mark.parametrize("mode", ["blocking", "background"])
-def test_no_address(visitor, mode):
-    """An address that is none is told to the visitor at once, in the background too."""
+def test_no_address(visitor, tasks, mode):
+    """What is no address is told to the visitor at once, in the background too, and the other site hears nothing."""
     visitor.press("/sign-up", mode, name="Ada", email="nobody")
 
-    assert "No mail" in visitor.read("sign-up")
+    card = visitor.read("sign-up")
+
+    assert "That did not work. to: 'nobody' is no mail address." in card
+    assert "Webhook, attempt" not in card
+    assert visitor.figure("sign-up", mode) is None
+    tasks.assert_not_called()
+
+
+def test_hostile_names(visitor, tasks):
+    """A name is text, whatever is in it: on the page, in the webhook and in the mail."""
+    name = '"><script>alert(1)</script>' + "\N{GRINNING FACE}" * 9
+
+    visitor.press("/sign-up", "background", name=name, email="ada@example.com")
+    tasks.wait()
+
+    assert f"Welcome, {name}" in visitor.read("sign-up")
+    assert "<script>alert" not in visitor.client.get("/").get_data(as_text=True)
+
+
+def test_no_such_mail(visitor):
+    """A mail that there is not is not found, however large its number."""
+    assert visitor.client.get("/mails/1").status_code == 404
+    assert visitor.client.get(f"/mails/{'9' * 40}").status_code == 404
 
 
 def test_forged_webhook(app, visitor):
