@@ -5,16 +5,21 @@ const POLL_MS = 400;
 /** What each part looked like when it came, by its id. */
 const shown = new Map([...document.querySelectorAll("[data-live]")].map((part) => [part.id, part.outerHTML]));
 
-/** Put the parts that changed in `html`, a whole page, in place of ours. */
-function update(html) {
-  const fresh = new DOMParser().parseFromString(html, "text/html");
+/** Put the parts that changed in `page` in place of ours. */
+function update(page) {
   for (const part of document.querySelectorAll("[data-live]")) {
-    const other = fresh.getElementById(part.id);
+    const other = page.getElementById(part.id);
     if (other && other.outerHTML !== shown.get(part.id)) {
       shown.set(part.id, other.outerHTML);
       part.replaceWith(other);
     }
   }
+}
+
+/** Ask for a page, and return the answer with its document. */
+async function load(url, options) {
+  const answer = await fetch(url, options);
+  return [answer, new DOMParser().parseFromString(await answer.text(), "text/html")];
 }
 
 let following = false;
@@ -23,9 +28,15 @@ let following = false;
 async function follow() {
   if (following) return;
   following = true;
-  while (document.querySelector("[data-busy]")) {
-    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
-    update(await (await fetch(location.pathname)).text());
+  try {
+    while (document.querySelector("[data-busy]")) {
+      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+      const [answer, page] = await load(location.pathname);
+      if (!answer.ok) break;
+      update(page);
+    }
+  } catch {
+    // The server has gone. Whoever presses a button will be told.
   }
   following = false;
 }
@@ -36,6 +47,7 @@ function count(card) {
   const figure = [...card.querySelectorAll(".figure")].find((each) => each.offsetParent);
   figure.classList.remove("untried");
   figure.querySelector(".what").textContent = "and the page has not answered";
+  if (matchMedia("(prefers-reduced-motion: reduce)").matches) return () => {};
   let frame = requestAnimationFrame(function show() {
     const elapsed = performance.now() - began;
     // A page that answers at once should not flicker.
@@ -45,6 +57,17 @@ function count(card) {
   return () => cancelAnimationFrame(frame);
 }
 
+/** Say below the form why nothing came of it. */
+function complain(form, why) {
+  const note = document.createElement("p");
+  note.className = "refusal";
+  note.role = "alert";
+  const title = document.createElement("strong");
+  title.textContent = "That did not work.";
+  note.append(title, why);
+  form.after(note);
+}
+
 document.addEventListener("submit", async (event) => {
   const { target: form, submitter } = event;
   const body = new FormData(form, submitter);
@@ -52,24 +75,29 @@ document.addEventListener("submit", async (event) => {
   event.preventDefault();
   const card = form.closest(".card");
   if (card.ariaBusy === "true") return;
-  const url = submitter?.getAttribute("formaction") ?? form.action;
+  card.querySelector("form + .refusal")?.remove();
+  const figures = card.querySelector(".figures");
+  const before = figures.outerHTML;
   const stop = count(card);
   card.ariaBusy = "true";
+  let why;
   try {
-    const answer = await fetch(url, { method: "POST", body });
-    const html = await answer.text();
+    const [answer, page] = await load(submitter?.getAttribute("formaction") ?? form.action, { method: "POST", body });
     if (answer.ok) {
       for (const part of card.querySelectorAll("[data-live]")) shown.delete(part.id);
-      update(html);
+      update(page);
       follow();
     } else {
-      document.open();
-      document.write(html);
-      document.close();
+      why = page.querySelector(".lead")?.textContent ?? `${answer.status} ${answer.statusText}`;
     }
-  } finally {
-    stop();
-    card.ariaBusy = "false";
+  } catch {
+    why = "The server cannot be reached. Is it still running?";
+  }
+  stop();
+  card.ariaBusy = "false";
+  if (why) {
+    figures.outerHTML = before;
+    complain(form, why);
   }
 });
 
