@@ -35,6 +35,12 @@ myst_heading_anchors = 3
 
 html_theme = "furo"
 html_title = f"Flask-Asok {version}"
+html_favicon = "../example_app/static/icon.svg"
+# The colours of the example application, so that both look like one house.
+html_theme_options = {
+    "light_css_variables": {"color-brand-primary": "#0f766e", "color-brand-content": "#0f766e"},
+    "dark_css_variables": {"color-brand-primary": "#4fc3b5", "color-brand-content": "#4fc3b5"},
+}
 html_copy_source = False
 
 

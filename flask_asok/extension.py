@@ -77,8 +77,8 @@ class FlaskAsok:
         """
         Set up `app`: read its configuration, once and now. No thread starts and nothing is connected.
 
-        - `ASOK_BACKEND` ("threads"): where tasks run. "threads" of this process; "immediate", for tests, at the call;
-          or the name of a backend that another package registers as an entry point in `flask_asok.backends`.
+        - `ASOK_BACKEND` ("threads"): where tasks run. "threads" of this process; "celery" workers; "immediate", for
+          tests, at the call; or the name that another package registers as an entry point in `flask_asok.backends`.
         - `ASOK_QUEUES` ({}): queues and their number of threads, on top of `{"default": 8, "webhooks": 8, "images": 2,
           "mail": 2, "cache": 4}`.
         - `ASOK_MAX_QUEUED` (10,000): tasks that one queue holds. Past it see `ASOK_QUEUE_FULL`.
