@@ -35,6 +35,9 @@ def _place(gps: dict[int, Any]) -> str | None:
         longitude = _degrees(gps[4], gps[3] == "W")
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return None
+    # A damaged file may claim any number, or none: 0/0 is read as nan.
+    if not (abs(latitude) <= 90 and abs(longitude) <= 180):
+        return None
     return f"{latitude:.4f}, {longitude:.4f}"
 
 

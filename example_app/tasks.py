@@ -43,7 +43,7 @@ def publish_photo(run: int, upload: str) -> None:
         renditions = make_renditions(upload, SIZES, formats=("keep", "webp"), folder=media)
     except ImageError as error:
         # Whoever uploaded it should read why; the log gets it from the error, which goes on.
-        runs.note(run, error=str(error))
+        runs.note(run, error=str(error).replace(Path(upload).name, "The photo"))
         raise
     runs.note(
         run,

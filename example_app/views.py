@@ -246,6 +246,8 @@ def basename(path: str) -> str:
 @bp.app_template_filter()
 def kilobytes(count: int) -> str:
     """Write a number of bytes as people do."""
+    if count < 1000:
+        return f"{count} B"
     return f"{count / 1000:,.0f} KB" if count < 1_000_000 else f"{count / 1_000_000:,.1f} MB"
 
 

@@ -5,7 +5,8 @@ import io
 import re
 
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
+from PIL.TiffImagePlugin import IFDRational
 
 import example_app
 from flask_asok import ImageError
@@ -94,7 +95,21 @@ def test_broken_picture(visitor, tasks, mode):
     with contextlib.nullcontext() if mode == "blocking" else tasks.expect_error(ImageError):
         visitor.press("/photo", mode, photo=(io.BytesIO(half), "photo.jpg"))
 
-    assert "That did not work." in visitor.read("photo-outcome")
+    assert "That did not work. The photo is damaged" in visitor.read("photo-outcome")
+
+
+@pytest.mark.parametrize("latitude", [(91, 0, 0), (IFDRational(0, 0), 0, 0)], ids=["too much", "nan"])
+def test_no_such_place(visitor, tasks, latitude):
+    """A place that there is not is not shown as one."""
+    exif = Image.Exif()
+    exif[ExifTags.IFD.GPSInfo] = {1: "N", 2: latitude, 3: "E", 4: (14.0, 5.0, 40.0)}
+
+    visitor.press("/photo", "background", photo=(jpeg(exif), "photo.jpg"))
+    tasks.wait(60)
+
+    card = visitor.read("photo-outcome")
+    assert "Removed: GPS" in card
+    assert "where it was taken" not in card
 
 
 def test_too_large(visitor, tasks):
