@@ -271,6 +271,32 @@ def test_proxy_that_refuses(make_app: Any, receiver: Any) -> None:
         send_webhook("https://example.com/", {})
 
 
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "not HTTP"),
+        (b"HTTP/1.1 two hundred\r\n\r\n", "not HTTP"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"A" * 100_000, "too long"),
+        (b"HTTP/1.1 407 \x1b[31mNo\r\n\r\n", r"407 \[31mNo\.$"),
+    ],
+    ids=["ssh", "word", "10 MB header", "terminal"],
+)
+def test_proxy_that_talks_rubbish(make_app: Any, receiver: Any, answer: bytes, words: str) -> None:
+    """A proxy that answers with anything else than HTTP is a temporary error that says so, and quotes none of it."""
+
+    def behave(sock: socket.socket, receiver: Any) -> None:
+        sock.recv(65536)
+        sock.sendall(answer)
+
+    receiver.behave = behave
+
+    app = make_app(ASOK_WEBHOOK_PROXY=f"http://localhost:{receiver.port}")
+    with app.app_context(), pytest.raises(WebhookUnavailable, match=words) as raised:
+        send_webhook("https://example.com/", {})
+
+    assert "SSH" not in repr(raised.value.__cause__)
+
+
 def test_many_threads(app: Flask, tls_receiver: Any) -> None:
     """Deliveries of many threads each get their own answer."""
     errors: list[BaseException] = []
@@ -306,6 +332,24 @@ def test_second_address_is_tried(receiver: Any, monkeypatch: pytest.MonkeyPatch)
         transport._resolver,
         "resolve",
         lambda host, port, deadline: [(socket.AF_INET, dead), (socket.AF_INET, ("127.0.0.1", receiver.port))],
+    )
+
+    answer = transport.post(parse(receiver.url), {}, b"{}", Policy.of(True, ""), Deadline(TIMEOUT))
+    transport.close()
+
+    assert answer.status == 200
+
+
+def test_no_socket_for_the_first_address(receiver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system has no sockets for one of the addresses, as without IPv6, the next one is tried."""
+    transport = Transport()
+    monkeypatch.setattr(
+        transport._resolver,
+        "resolve",
+        lambda host, port, deadline: [
+            (9999, ("127.0.0.1", receiver.port)),
+            (socket.AF_INET, ("127.0.0.1", receiver.port)),
+        ],
     )
 
     answer = transport.post(parse(receiver.url), {}, b"{}", Policy.of(True, ""), Deadline(TIMEOUT))

@@ -16,7 +16,7 @@ from .address import Policy, Url
 from .deadline import Deadline
 from .lanes import Lanes
 from .message import Message
-from .transport import Answer, Malformed, Transport
+from .transport import Answer, Transport
 
 USER_AGENT = "Flask-Asok"
 
@@ -71,8 +71,6 @@ class Sender:
 
 def explain(error: Exception) -> str:
     """Return what went wrong on the way to the receiver, in words that hold nothing which the receiver sent."""
-    if isinstance(error, Malformed):
-        return str(error)
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate was not accepted: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
@@ -81,4 +79,5 @@ def explain(error: Exception) -> str:
         return "it closed the connection without an answer"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return str(error)
+    # A proxy's words, for one.
+    return "".join(character for character in str(error) if character.isprintable())

@@ -10,11 +10,11 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from email.message import Message
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
@@ -34,6 +34,7 @@ IDLE_SECONDS = 30.0
 _PIECE = 16 * 1024
 
 Key = tuple[str, str, int, Policy]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +189,10 @@ class Transport:
             raise WebhookBlocked(f"Webhook not sent: {refusal}.")
         failure = OSError("the name has no address")
         for number, (family, address) in enumerate(found):
-            sock = socket.socket(family, socket.SOCK_STREAM)
+            sock = None
             try:
+                # Within: a system without IPv6 fails here for an address of the other kind.
+                sock = socket.socket(family, socket.SOCK_STREAM)
                 # A fair share of the time for each address, so that a black hole does not use up the others' turn.
                 sock.settimeout(deadline.left() / (len(found) - number))
                 sock.connect(address)
@@ -198,7 +201,8 @@ class Transport:
                 sock.settimeout(deadline.left())
                 return sock
             except OSError as error:
-                sock.close()
+                if sock is not None:
+                    sock.close()
                 failure = error
         try:
             raise failure
@@ -226,7 +230,8 @@ class Transport:
             with _stop_greenlet(conn.deadline):
                 if conn.sock is None:
                     conn.timeout = conn.deadline.left()
-                    conn.connect()
+                    # A proxy answers with HTTP as well, or does not.
+                    _understood(conn.connect)
                     conn.reader = None
                 conn.timeout = conn.deadline.left()
                 # It may answer without reading it all: 413, for one.
@@ -301,20 +306,24 @@ def _stop_greenlet(deadline: Deadline) -> AbstractContextManager[Any]:
     return timeout
 
 
-def _read(conn: _Connection) -> tuple[Answer, bool]:
-    """Return the answer, and whether the connection is good for another one."""
-    problem = None
+def _understood(step: Callable[[], T]) -> T:
+    """Return what `step` returns; Malformed when what it read is no HTTP."""
     try:
-        response = conn.getresponse()
-    except ConnectionError:
+        return step()
+    except OSError:
+        # First: a connection that ends is an HTTPException too, a certificate that is not accepted a ValueError.
         raise
     except http.client.LineTooLong:
         problem = "a line of the answer is too long"
     except (http.client.HTTPException, ValueError):
         problem = "the answer is not HTTP"
-    if problem is not None:
-        # Out here, so that it carries no error that quotes the answer: an echo would be our own secrets.
-        raise Malformed(problem)
+    # Out here, so that it carries no error that quotes the answer: an echo would be our own secrets.
+    raise Malformed(problem)
+
+
+def _read(conn: _Connection) -> tuple[Answer, bool]:
+    """Return the answer, and whether the connection is good for another one."""
+    response = _understood(conn.getresponse)
     reader = conn.reader
     assert reader is not None
     with contextlib.closing(response):
