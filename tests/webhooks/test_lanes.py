@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import Any
 
 import pytest
 
 from flask_asok import WebhookUnavailable, background, send_webhook
-from flask_asok.recipes.webhooks.lanes import Lanes
+from flask_asok.recipes.webhooks.lanes import LONGEST_LINE, Lanes
 
 TIMEOUT = 10
 
 
-@pytest.fixture
-def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A webhook that finds its receiver busy comes back soon."""
-    monkeypatch.setattr("flask_asok.recipes.webhooks.lanes.SHORTEST_WAIT", 0.01)
-    monkeypatch.setattr("flask_asok.recipes.webhooks.lanes.LONGEST_WAIT", 0.05)
-
-
-@pytest.mark.usefixtures("short_waits")
 def test_slow_receiver(make_app: Any, receiver: Any, make_receiver: Any) -> None:
     """While many webhooks wait for one receiver, those for another are delivered."""
     app = make_app(ASOK_QUEUES={"webhooks": 3}, ASOK_WEBHOOK_PER_HOST=2, ASOK_WEBHOOK_ALLOW=["127.0.0.0/8"])
@@ -43,7 +34,6 @@ def test_slow_receiver(make_app: Any, receiver: Any, make_receiver: Any) -> None
     assert receiver.received.qsize() == 8
 
 
-@pytest.mark.usefixtures("short_waits")
 def test_waiting_spends_no_retry(make_app: Any, receiver: Any) -> None:
     """A webhook that finds its receiver busy has not made an attempt: with no retries at all it is delivered."""
     app = make_app(ASOK_QUEUES={"webhooks": 2}, ASOK_WEBHOOK_PER_HOST=1)
@@ -102,11 +92,11 @@ def test_lanes_come_free() -> None:
 
     thread = threading.Thread(target=wait)
     thread.start()
-    lanes.leave("a")
+    lanes.leave("a", 0)
 
     assert entered.wait(TIMEOUT)
     thread.join(TIMEOUT)
-    lanes.leave("a")
+    lanes.leave("a", 0)
     assert not lanes._hosts
 
 
@@ -119,15 +109,80 @@ def test_hosts_are_apart() -> None:
     assert lanes.enter("a", 0) is not None
 
 
-def test_no_patience_for_a_dead_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where lanes are held for long, a worker does not wait at all, and comes back the later the more wait already."""
+class Clock:
+    """A time that goes on when it is told to; nobody waits for it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The time of the lanes, in which a wait for one fails the test."""
+    clock = Clock()
+    monkeypatch.setattr("flask_asok.recipes.webhooks.lanes.time", clock)
+    monkeypatch.setattr(threading.Condition, "wait", lambda self, timeout: pytest.fail(f"waits {timeout} s"))
+    return clock
+
+
+@pytest.mark.parametrize("seconds", [0.006, 0.2, 15])
+def test_no_thread_waits(clock: Clock, seconds: float) -> None:
+    """However often a slow host's lanes come free, no worker stays to wait for one: other hosts would lack it."""
     lanes = Lanes(2)
     for _ in range(2):
-        lanes.enter("dead", 0)
-    now = time.monotonic()
-    monkeypatch.setattr("flask_asok.recipes.webhooks.lanes.time.monotonic", lambda: now + 5)
+        lanes.enter("slow", None)
+    lanes.leave("slow", 4 * seconds)
+    assert lanes.enter("slow", None) is None
 
-    waits = [lanes.enter("dead", None) for _ in range(300)]
+    assert lanes.enter("slow", None) is not None
 
-    assert waits[:3] == [1.5, 2.0, 2.5]
-    assert waits[-1] == 60
+
+def test_turns(clock: Clock) -> None:
+    """They come back one after the other, somewhat faster than lanes come free."""
+    lanes = Lanes(2)
+    for _ in range(2):
+        assert lanes.enter("slow", None) is None
+    lanes.leave("slow", 0.16)
+    assert lanes.enter("slow", None) is None
+    clock.now += 0.01
+
+    waits = [lanes.enter("slow", None) for _ in range(3)]
+
+    assert waits == pytest.approx([0.01, 0.02, 0.03])
+
+
+def test_line_of_a_dead_host(clock: Clock) -> None:
+    """The line for a host that is dead grows slowly, then no more; once lanes are free again nobody waits."""
+    lanes = Lanes(2)
+    for _ in range(2):
+        lanes.enter("dead", None)
+    clock.now += 5
+
+    waits = [lanes.enter("dead", None) for _ in range(4000)]
+
+    assert waits[:3] == pytest.approx([0.02, 0.04, 0.06])
+    assert LONGEST_LINE < waits[-1] == pytest.approx(LONGEST_LINE, abs=0.03)
+    lanes.leave("dead", 5)
+    assert lanes.enter("dead", None) is None
+
+
+def test_too_many_wait(make_app: Any, receiver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the line is too long it counts as an attempt that failed, so that what waits for a dead host has an end."""
+    monkeypatch.setattr("flask_asok.recipes.webhooks.delivery.LONGEST_LINE", 0)
+    app = make_app(ASOK_QUEUES={"webhooks": 2}, ASOK_WEBHOOK_PER_HOST=1)
+    receiver.answer_when.clear()
+
+    with app.app_context():
+        first = background(send_webhook, receiver.url, {})
+        receiver.next()
+        second = background.using(retries=1, backoff=0)(send_webhook, receiver.url, {})
+
+        with pytest.raises(WebhookUnavailable, match="busy"):
+            second.result(TIMEOUT)
+        assert second.attempts == 2
+
+        receiver.answer_when.set()
+        assert first.result(TIMEOUT).status == 200

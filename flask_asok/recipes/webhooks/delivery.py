@@ -22,6 +22,7 @@ from . import signing
 from .address import Url, parse
 from .deadline import Deadline
 from .headers import retry_after
+from .lanes import LONGEST_LINE
 from .message import Message, compose
 from .settings import DEFAULTS
 
@@ -213,10 +214,13 @@ def _attempt(sender: Sender, message: Message, ours: Task[Any] | None) -> Delive
         )
 
     deadline = Deadline(message.timeout)
-    if (seconds := sender.lanes.enter(url.host, None if _can_come_back(ours) else message.timeout)) is not None:
-        if _can_come_back(ours):
+    can_come_back = _can_come_back(ours)
+    seconds = sender.lanes.enter(url.host, None if can_come_back else message.timeout)
+    if seconds is not None:
+        if can_come_back and seconds <= LONGEST_LINE:
             raise NotYet(seconds)
-        raise WebhookUnavailable(f"{url} is busy with other webhooks for {message.timeout:g} s.", delivery())
+        raise WebhookUnavailable(f"{url} is busy with too many other webhooks.", delivery())
+    entered = perf_counter()
     try:
         timestamp = int(time())
         answer = sender.send(message, url, timestamp, deadline)
@@ -228,7 +232,7 @@ def _attempt(sender: Sender, message: Message, ours: Task[Any] | None) -> Delive
     except (OSError, Malformed) as error:
         raise WebhookUnavailable(f"{url} cannot be reached: {explain(error)}.", delivery()) from error
     finally:
-        sender.lanes.leave(url.host)
+        sender.lanes.leave(url.host, perf_counter() - entered)
     done = delivery(answer.status, answer.body)
     if 200 <= answer.status < 300:
         return done
