@@ -82,6 +82,8 @@ class Task(threading.Thread, Generic[R]):
     _hold: Hold | None = None
     _settler: int | None = None
     """The thread that tells the receivers of the task's end."""
+    unrun: Call | None = None
+    """The call that an abandoned task did not make. For recipes, and only while `task_abandoned` is sent."""
 
     def __init__(self, call: Call, options: Options, summary: TaskSummary, lane: Lane) -> None:
         # Whoever pops the call out of the box has claimed the task, to run or to settle it: one atomic step, no lock.
@@ -306,13 +308,15 @@ class Task(threading.Thread, Generic[R]):
         if self._waiters:
             self.wake()
 
-    def abandon(self, app: Flask, why: str) -> None:
-        """Settle as abandoned, and log, a task that the caller has claimed or has taken out of `running`."""
+    def abandon(self, app: Flask, why: str, unrun: Call | None = None) -> None:
+        """Settle as abandoned, and log, a task whose call the caller has claimed, or has taken out of `running`."""
         log(
             logging.ERROR, "Background task %s (%s) abandoned while %s: %s.",
             self.name, self.id, self.state, why, extra=self.log_fields(),
         )  # fmt: skip
+        self.unrun = unrun
         self.settle("abandoned", app, task_abandoned)
+        self.unrun = None
 
     def lose(self) -> None:
         """Settle as abandoned without a word: in a forked child, whose parent goes on with the task."""

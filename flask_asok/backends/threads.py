@@ -354,7 +354,7 @@ def _finish(lane: ThreadLane, deadline: float) -> None:
 def _abandon(task: Task[Any], why: str) -> None:
     call = task.claim()
     if call is not None:
-        task.abandon(call[3][0], why)
+        task.abandon(call[3][0], why, call)
 
 
 def _close_at_exit() -> None:

@@ -177,6 +177,38 @@ def test_shutdown_while_waiting(app: Flask, receiver: Any) -> None:
     (said,) = heard.failed
     assert (said["delivery"].id, said["delivery"].body, said["delivery"].status) == ("msg_1", b'{"n":1}', 503)
     assert isinstance(said["error"], WebhookUnavailable)
+    # What waits holds no frames.
+    assert said["error"].__traceback__ is None
+
+
+def test_shutdown_before_the_first_answer(make_app: Any, receiver: Any) -> None:
+    """So are those that were never tried, waited for their turn, or had no answer yet; a cancelled one is not."""
+    app = make_app(ASOK_WEBHOOK_PER_HOST=1, ASOK_QUEUES={"webhooks": 2, "default": 1})
+    heard = Heard(app)
+    receiver.answer_when.clear()
+    receiver.answers = [answer(404)]
+
+    with app.app_context():
+        running = background(send_webhook, receiver.url, {"n": 1}, id="running")
+        receiver.next()
+        turn = background(send_webhook, receiver.url, {"n": 2}, id="turn", reference="endpoint 7")
+        background.using(delay=600)(send_webhook, receiver.url, {"n": 3}, id="delayed")
+        background.using(delay=600)(print, WebhookError("an argument of somebody else"))
+        background.using(delay=600)(send_webhook, receiver.url, {}, id="cancelled").cancel()
+        while turn.state != "waiting":
+            running.join(0.01)
+    FlaskAsok().close(app, 0)
+
+    told = {said["delivery"].id: said["delivery"] for said in heard.failed}
+    assert sorted(told) == ["delayed", "running", "turn"]
+    assert (told["turn"].body, told["turn"].reference, told["turn"].status) == (b'{"n":2}', "endpoint 7", None)
+    assert [told[id].attempts for id in ("delayed", "running")] == [0, 1]
+    assert {type(said["error"]) for said in heard.failed} == {WebhookUnavailable}
+    receiver.answer_when.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("asok-webhooks-"):
+            thread.join(TIMEOUT)
+    assert len(heard.failed) == 3
 
 
 def test_cancelled_while_waiting(app: Flask, receiver: Any) -> None:
@@ -191,7 +223,7 @@ def test_cancelled_while_waiting(app: Flask, receiver: Any) -> None:
     assert task.cancel()
 
     assert not heard.failed
-    assert not app.extensions["asok"].shared("webhooks", dict).waiting
+    assert not app.extensions["asok"].shared("pending webhooks", dict)._by_id
 
 
 def test_nothing_is_kept(app: Flask, receiver: Any) -> None:
@@ -200,7 +232,7 @@ def test_nothing_is_kept(app: Flask, receiver: Any) -> None:
 
     at_once(send_webhook, receiver.url, {}).result(TIMEOUT)
 
-    assert not app.extensions["asok"].shared("webhooks", dict).waiting
+    assert not app.extensions["asok"].shared("pending webhooks", dict)._by_id
 
 
 def test_direct_call_in_a_task(app: Flask, receiver: Any) -> None:

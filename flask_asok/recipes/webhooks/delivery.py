@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter, time
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeGuard
 from urllib.parse import urlsplit
 
 from flask import Flask, current_app, has_app_context
@@ -16,7 +16,7 @@ from ... import signals
 from ...dispatch import task
 from ...errors import WebhookBlocked, WebhookError, WebhookGone, WebhookRejected, WebhookUnavailable
 from ...options import NotYet, Retry
-from ...state import KEY, State
+from ...state import KEY, State, state_of
 from ...tasks import Task, current_task
 from . import signing
 from .address import Url, parse
@@ -24,6 +24,7 @@ from .deadline import Deadline
 from .headers import retry_after
 from .lanes import LONGEST_LINE
 from .message import Message, compose
+from .pending import Pending
 from .settings import DEFAULTS
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ def prepare(
     message = _compose(
         url, payload, secret, headers, id, timeout, allow_private, reference, know_names=not _is_distributed()
     )
+    if _state() is not None:
+        _pending()
     return (message, None), {}
 
 
@@ -131,13 +134,16 @@ def send_webhook(
         message, ours = url, current_task()
     else:
         message, ours = _compose(url, payload, secret, headers, id, timeout, allow_private, reference), None
+    if _can_come_back(ours):
+        _pending().begin(ours, message)
     with _sender() as sender:
-        if ours is not None:
-            sender.waiting.pop(ours.id, None)
         try:
-            return _attempt(sender, message, ours)
+            delivery = _attempt(sender, message, ours)
         except WebhookError as error:
-            _fail(error, ours, sender)
+            _fail(error, ours)
+    if _can_come_back(ours):
+        _pending().end(ours)
+    return delivery
 
 
 def _compose(
@@ -187,10 +193,15 @@ def _sender() -> Iterator[Sender]:
 
     state = _state()
     if state is not None:
-        yield state.shared("webhooks", lambda: Sender(state.config, _app()))
+        yield state.shared("webhooks", lambda: Sender(state.config))
         return
     with contextlib.closing(Sender(DEFAULTS)) as sender:
         yield sender
+
+
+def _pending() -> Pending:
+    """Return the deliveries of the application that have not ended."""
+    return state_of(_app()).shared("pending webhooks", lambda: Pending(_app(), _lost))
 
 
 def _attempt(sender: Sender, message: Message, ours: Task[Any] | None) -> Delivery:
@@ -198,20 +209,11 @@ def _attempt(sender: Sender, message: Message, ours: Task[Any] | None) -> Delive
     from .transport import Malformed
 
     url = parse(message.url)
+    attempts = 1 if ours is None else ours.attempts
     started, timestamp = perf_counter(), int(time())
 
     def delivery(status: int | None = None, body: bytes = b"") -> Delivery:
-        return Delivery(
-            id=message.id,
-            url=str(url),
-            status=status,
-            attempts=1 if ours is None else ours.attempts,
-            duration=perf_counter() - started,
-            timestamp=timestamp,
-            excerpt=_excerpt(body),
-            body=message.body,
-            reference=message.reference,
-        )
+        return _delivery(message, attempts, timestamp, perf_counter() - started, status, body)
 
     deadline = Deadline(message.timeout)
     can_come_back = _can_come_back(ours)
@@ -237,6 +239,28 @@ def _attempt(sender: Sender, message: Message, ours: Task[Any] | None) -> Delive
     if 200 <= answer.status < 300:
         return done
     raise _refusal(url, answer, done)
+
+
+def _delivery(
+    message: Message, attempts: int, timestamp: int, duration: float, status: int | None = None, body: bytes = b""
+) -> Delivery:
+    return Delivery(
+        id=message.id,
+        url=str(parse(message.url)),
+        status=status,
+        attempts=attempts,
+        duration=duration,
+        timestamp=timestamp,
+        excerpt=_excerpt(body),
+        body=message.body,
+        reference=message.reference,
+    )
+
+
+def _lost(message: Message, attempts: int) -> WebhookUnavailable:
+    """Return the error of a delivery that the end of its process has left without one."""
+    delivery = _delivery(message, attempts, int(time()), 0.0)
+    return WebhookUnavailable(f"The webhook for {delivery.url} was not done when the process shut down.", delivery)
 
 
 def _excerpt(body: bytes) -> str:
@@ -266,23 +290,25 @@ def _destination(answer: Answer) -> str:
     return ""
 
 
-def _can_come_back(ours: Task[Any] | None) -> bool:
+def _can_come_back(ours: Task[Any] | None) -> TypeGuard[Task[Any]]:
     """Does this task wait in this very process, where it holds no thread meanwhile?"""
     state = _state()
     return ours is not None and state is not None and state.backend.name == "threads"
 
 
-def _fail(error: WebhookError, ours: Task[Any] | None, sender: Sender) -> NoReturn:
+def _fail(error: WebhookError, ours: Task[Any] | None) -> NoReturn:
     """Raise `error`, as a Retry where the receiver named a time; send the signals when it is the last word."""
     if ours is not None:
         options = ours.options
         if ours.attempts <= options.retries and isinstance(error, options.retry_on):
             if _can_come_back(ours):
-                sender.waiting[ours.id] = error
+                _pending().fail(ours, error)
             if isinstance(error, WebhookUnavailable) and error.retry_after is not None:
                 raise Retry(after=max(error.retry_after, options.wait_before(ours.attempts + 1))) from error
             raise error
-    if has_app_context():
+    # A shutdown that could not wait for this attempt has told of it already.
+    told = _can_come_back(ours) and not _pending().end(ours) and ours.summary.state == "abandoned"
+    if has_app_context() and not told:
         if isinstance(error, WebhookGone):
             signals.emit(signals.webhook_gone, _app(), delivery=error.delivery, error=error)
         signals.emit(signals.webhook_failed, _app(), delivery=error.delivery, error=error)

@@ -6,11 +6,6 @@ import ssl
 from collections.abc import Mapping
 from typing import Any
 
-from flask import Flask
-
-from ... import signals
-from ...errors import WebhookError
-from ...tasks import Task
 from . import signing
 from .address import Policy, Url
 from .deadline import Deadline
@@ -24,15 +19,10 @@ USER_AGENT = "Flask-Asok"
 class Sender:
     """Made with an application's first delivery in a process, closed with the application. Any thread may use it."""
 
-    def __init__(self, config: Mapping[str, Any], app: Flask | None = None) -> None:
+    def __init__(self, config: Mapping[str, Any]) -> None:
         self._policy = Policy.of(config["ASOK_WEBHOOK_ALLOW"], "ASOK_WEBHOOK_ALLOW")
         self._transport = Transport(config["ASOK_WEBHOOK_CA_FILE"], config["ASOK_WEBHOOK_PROXY"])
         self.lanes: Lanes = Lanes(config["ASOK_WEBHOOK_PER_HOST"])
-        self.waiting: dict[str, WebhookError] = {}
-        """Why the latest attempt failed of each delivery that waits for another one, by its task's id."""
-        if app is not None:
-            signals.task_abandoned.connect(self._on_abandoned, app)
-            signals.task_cancelled.connect(self._on_cancelled, app)
 
     def send(self, message: Message, url: Url, timestamp: int, deadline: Deadline) -> Answer:
         """Make one attempt, signed with its own `timestamp`; raises what `Transport.post` raises."""
@@ -49,16 +39,6 @@ class Sender:
     def close(self) -> None:
         """Close the connections."""
         self._transport.close()
-
-    def _on_abandoned(self, app: Flask, task: Task[Any]) -> None:
-        """Say that a retry will not be made: the process shuts down, and with it goes what waited."""
-        error = self.waiting.pop(task.id, None)
-        if error is not None:
-            with app.app_context():
-                signals.emit(signals.webhook_failed, app, delivery=error.delivery, error=error)
-
-    def _on_cancelled(self, app: Flask, task: Task[Any]) -> None:
-        self.waiting.pop(task.id, None)
 
     def _policy_for(self, message: Message) -> Policy:
         if message.allow_private is None:

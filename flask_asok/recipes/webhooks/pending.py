@@ -1,0 +1,57 @@
+"""The deliveries that have not ended: what a shutdown leaves of them is told as failed, so that it can be replayed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+from flask import Flask
+
+from ... import signals
+from ...errors import WebhookError
+from ...tasks import Task
+from .message import Message
+
+
+class Pending:
+    """
+    The pending deliveries of one application in one process. Made with its first webhook, lives as long as the process.
+
+    `lost` makes the error of one that was abandoned before it has failed even once.
+    """
+
+    def __init__(self, app: Flask, lost: Callable[[Message, int], WebhookError]) -> None:
+        self._lost = lost
+        self._by_id: dict[str, Message | WebhookError] = {}
+        """Of each task that has begun: why its latest attempt failed, or its message where none has failed yet."""
+        signals.task_abandoned.connect(self._on_abandoned, app)
+        signals.task_cancelled.connect(self._on_cancelled, app)
+
+    def begin(self, task: Task[Any], message: Message) -> None:
+        """Note that an attempt begins."""
+        self._by_id.setdefault(task.id, message)
+
+    def fail(self, task: Task[Any], error: WebhookError) -> None:
+        """Note that an attempt failed and another one will be made."""
+        if task.id in self._by_id:
+            # A copy has no traceback, whose frames would be kept for as long as the task waits.
+            self._by_id[task.id] = copy.copy(error)
+
+    def end(self, task: Task[Any]) -> bool:
+        """Forget a delivery: whoever does so tells how it ended. Return False where it was forgotten already."""
+        return self._by_id.pop(task.id, None) is not None
+
+    def _on_abandoned(self, app: Flask, task: Task[Any]) -> None:
+        left = self._by_id.pop(task.id, None)
+        if left is None and task.unrun is not None:
+            # It has not begun: it was queued, or waited for its delay.
+            left = next((argument for argument in task.unrun[1] if isinstance(argument, Message)), None)
+        if left is None:
+            return
+        error = self._lost(left, task.attempts) if isinstance(left, Message) else left
+        with app.app_context():
+            signals.emit(signals.webhook_failed, app, delivery=error.delivery, error=error)
+
+    def _on_cancelled(self, app: Flask, task: Task[Any]) -> None:
+        self._by_id.pop(task.id, None)
