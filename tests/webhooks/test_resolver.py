@@ -62,7 +62,7 @@ def test_one_slow_name(stuck: threading.Event) -> None:
 
 def test_bounded(stuck: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many names hang, no more threads are started than agreed, and what is too much is refused at once."""
-    monkeypatch.setattr(module, "MAX_QUEUED", 3)
+    monkeypatch.setattr(module, "MOST_NAMES", 5)
     resolver = Resolver(2)
     before = threads()
 
@@ -73,6 +73,32 @@ def test_bounded(stuck: threading.Event, monkeypatch: pytest.MonkeyPatch) -> Non
 
     with pytest.raises(OSError, match="too many"):
         resolver.resolve("slow.example", 80, Deadline(TIMEOUT))
+    resolver.close()
+
+
+def test_one_thread_for_a_name(stuck: threading.Event) -> None:
+    """However many wait for a name that hangs, it holds one thread; once resolved, all of them know it."""
+    resolver = Resolver(2)
+    before = threads()
+    for _ in range(5):
+        with pytest.raises(TimeoutError):
+            resolver.resolve("slow.example", 80, Deadline(0.02))
+    found: list[Any] = []
+    waiting = [
+        threading.Thread(target=lambda: found.append(resolver.resolve("slow.example", 80, Deadline(TIMEOUT))))
+        for _ in range(2)
+    ]
+    for thread in waiting:
+        thread.start()
+
+    assert resolver.resolve("localhost", 80, Deadline(TIMEOUT))
+    assert threads() - before <= 2
+
+    stuck.set()
+    for thread in waiting:
+        thread.join(TIMEOUT)
+    assert found == [[(socket.AF_INET, ("127.0.0.1", 80))]] * 2
+    assert not resolver._waiters
     resolver.close()
 
 
@@ -140,6 +166,21 @@ def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(OSError, match="no thread"):
         Resolver().resolve("localhost", 80, Deadline(TIMEOUT))
+
+
+def test_resolver_that_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever goes wrong in it is an ordinary error, and the name can be asked for again."""
+
+    def getaddrinfo(*args: Any, **kwargs: Any) -> Any:
+        raise socket.gaierror(8, "not known") if kwargs.get("flags") else MemoryError
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    resolver = Resolver()
+
+    for _ in range(2):
+        with pytest.raises(OSError, match="failed: MemoryError"):
+            resolver.resolve("name.example", 80, Deadline(TIMEOUT))
+    resolver.close()
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".example"])

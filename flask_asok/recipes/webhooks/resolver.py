@@ -10,25 +10,29 @@ from queue import Empty, SimpleQueue
 from .deadline import Deadline
 
 SIZE = 8
-"""Threads at most: twice what one slow domain can hold with the default of deliveries per host."""
-MAX_QUEUED = 256
+"""Threads at most, each with another name."""
+MOST_NAMES = 256
+"""Names that are being resolved, or wait for it."""
 IDLE_SECONDS = 10.0
 
 Found = list[tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int]]]
-Job = tuple[str, int, Deadline, "SimpleQueue[Found | OSError]"]
+Name = tuple[str, int]
+Waiter = tuple[Deadline, "SimpleQueue[Found | OSError]"]
 
 
 class Resolver:
     """
     A few daemon threads that call `getaddrinfo`, there only while there is something to resolve.
 
-    A caller whose deadline passes leaves; the thread it waited for stays in the C library until that gives up.
+    A caller whose deadline passes leaves; the thread it waited for stays in the C library until that gives up. All who
+    ask for one name meanwhile wait for that same thread: a domain whose servers are dead holds one, and not all.
     """
 
     def __init__(self, size: int = SIZE) -> None:
         self._size = size
-        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
-        self._lock = threading.Lock()  # guards the two below
+        self._jobs: SimpleQueue[Name | None] = SimpleQueue()
+        self._lock = threading.Lock()  # guards the three below
+        self._waiters: dict[Name, list[Waiter]] = {}
         self._threads: set[threading.Thread] = set()
         self._busy = 0
         self._closed = False
@@ -40,17 +44,22 @@ class Resolver:
             return _lookup(host, port, socket.AI_NUMERICHOST)
         except OSError:
             pass
-        if self._jobs.qsize() >= MAX_QUEUED:
-            raise OSError("too many names are being resolved")
         answer: SimpleQueue[Found | OSError] = SimpleQueue()
-        self._jobs.put((host, port, deadline, answer))
+        with self._lock:
+            is_first = (host, port) not in self._waiters
+            if is_first and len(self._waiters) >= MOST_NAMES:
+                raise OSError("too many names are being resolved")
+            self._waiters.setdefault((host, port), []).append((deadline, answer))
+        if is_first:
+            self._jobs.put((host, port))
         self._hire()
         try:
             found = answer.get(timeout=deadline.left())
         except Empty:
             raise TimeoutError(f"name not resolved within {deadline.seconds:g} s") from None
         if isinstance(found, OSError):
-            raise found
+            # One of its own: several threads raise it.
+            raise type(found)(*found.args)
         return found
 
     def close(self) -> None:
@@ -91,17 +100,26 @@ class Resolver:
                         return
                     continue
                 self._busy += 1
-            self._answer(*job)
+            self._answer(job)
             with self._lock:
                 self._busy -= 1
 
-    def _answer(self, host: str, port: int, deadline: Deadline, answer: SimpleQueue[Found | OSError]) -> None:
-        if deadline.passed:
-            return
+    def _answer(self, name: Name) -> None:
+        found: Found | OSError
+        with self._lock:
+            # Nobody waits any more.
+            if all(deadline.passed for deadline, _ in self._waiters[name]):
+                del self._waiters[name]
+                return
         try:
-            answer.put(_lookup(host, port, 0))
-        except OSError as error:
-            answer.put(error)
+            found = _lookup(*name, 0)
+        except Exception as error:
+            # Whatever it is: those who wait must not wait for ever.
+            found = error if isinstance(error, OSError) else OSError(f"the resolver failed: {type(error).__name__}")
+        with self._lock:
+            waiters = self._waiters.pop(name)
+        for _, answer in waiters:
+            answer.put(found)
 
 
 def _lookup(host: str, port: int, flags: int) -> Found:
