@@ -19,9 +19,12 @@ BAD_URLS = [
     "http:///x", "https://user@example.com/", "https://user:pw@example.com/", "https://@example.com/",
     "http://127.0.0.1:80\\@example.com/", "http://exa mple.com/", "http://example.com/\n", "\thttp://example.com/",
     "http://exam\tple.com/", "http://example.com/\x00", "http://example.com:0/", "http://example.com:99999/",
-    "http://example.com:x/", "http://[::1", "http://[1:2]/", "http://[fe80::1%25eth0]/", "http://[v1.x]/", "http://%31%32%37.0.0.1/",
+    "http://example.com:x/", "http://[::1", "http://[1:2]/", "http://[::1]x/", "http://[fe80::1%25eth0]/", "http://[v1.x]/",
+    "http://%31%32%37.0.0.1/",
     "http://a..b/", "http://-a/", "http://example.com/\x85", "http://exa\u2028mple.com/", "http://a\u2100b/",
-    "http://example.com/\udc80", "http://" + "a" * 64 + ".com/", "http://example.com/" + "x" * 9000,
+    "http://example.com/\udc80", "http://stra\u00dfe.de/", "http://FA\u1e9e.de/",
+    "http://\u03bb\u03cc\u03b3\u03bf\u03c2.gr/", "http://a\u200db.de/",
+    "http://" + "a" * 64 + ".com/", "http://example.com/" + "x" * 9000,
 ]  # fmt: skip
 
 
@@ -117,7 +120,9 @@ def test_every_address_must_pass() -> None:
 
 
 METADATA = """
-169.254.169.254 168.63.129.16 100.100.100.200 fd00:ec2::254 ::ffff:169.254.169.254 64:ff9b::a9fe:a9fe
+169.254.169.254 168.63.129.16 100.100.100.200 fd00:ec2::254 fd00:42::42 fd00:a9fe:a9fe::1 fd20:ce::254
+fd00:c1::a9fe:a9fe fd00:100::100:200 2001:0:4136:e378:8000:63bf:5601:5601 64:ff9b:1:a9fe:a9:fe00::
+::ffff:169.254.169.254 64:ff9b::a9fe:a9fe
 64:ff9b:1::a9fe:a9fe 2002:a9fe:a9fe:: ::169.254.169.254 ::ffff:0:169.254.169.254 fe80::a9fe:a9fe
 """.split()  # noqa: SIM905 - one list of words is easier to read
 
@@ -144,6 +149,9 @@ def test_metadata(allow: Any) -> None:
         (["hooks.local"], "hooks.local", "192.168.1.1"),
         (["Hooks.Local"], "hooks.local", "192.168.1.1"),
         ("hooks.local", "hooks.local", "192.168.1.1"),
+        ("hooks.local", "hooks.local.", "192.168.1.1"),
+        ("hooks.local.", "hooks.local", "192.168.1.1"),
+        ("bücher.local", "xn--bcher-kva.local", "192.168.1.1"),
     ],
 )
 def test_allowed(allow: Any, host: str, address: str) -> None:
@@ -167,7 +175,21 @@ def test_still_blocked(allow: Any, address: str) -> None:
     assert Policy.of(allow, "allow").refusal("host", [address])
 
 
-@pytest.mark.parametrize("allow", [["10.0.0.1/8"], ["10.0.0/8"], ["*"], ["a b"], ["http://x"], ["1.2.3"], [""]])
+@pytest.mark.parametrize(
+    "allow",
+    [
+        ["10.0.0.1/8"],
+        ["10.0.0/8"],
+        ["*"],
+        ["a b"],
+        ["http://x"],
+        ["1.2.3"],
+        [""],
+        ["."],
+        ["straße.de"],
+        ["hooks.local:80"],
+    ],
+)
 def test_bad_setting(allow: list[str]) -> None:
     """An entry that is neither a host nor a network is refused, with the setting's name."""
     with pytest.raises(ValueError, match="ASOK_WEBHOOK_ALLOW"):

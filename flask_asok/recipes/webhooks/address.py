@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -16,6 +17,7 @@ LONGEST_URL = 8192
 
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f-\x9f\\]")
 _HOST = re.compile(r"[a-z0-9_](?:[a-z0-9_.\-]*[a-z0-9_.])?")
+_TWO_DOMAINS = re.compile("[\u00df\u1e9e\u03c2\u200c\u200d]")
 _AS_THEY_ARE = "/%:;=@!$&'()*+,~?-._[]"
 
 
@@ -56,15 +58,7 @@ def parse(url: str) -> Url:
         raise ValueError(f"The URL of the webhook has more than {LONGEST_URL} characters.")
     if _FORBIDDEN.search(url):
         raise ValueError("The URL of the webhook holds a space, a backslash or a control character.")
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-        target = quote(parts.path or "/", _AS_THEY_ARE) + (
-            "?" + quote(parts.query, _AS_THEY_ARE) if parts.query else ""
-        )
-    except ValueError:
-        # urllib's text quotes the URL.
-        raise ValueError("The URL of the webhook is malformed.") from None
+    parts, port = _split(url)
     if parts.scheme not in DEFAULT_PORTS:
         raise ValueError("The URL of the webhook must begin with http:// or https://.")
     if "@" in parts.netloc:
@@ -73,28 +67,53 @@ def parse(url: str) -> Url:
         )
     if port == 0:
         raise ValueError("The URL of the webhook has port 0.")
-    # Some Pythons take [v1.x] for a name.
-    host = None if "[" in parts.netloc and ":" not in (parts.hostname or "") else parts.hostname
-    return Url(parts.scheme, _host(host), port or DEFAULT_PORTS[parts.scheme], target)
+    target = quote(parts.path or "/", _AS_THEY_ARE) + ("?" + quote(parts.query, _AS_THEY_ARE) if parts.query else "")
+    return Url(parts.scheme, _host(parts), port or DEFAULT_PORTS[parts.scheme], target)
 
 
-def _host(host: str | None) -> str:
-    if host and ":" in host:
-        try:
-            address = IPv6Address(host)
-        except ValueError:
-            address = None
-        if address is not None and address.scope_id is None:
-            return str(address)
-    elif host:
-        try:
-            # Python's codec, which getaddrinfo would use as well: it folds ① into 1, and full-width letters.
-            name = host.encode("idna").decode().lower()
-        except UnicodeError:
-            name = ""
-        if _HOST.fullmatch(name):
-            return name
-    raise ValueError("The URL of the webhook has no host, or one that is malformed.")
+def _split(url: str) -> tuple[SplitResult, int | None]:
+    with contextlib.suppress(ValueError):
+        # A lone surrogate could not be quoted.
+        url.encode()
+        parts = urlsplit(url)
+        return parts, parts.port
+    # Out here, so that it does not carry the error of urllib, which quotes the URL.
+    raise ValueError("The URL of the webhook is malformed.")
+
+
+def _host(parts: SplitResult) -> str:
+    host = parts.hostname or ""
+    # Some Pythons take [v1.x] for a name, and [::1]x for an address.
+    if "[" in parts.netloc:
+        name = _address(host) if re.fullmatch(r"\[[^]]*](:[0-9]*)?", parts.netloc) else ""
+    else:
+        name = ascii_name(host)
+    if not name:
+        raise ValueError(
+            "The URL of the webhook has no host, or one that is malformed. A name with ß or ς needs its xn-- form."
+        )
+    return name
+
+
+def _address(host: str) -> str:
+    try:
+        address = IPv6Address(host)
+    except ValueError:
+        return ""
+    return str(address) if address.scope_id is None else ""
+
+
+def ascii_name(host: str) -> str:
+    """Return the name of a host in lower case and ASCII, which is what is resolved; "" for what is none."""
+    # The older and the newer IDNA make two domains of it, which may be two owners'.
+    if _TWO_DOMAINS.search(host):
+        return ""
+    try:
+        # Python's codec, which getaddrinfo would use as well: it folds ① into 1, and full-width letters.
+        name = host.encode("idna").decode().lower()
+    except UnicodeError:
+        return ""
+    return name if _HOST.fullmatch(name) else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +166,10 @@ METADATA = _networks(
     "192.0.0.192/32",  # Oracle
     "fd00:ec2::/32",  # AWS
     "fd20:ce::254/128",  # Google Cloud
+    "fd00:c1::a9fe:a9fe/128",  # Oracle
+    "fd00:100::100:200/128",  # Alibaba
+    "fd00:42::42/128",  # Scaleway
+    "fd00:a9fe:a9fe::1/128",  # Akamai (Linode)
 )
 """Where clouds hand out credentials: never allowed, by no setting."""
 
@@ -167,9 +190,11 @@ def is_metadata(address: Address) -> bool:
     address = _unmapped(address)
     forms = [address]
     if isinstance(address, IPv6Address):
-        bits = int(address)
-        # ::a.b.c.d, SIIT, ISATAP and NAT64 keep it in the last 32 bits, 6to4 in the second to fifth byte.
-        forms += [IPv4Address(bits & 0xFFFFFFFF), IPv4Address(bits >> 80 & 0xFFFFFFFF)]
+        packed = address.packed
+        # ::a.b.c.d, SIIT, ISATAP and NAT64 keep it in the last four bytes, Teredo there as well, inverted; 6to4 after
+        # the first two; NAT64 with a prefix of 48 bits around a byte that is left out.
+        carried = (packed[12:], bytes(~byte & 0xFF for byte in packed[12:]), packed[2:6], packed[6:8] + packed[9:11])
+        forms += map(IPv4Address, carried)
     return any(form in network for form in forms for network in METADATA)
 
 
@@ -201,8 +226,8 @@ class Policy:
             try:
                 networks.append(ip_network(entry.strip("[]")))
             except ValueError:
-                host = entry.lower()
-                if not _HOST.fullmatch(host) or host.replace(".", "").isdigit():
+                host = ascii_name(entry).rstrip(".")
+                if not host or host.replace(".", "").isdigit():
                     raise ValueError(
                         f"{what} holds hosts ('hooks.local') and networks ('10.1.0.0/16'), not {entry!r}."
                     ) from None
@@ -218,7 +243,7 @@ class Policy:
             if is_metadata(address):
                 return f"{host} has the address {text}, where clouds keep credentials: no setting allows it"
             plain = _unmapped(address)
-            if host not in self.hosts and not any(plain in network for network in self.networks):
+            if host.rstrip(".") not in self.hosts and not any(plain in network for network in self.networks):
                 return (
                     f"{host} has the address {text}, which is not public. "
                     f"To allow it add {host!r}, or its network, to ASOK_WEBHOOK_ALLOW"
