@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime
 import re
 import time
@@ -14,6 +15,7 @@ from flask import Flask, request
 from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks.webhooks import Webhook
+from werkzeug.datastructures import Headers
 
 from flask_asok import WebhookNotVerified, send_webhook, verify_webhook
 from flask_asok.recipes.webhooks import signing
@@ -29,7 +31,7 @@ REFERENCE = {
 REFERENCE_BODY = b'{"test": 2432232314}'
 
 
-def verified(headers: dict[str, str], body: Any = REFERENCE_BODY, secret: Any = SECRET, **kwargs: Any) -> str:
+def verified(headers: Any, body: Any = REFERENCE_BODY, secret: Any = SECRET, **kwargs: Any) -> str:
     return verify_webhook(headers, body, secret, **{"now": 1614265330, **kwargs})
 
 
@@ -213,6 +215,41 @@ def test_several_signatures() -> None:
     signature = REFERENCE["webhook-signature"]
 
     assert verified({**REFERENCE, "webhook-signature": f"v1a,zzz  rubbish v1,!! {signature}"})
+
+
+@pytest.mark.parametrize("name", list(REFERENCE))
+@pytest.mark.parametrize("value", [None, 7, b"bytes", ["v1,"]], ids=repr)
+def test_no_text(name: str, value: Any) -> None:
+    """Headers of another framework that are no text are refused like any others."""
+    for headers in ({**REFERENCE, name: value}, {**REFERENCE, name.encode(): value, 7: 7}):
+        with contextlib.suppress(WebhookNotVerified):
+            assert verified(headers) == REFERENCE["webhook-id"]
+            assert headers[name] == REFERENCE[name]
+
+
+@pytest.mark.parametrize("name", list(REFERENCE))
+def test_twice(name: str) -> None:
+    """A header that is there twice is refused, whichever of the two is good: an app may read the other one."""
+    for values in ([REFERENCE[name], "x"], ["x", REFERENCE[name]]):
+        headers = Headers([*REFERENCE.items()])
+        headers.setlist(name, values)
+        with pytest.raises(WebhookNotVerified, match="once"):
+            verified(headers)
+
+
+def test_many_signatures() -> None:
+    """A header full of signatures is read, and costs little more than its length."""
+    many = " ".join(["v1," + "A" * 44] * 10_000)
+
+    assert verified({**REFERENCE, "webhook-signature": f"{many} {REFERENCE['webhook-signature']}"})
+    with pytest.raises(WebhookNotVerified):
+        verified({**REFERENCE, "webhook-signature": many})
+
+
+def test_no_tolerance() -> None:
+    """A tolerance that is no number lets nothing through."""
+    with pytest.raises(WebhookNotVerified):
+        verified(REFERENCE, tolerance=float("nan"))
 
 
 @given(st.dictionaries(st.sampled_from(list(REFERENCE)), st.text()), st.binary())

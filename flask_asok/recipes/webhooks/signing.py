@@ -104,20 +104,21 @@ def verify_webhook(
     Raises WebhookNotVerified, whatever the request holds; ValueError only for a `secret` that is no good.
     """
     known = keys(listed(secret))
-    given = {name.lower(): value for name, value in headers.items()}
-    message_id = given.get("webhook-id", "")
-    timestamp = given.get("webhook-timestamp", "")
-    signatures = given.get("webhook-signature", "")
+    message_id, timestamp, signatures = (
+        _header(headers, name) for name in ("webhook-id", "webhook-timestamp", "webhook-signature")
+    )
     if not known:
         raise ValueError("verify_webhook needs a secret.")
     if not (message_id and timestamp and signatures):
-        raise WebhookNotVerified("The headers webhook-id, webhook-timestamp and webhook-signature must all be there.")
+        raise WebhookNotVerified(
+            "The headers webhook-id, webhook-timestamp and webhook-signature must all be there, each once."
+        )
     if "." in message_id:
         # The same signed content could be cut elsewhere: an id that ends with the time, a body without its head.
         raise WebhookNotVerified("The header webhook-id must not hold a full stop.")
     if not re.fullmatch(r"[0-9]{1,12}", timestamp):
         raise WebhookNotVerified("The header webhook-timestamp must be whole seconds.")
-    if abs((time.time() if now is None else now) - int(timestamp)) > tolerance:
+    if not abs((time.time() if now is None else now) - int(timestamp)) <= tolerance:
         raise WebhookNotVerified(f"The header webhook-timestamp is more than {tolerance:g} s off.")
     try:
         content = f"{message_id}.{timestamp}.".encode() + (body.encode() if isinstance(body, str) else body)
@@ -132,6 +133,12 @@ def verify_webhook(
     if not verified:
         raise WebhookNotVerified("No signature of the webhook matches.")
     return message_id
+
+
+def _header(headers: Mapping[str, str] | Headers, name: str) -> str:
+    """Return the value of the header; "" where it is not there, or twice: whoever reads it next may take the other."""
+    values = [value for key, value in headers.items() if isinstance(key, str) and key.lower() == name]
+    return values[0] if len(values) == 1 and isinstance(values[0], str) else ""
 
 
 def _digest(signature: str) -> bytes:
