@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import decimal
+import enum
 import json
 import uuid
 from collections import OrderedDict
@@ -28,6 +29,10 @@ class Line:
     price: decimal.Decimal
 
 
+class Colour(str, enum.Enum):  # noqa: UP042 - StrEnum is another one
+    RED = "red"
+
+
 CIRCULAR: list[Any] = []
 CIRCULAR.append(CIRCULAR)
 
@@ -45,6 +50,7 @@ CIRCULAR.append(CIRCULAR)
         ({"line": Line("A1", decimal.Decimal("9.90"))}, '{"line":{"sku":"A1","price":"9.90"}}'),
         (OrderedDict(a=1), '{"a":1}'),
         (MappingProxyType({"a": 1}), '{"a":1}'),
+        ({Colour.RED: Colour.RED}, '{"red":"red"}'),
         ('{"a" : 1}', '{"a" : 1}'),
         (b"\x00\xff", b"\x00\xff"),
         (bytearray(b"x"), b"x"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Mapping
@@ -26,16 +27,20 @@ def encode(payload: Any, max_bytes: int) -> bytes:
         body = bytes(payload)
     else:
         text = payload if isinstance(payload, str) else _json(payload)
-        try:
-            body = text.encode()
-        except UnicodeEncodeError:
-            raise ValueError("The webhook's payload holds a lone surrogate, which UTF-8 cannot write.") from None
+        body = _utf_8(text)
     if len(body) > max_bytes:
         raise ValueError(
             f"The webhook's payload has {len(body)} bytes; ASOK_WEBHOOK_MAX_BYTES is {max_bytes}. "
             "Send an id, and let the receiver fetch the rest."
         )
     return body
+
+
+def _utf_8(text: str) -> bytes:
+    with contextlib.suppress(UnicodeEncodeError):
+        return text.encode()
+    # Out here, so that it does not carry the codec's error, which holds the payload.
+    raise ValueError("The webhook's payload holds a lone surrogate, which UTF-8 cannot write.")
 
 
 def _json(payload: Any) -> str:
@@ -58,7 +63,8 @@ def _plain(value: Any, depth: int) -> Any:
                 raise TypeError(
                     f"Keys of a webhook's payload must be str, not {type(key).__name__}: two could become one."
                 )
-        return {str(key): _plain(item, depth + 1) for key, item in value.items()}
+        # json writes the letters of a key that is of a subclass, where str() would write an enum's name.
+        return {key: _plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item, depth + 1) for item in value]
     if isinstance(value, (datetime, date, time)):
