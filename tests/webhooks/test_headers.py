@@ -58,9 +58,9 @@ def test_bad_value(value: str) -> None:
     assert "sesam" not in str(raised.value)
 
 
-@pytest.mark.parametrize("headers", [{"X": 1}, {"X": b"x"}, {b"X": "x"}, {"X": None}])
+@pytest.mark.parametrize("headers", [{"X": 1}, {"X": b"x"}, {b"X": "x"}, {"X": None}, [("X", "x")], "X: x", 1])
 def test_bad_type(headers: Any) -> None:
-    """Names and values are str."""
+    """Headers map a str to a str."""
     with pytest.raises(TypeError):
         check(headers)
 

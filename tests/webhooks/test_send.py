@@ -155,9 +155,9 @@ def test_unknown_name(app: Flask) -> None:
         send_webhook("http://nowhere.invalid/", {})
 
 
-@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf")])
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), 3601, 1e12, 10**400])
 def test_bad_timeout(app: Flask, timeout: float) -> None:
-    """A timeout that is no positive number is a mistake of the caller."""
+    """A timeout that is no positive number, or longer than an hour, is a mistake of the caller."""
     with pytest.raises(ValueError, match="timeout"):
         send_webhook("http://localhost/", {}, timeout=timeout)
 

@@ -38,6 +38,8 @@ def check(headers: Mapping[str, str] | None) -> dict[str, str]:
 
     Names are tokens of RFC 9110, values printable ASCII. Texts of errors quote no value: it may be a credential.
     """
+    if headers is not None and not hasattr(headers, "items"):
+        raise TypeError(f"headers must map names to values, not be a {type(headers).__name__}.")
     checked: dict[str, str] = {}
     seen: set[str] = set()
     for name, value in (headers or {}).items():

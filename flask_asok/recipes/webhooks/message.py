@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import secrets
 from collections.abc import Iterable, Mapping
@@ -10,6 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import address, headers, payload, signing
+
+LONGEST_TIMEOUT = 3600
+"""Seconds; a receiver that takes so long is no receiver of webhooks."""
 
 _ID = re.compile(r"[!-\-/-~]{1,200}")
 
@@ -56,8 +58,8 @@ def compose(
     signing.keys([name for name in secret_names if know_names or signing.is_literal(name)])
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
         raise TypeError(f"timeout must be seconds, not {type(timeout).__name__}.")
-    if not math.isfinite(timeout) or timeout <= 0:
-        raise ValueError(f"timeout must be finite and more than 0, not {timeout!r}.")
+    if not 0 < timeout <= LONGEST_TIMEOUT:
+        raise ValueError(f"timeout must be more than 0 and at most {LONGEST_TIMEOUT} seconds, not {timeout!r}.")
     if id is not None and not (isinstance(id, str) and _ID.fullmatch(id)):
         raise ValueError("id must be a str of up to 200 printable ASCII characters, without a space or a full stop.")
     if reference is not None and not isinstance(reference, str):
