@@ -21,6 +21,7 @@ from flask_asok import (
     signals,
 )
 from flask_asok.recipes.webhooks.delivery import BACKOFF, backoff, prepare
+from flask_asok.recipes.webhooks.message import compose
 
 TIMEOUT = 10
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -319,6 +320,22 @@ def test_names_of_others(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     (message, _), _ = prepare("http://localhost/", {}, secret="theirs")
 
     assert message.secrets == ("theirs",)
+
+
+def test_name_unknown_to_the_worker(make_app: Any, receiver: Any) -> None:
+    """A worker that does not know the name sends nothing, and says so with what it takes to replay the webhook."""
+    message = compose(
+        receiver.url, {}, secret="theirs", extra_headers=None, id="msg_1", timeout=1, allow_private=None,
+        reference=None, max_bytes=10, know_names=False,
+    )  # fmt: skip
+    app = make_app()
+    heard = Heard(app)
+
+    with app.app_context(), pytest.raises(WebhookUnavailable, match="ASOK_WEBHOOK_SECRETS"):
+        send_webhook(message, None)  # type: ignore[arg-type]
+
+    assert receiver.connections == 0
+    assert [said["delivery"].id for said in heard.failed] == ["msg_1"]
 
 
 def test_name_travels(make_app: Any, receiver: Any) -> None:

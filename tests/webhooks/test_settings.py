@@ -23,6 +23,8 @@ from flask_asok.recipes.webhooks import settings
         ("ASOK_WEBHOOK_PROXY", "localhost:3128"),
         ("ASOK_WEBHOOK_PROXY", "https://localhost:3128"),
         ("ASOK_WEBHOOK_CA_FILE", 7),
+        ("ASOK_WEBHOOK_CA_FILE", "/nowhere/ca.pem"),
+        ("ASOK_WEBHOOK_CA_FILE", __file__),
         ("ASOK_WEBHOOK_SECRETS", "whsec_x"),
         ("ASOK_WEBHOOK_SECRETS", {"a": "b"}),
         ("ASOK_WEBHOOK_SECRETS", {"a": []}),

@@ -215,6 +215,11 @@ def _attempt(sender: Sender, message: Message, ours: Task[Any] | None) -> Delive
     def delivery(status: int | None = None, body: bytes = b"") -> Delivery:
         return _delivery(message, attempts, timestamp, perf_counter() - started, status, body)
 
+    try:
+        keys = signing.keys(message.secrets)
+    except ValueError as error:
+        # A worker that has not the settings of its caller, yet: they may be on their way.
+        raise WebhookUnavailable(f"The webhook for {url} was not sent: {error}", delivery()) from error
     deadline = Deadline(message.timeout)
     can_come_back = _can_come_back(ours)
     seconds = sender.lanes.enter(url.host, None if can_come_back else message.timeout)
@@ -225,7 +230,7 @@ def _attempt(sender: Sender, message: Message, ours: Task[Any] | None) -> Delive
     entered = perf_counter()
     try:
         timestamp = int(time())
-        answer = sender.send(message, url, timestamp, deadline)
+        answer = sender.send(message, url, keys, timestamp, deadline)
     except WebhookBlocked as error:
         error.delivery = delivery()
         raise

@@ -18,6 +18,15 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
+def _check_certificates(path: str) -> None:
+    import ssl
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except OSError as error:
+        raise ValueError(f"ASOK_WEBHOOK_CA_FILE: {path} holds no certificates (PEM): {error.strerror}.") from None
+
+
 def check(config: Mapping[str, Any]) -> None:
     """Raise TypeError or ValueError, which quote no secret, for a setting that is no good."""
     Policy.of(config["ASOK_WEBHOOK_ALLOW"], "ASOK_WEBHOOK_ALLOW")
@@ -27,6 +36,8 @@ def check(config: Mapping[str, Any]) -> None:
     for key in ("ASOK_WEBHOOK_CA_FILE", "ASOK_WEBHOOK_PROXY"):
         if config[key] is not None and not isinstance(config[key], str):
             raise TypeError(f"{key} must be a str or None, not {type(config[key]).__name__}.")
+    if config["ASOK_WEBHOOK_CA_FILE"]:
+        _check_certificates(config["ASOK_WEBHOOK_CA_FILE"])
     if config["ASOK_WEBHOOK_PROXY"]:
         parse_proxy(config["ASOK_WEBHOOK_PROXY"])
     secrets = config["ASOK_WEBHOOK_SECRETS"]
