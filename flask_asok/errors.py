@@ -100,8 +100,15 @@ class WebhookError(AsokError):
     """
 
     def __init__(self, text: str, delivery: Delivery | None = None) -> None:
-        super().__init__(text)
+        # All of it in args, which is what comes back from another process.
+        super().__init__(text, delivery)
         self.delivery = delivery
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.args[0]!r})"
 
 
 class WebhookUnavailable(WebhookError):
@@ -113,6 +120,7 @@ class WebhookUnavailable(WebhookError):
 
     def __init__(self, text: str, delivery: Delivery | None = None, retry_after: float | None = None) -> None:
         super().__init__(text, delivery)
+        self.args = (text, delivery, retry_after)
         self.retry_after = retry_after
 
 

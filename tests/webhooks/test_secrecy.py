@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from flask_asok import Delivery, WebhookError, background, send_webhook, signals
+from flask_asok import Delivery, WebhookError, WebhookUnavailable, background, send_webhook, signals
 from flask_asok.backends.message import Codec, Names
 from flask_asok.recipes.webhooks.delivery import prepare
 
@@ -122,6 +122,20 @@ def test_journey_to_a_worker(app: Flask, receiver: Any) -> None:
 
     for value in (message, delivery):
         assert codec.decode(json.loads(json.dumps(codec.encode(value, "it")))) == value
+
+
+def test_journey_of_an_error(app: Flask, receiver: Any) -> None:
+    """So can the error of one that was not delivered, with its Delivery."""
+    codec = Codec(Names(["flask_asok"]))
+    receiver.answers = [b"HTTP/1.1 429 No\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n"]
+    with pytest.raises(WebhookUnavailable) as raised:
+        send_webhook(receiver.url, {})
+
+    error = codec.decode_error(json.loads(json.dumps(codec.encode_error(raised.value))))
+
+    assert isinstance(error, WebhookUnavailable)
+    assert (error.delivery, error.retry_after) == (raised.value.delivery, 7)
+    assert (str(error), repr(error)) == (str(raised.value), repr(raised.value))
 
 
 def test_settings_quote_nothing(make_app: Any) -> None:
