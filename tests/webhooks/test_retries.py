@@ -212,6 +212,35 @@ def test_shutdown_before_the_first_answer(make_app: Any, receiver: Any) -> None:
     assert len(heard.failed) == 3
 
 
+@pytest.mark.parametrize("headers", [[], ["Retry-After: 1"]], ids=["backoff", "Retry-After"])
+def test_backoff_that_raises(app: Flask, receiver: Any, headers: list[str]) -> None:
+    """Nor is one lost whose retry cannot be made, since the backoff that was given for it raises."""
+    heard = Heard(app)
+    receiver.answers = [answer(503, *headers)]
+
+    task = background.using(retries=1, backoff=lambda attempt: -1)(send_webhook, receiver.url, {}, id="msg_1")
+
+    assert isinstance(task.exception(TIMEOUT), (WebhookUnavailable, ValueError))
+    assert [said["delivery"].id for said in heard.failed] == ["msg_1"]
+    assert not app.extensions["asok"].shared("pending webhooks", dict)._by_id
+
+
+def test_unforeseen(app: Flask, receiver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor one that ends with an error of another kind."""
+    heard = Heard(app)
+
+    def post(*args: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("flask_asok.recipes.webhooks.transport.Transport.post", post)
+
+    assert isinstance(background(send_webhook, receiver.url, {}, id="msg_1").exception(TIMEOUT), MemoryError)
+
+    (said,) = heard.failed
+    assert said["delivery"].id == "msg_1"
+    assert "MemoryError" in str(said["error"])
+
+
 def test_cancelled_while_waiting(app: Flask, receiver: Any) -> None:
     """A cancelled delivery is no failure, and nothing is kept of it."""
     heard = Heard(app)

@@ -262,10 +262,10 @@ def _delivery(
     )
 
 
-def _lost(message: Message, attempts: int) -> WebhookUnavailable:
-    """Return the error of a delivery that the end of its process has left without one."""
+def _lost(message: Message, attempts: int, why: str) -> WebhookUnavailable:
+    """Return the error of a delivery that has ended without one of its own."""
     delivery = _delivery(message, attempts, int(time()), 0.0)
-    return WebhookUnavailable(f"The webhook for {delivery.url} was not done when the process shut down.", delivery)
+    return WebhookUnavailable(f"The webhook for {delivery.url} was not delivered: {why}.", delivery)
 
 
 def _excerpt(body: bytes) -> str:

@@ -1,4 +1,4 @@
-"""The deliveries that have not ended: what a shutdown leaves of them is told as failed, so that it can be replayed."""
+"""The deliveries that have not ended: what a shutdown, or a bug, leaves of them is told as failed, to be replayed."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ class Pending:
     """
     The pending deliveries of one application in one process. Made with its first webhook, lives as long as the process.
 
-    `lost` makes the error of one that was abandoned before it has failed even once.
+    `lost` makes the error of one that has none of its own yet, from its message, the attempts made and the reason.
     """
 
-    def __init__(self, app: Flask, lost: Callable[[Message, int], WebhookError]) -> None:
+    def __init__(self, app: Flask, lost: Callable[[Message, int, str], WebhookError]) -> None:
         self._lost = lost
         self._by_id: dict[str, Message | WebhookError] = {}
         """Of each task that has begun: why its latest attempt failed, or its message where none has failed yet."""
         signals.task_abandoned.connect(self._on_abandoned, app)
+        signals.task_failed.connect(self._on_failed, app)
         signals.task_cancelled.connect(self._on_cancelled, app)
 
     def begin(self, task: Task[Any], message: Message) -> None:
@@ -47,11 +48,17 @@ class Pending:
         if left is None and task.unrun is not None:
             # It has not begun: it was queued, or waited for its delay.
             left = next((argument for argument in task.unrun[1] if isinstance(argument, Message)), None)
-        if left is None:
-            return
-        error = self._lost(left, task.attempts) if isinstance(left, Message) else left
-        with app.app_context():
-            signals.emit(signals.webhook_failed, app, delivery=error.delivery, error=error)
+        self._tell(app, left, task, "the process shut down")
+
+    def _on_failed(self, app: Flask, task: Task[Any], error: BaseException) -> None:
+        # None of ours, which has ended it: a backoff that raises, say, or no memory.
+        self._tell(app, self._by_id.pop(task.id, None), task, type(error).__name__)
 
     def _on_cancelled(self, app: Flask, task: Task[Any]) -> None:
         self._by_id.pop(task.id, None)
+
+    def _tell(self, app: Flask, left: Message | WebhookError | None, task: Task[Any], why: str) -> None:
+        if left is not None:
+            error = self._lost(left, task.attempts, why) if isinstance(left, Message) else left
+            with app.app_context():
+                signals.emit(signals.webhook_failed, app, delivery=error.delivery, error=error)
