@@ -36,6 +36,8 @@ class Received:
     """By their names in lower case."""
     body: bytes
     connection: int
+    names: list[str]
+    """Of the headers as they came, in lower case."""
 
 
 class Receiver:
@@ -129,10 +131,12 @@ def read_request(file: Any, number: int = 0) -> Received | None:
     if not line:
         return None
     headers: dict[str, str] = {}
+    names: list[str] = []
     while text := file.readline().decode().strip():
         name, _, value = text.partition(": ")
         headers[name.lower()] = value
-    return Received(line, headers, file.read(int(headers.get("content-length", 0))), number)
+        names.append(name.lower())
+    return Received(line, headers, file.read(int(headers.get("content-length", 0))), number, names)
 
 
 @pytest.fixture(scope="session")

@@ -58,12 +58,13 @@ def test_excerpt_is_bounded(app: Flask, receiver: Any) -> None:
 
 
 def test_own_headers(app: Flask, receiver: Any) -> None:
-    """Headers of the caller are sent, and may replace the content type."""
-    send_webhook(receiver.url, "<a/>", headers={"Authorization": "Bearer x", "content-type": "text/xml"})
+    """Headers of the caller are sent, and may replace the content type and the agent."""
+    own = {"Authorization": "Bearer x", "content-type": "text/xml", "user-agent": "Shop"}
+    send_webhook(receiver.url, "<a/>", headers=own)
 
-    headers = receiver.next().headers
-    assert headers["authorization"] == "Bearer x"
-    assert headers["content-type"] == "text/xml"
+    request = receiver.next()
+    assert {name: request.headers[name.lower()] for name in own} == own
+    assert sorted(request.names) == sorted(set(request.names))
 
 
 def test_non_ascii_url(app: Flask, receiver: Any) -> None:

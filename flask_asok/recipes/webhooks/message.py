@@ -13,6 +13,9 @@ from . import address, headers, payload, signing
 LONGEST_TIMEOUT = 3600
 """Seconds; a receiver that takes so long is no receiver of webhooks."""
 
+DEFAULT_HEADERS = {"Content-Type": "application/json", "User-Agent": "Flask-Asok"}
+"""What the caller's own headers may replace."""
+
 _ID = re.compile(r"[!-\-/-~]{1,200}")
 
 
@@ -51,8 +54,10 @@ def compose(
     """Check every argument and make the bytes; TypeError or ValueError say which is no good, and quote no secret."""
     address.parse(url)
     checked = headers.check(extra_headers)
-    if "content-type" not in {name.lower() for name in checked}:
-        checked["Content-Type"] = "application/json"
+    given = {name.lower() for name in checked}
+    for name, value in DEFAULT_HEADERS.items():
+        if name.lower() not in given:
+            checked[name] = value
     secret_names = signing.listed(secret)
     # A worker may know names that this process does not.
     signing.keys([name for name in secret_names if know_names or signing.is_literal(name)])

@@ -13,8 +13,6 @@ from .lanes import Lanes
 from .message import Message
 from .transport import Answer, Transport
 
-USER_AGENT = "Flask-Asok"
-
 
 class Sender:
     """Made with an application's first delivery in a process, closed with the application. Any thread may use it."""
@@ -27,7 +25,6 @@ class Sender:
     def send(self, message: Message, url: Url, keys: Sequence[bytes], timestamp: int, deadline: Deadline) -> Answer:
         """Make one attempt, signed by `keys` with its own `timestamp`; raises what `Transport.post` raises."""
         headers = {
-            "User-Agent": USER_AGENT,
             **message.headers,
             "webhook-id": message.id,
             "webhook-timestamp": str(timestamp),
