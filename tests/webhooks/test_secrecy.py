@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import pickle
@@ -33,12 +34,22 @@ def bad_header(sock: socket.socket, receiver: Any) -> None:
     sock.sendall(b"HTTP/1.1 503 No\r\nno colon here\r\nContent-Length: 0\r\n\r\n")
 
 
+def rubbish(sock: socket.socket, receiver: Any) -> None:
+    """The request itself, as a status line."""
+    sock.sendall(sock.recv(65536).replace(b"\r\n", b" ") + b"\r\n")
+
+
 def silence(sock: socket.socket, receiver: Any) -> None:
     receiver.closed.wait(TIMEOUT)
 
 
 def closes(sock: socket.socket, receiver: Any) -> None:
     sock.recv(65536)
+
+
+def with_locals(error: BaseException) -> str:
+    """Return what a logger shows that prints the variables of each frame."""
+    return "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
 
 
 def chain(error: BaseException | None) -> str:
@@ -51,28 +62,47 @@ def chain(error: BaseException | None) -> str:
     return "\n".join(texts)
 
 
-@pytest.mark.parametrize("behave", [None, echo, bad_header, silence, closes])
+@pytest.mark.parametrize("behave", [None, echo, rubbish, bad_header, silence, closes, "blocked"])
 def test_nothing_is_shown(app: Flask, receiver: Any, caplog: pytest.LogCaptureFixture, behave: Any) -> None:
     """Whatever the receiver does, log, error, signal and task tell only scheme, host and port."""
     caplog.set_level(logging.DEBUG)
     heard: list[Any] = []
     on_failed = lambda app, **kwargs: heard.append(kwargs)  # noqa: E731
     signals.webhook_failed.connect(on_failed, app)
-    receiver.behave = behave
+    allow = None if behave != "blocked" else False
+    receiver.behave = behave if behave != "blocked" else None
     receiver.answers = [b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"] * 2
     url = f"http://localhost:{receiver.port}/services/{SESAME}?key={SESAME}"
 
-    task = background.using(retries=1, backoff=0)(send_webhook, url, {}, secret=SECRET, headers=HEADERS, timeout=0.3)
+    task = background.using(retries=1, backoff=0)(
+        send_webhook, url, {}, secret=SECRET, headers=HEADERS, timeout=0.3, allow_private=allow
+    )
     error = task.exception(TIMEOUT)
 
     assert isinstance(error, WebhookError)
-    for shown in (chain(error), caplog.text, repr(heard), repr(task), str(app.extensions["asok"].backend.tasks())):
-        assert SESAME not in shown
-        assert SECRET not in shown
-        assert SECRET[6:] not in shown
+    tasks = app.extensions["asok"].backend.tasks()
+    for shown in (chain(error), with_locals(error), caplog.text, repr(heard), repr(task), str(tasks)):
+        for secret in (SESAME, SECRET[6:], repr(base64.b64decode(SECRET[6:]))[2:-1]):
+            assert secret not in shown
     (said,) = heard
     assert SESAME not in repr([getattr(said["delivery"], name) for name in Delivery.__slots__ if name != "excerpt"])
-    assert f"http://localhost:{receiver.port}" in str(error)
+    assert said["delivery"].url == f"http://localhost:{receiver.port}"
+
+
+def test_nothing_is_shown_of_a_direct_call(app: Flask, receiver: Any) -> None:
+    """Nor do the variables of a direct call's frames, below the caller's own, hold any of it."""
+    receiver.behave = closes
+    url = f"http://localhost:{receiver.port}/services/{SESAME}"
+
+    with pytest.raises(WebhookUnavailable) as raised:
+        send_webhook(url, {"key": SESAME}, secret=SECRET, headers=HEADERS)
+
+    ours = raised.value.__traceback__
+    assert ours is not None
+    shown = with_locals(raised.value.with_traceback(ours.tb_next))
+    assert "_attempt" in shown
+    assert SESAME not in shown
+    assert SECRET not in shown
 
 
 @pytest.mark.parametrize(

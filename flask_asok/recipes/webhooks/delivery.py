@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter, time
-from typing import TYPE_CHECKING, Any, NoReturn, TypeGuard
+from typing import TYPE_CHECKING, Any, NoReturn, TypeGuard, TypeVar
 from urllib.parse import urlsplit
 
 from flask import Flask, current_app, has_app_context
@@ -30,6 +30,8 @@ from .settings import DEFAULTS
 if TYPE_CHECKING:
     from .sender import Sender
     from .transport import Answer
+
+E = TypeVar("E", bound=BaseException)
 
 BACKOFF = (5.0, 30.0, 120.0, 300.0)
 """Seconds before attempts 2 to 5: some eight minutes in all, for a process that may end at any time."""
@@ -134,6 +136,8 @@ def send_webhook(
         message, ours = url, current_task()
     else:
         message, ours = _compose(url, payload, secret, headers, id, timeout, allow_private, reference), None
+    # No variables of a frame that may be in a traceback: some loggers print those.
+    del url, payload, secret, headers
     if _can_come_back(ours):
         _pending().begin(ours, message)
     with _sender() as sender:
@@ -215,11 +219,6 @@ def _attempt(sender: Sender, message: Message, ours: Task[Any] | None) -> Delive
     def delivery(status: int | None = None, body: bytes = b"") -> Delivery:
         return _delivery(message, attempts, timestamp, perf_counter() - started, status, body)
 
-    try:
-        keys = signing.keys(message.secrets)
-    except ValueError as error:
-        # A worker that has not the settings of its caller, yet: they may be on their way.
-        raise WebhookUnavailable(f"The webhook for {url} was not sent: {error}", delivery()) from error
     deadline = Deadline(message.timeout)
     can_come_back = _can_come_back(ours)
     seconds = sender.lanes.enter(url.host, None if can_come_back else message.timeout)
@@ -230,20 +229,32 @@ def _attempt(sender: Sender, message: Message, ours: Task[Any] | None) -> Delive
     entered = perf_counter()
     try:
         timestamp = int(time())
-        answer = sender.send(message, url, keys, timestamp, deadline)
+        answer = sender.send(message, url, timestamp, deadline)
     except WebhookBlocked as error:
         error.delivery = delivery()
-        raise
+        raise _bare(error) from None
+    except signing.UnknownSecret as error:
+        # A worker that has not the settings of its caller, yet: they may be on their way.
+        raise WebhookUnavailable(f"The webhook for {url} was not sent: {error}", delivery()) from _bare(error)
     except TimeoutError as error:
-        raise WebhookUnavailable(f"{url} did not answer within {message.timeout:g} s.", delivery()) from error
+        raise WebhookUnavailable(f"{url} did not answer within {message.timeout:g} s.", delivery()) from _bare(error)
     except (OSError, Malformed) as error:
-        raise WebhookUnavailable(f"{url} cannot be reached: {explain(error)}.", delivery()) from error
+        raise WebhookUnavailable(f"{url} cannot be reached: {explain(error)}.", delivery()) from _bare(error)
     finally:
         sender.lanes.leave(url.host, perf_counter() - entered)
     done = delivery(answer.status, answer.body)
     if 200 <= answer.status < 300:
         return done
     raise _refusal(url, answer, done)
+
+
+def _bare(error: E) -> E:
+    """Return `error` without its frames: their variables are path, headers and keys, and some loggers print those."""
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return error
 
 
 def _delivery(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from . import signing
@@ -22,14 +22,14 @@ class Sender:
         self._transport = Transport(config["ASOK_WEBHOOK_CA_FILE"], config["ASOK_WEBHOOK_PROXY"])
         self.lanes: Lanes = Lanes(config["ASOK_WEBHOOK_PER_HOST"])
 
-    def send(self, message: Message, url: Url, keys: Sequence[bytes], timestamp: int, deadline: Deadline) -> Answer:
-        """Make one attempt, signed by `keys` with its own `timestamp`; raises what `Transport.post` raises."""
+    def send(self, message: Message, url: Url, timestamp: int, deadline: Deadline) -> Answer:
+        """Make one attempt, signed with its own `timestamp`; raises UnknownSecret, and what `Transport.post` raises."""
         headers = {
             **message.headers,
             "webhook-id": message.id,
             "webhook-timestamp": str(timestamp),
         }
-        if keys:
+        if keys := signing.keys(message.secrets):
             headers["webhook-signature"] = signing.sign(keys, message.id, timestamp, message.body)
         return self._transport.post(url, headers, message.body, self._policy_for(message), deadline)
 

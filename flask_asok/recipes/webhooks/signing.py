@@ -24,6 +24,10 @@ Secret = str | Sequence[str]
 """A `whsec_...` secret, or the name of an entry of `ASOK_WEBHOOK_SECRETS`; or several, the newest first."""
 
 
+class UnknownSecret(ValueError):
+    """Raised for the name of a secret that the current app does not know."""
+
+
 def is_literal(secret: str) -> bool:
     """Is this a secret itself, and not the name of one?"""
     return secret.startswith(PREFIX)
@@ -62,7 +66,7 @@ def _named(name: str) -> tuple[str, ...]:
         configured = current_app.extensions[KEY].config["ASOK_WEBHOOK_SECRETS"]
     if name not in configured:
         # The name is not shown: it may be a secret that lost its prefix.
-        raise ValueError(
+        raise UnknownSecret(
             "secret must begin with whsec_, or be the name of an entry of ASOK_WEBHOOK_SECRETS of the current app."
         )
     return listed(configured[name])

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.message import Message
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -42,8 +42,8 @@ class Answer:
     """What the receiver said."""
 
     status: int
-    headers: Message
-    body: bytes
+    headers: Message = field(repr=False)
+    body: bytes = field(repr=False)
     """The first bytes of it, never decompressed; possibly cut."""
 
 
