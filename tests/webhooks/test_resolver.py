@@ -19,28 +19,45 @@ from flask_asok.recipes.webhooks.resolver import Resolver
 TIMEOUT = 10
 
 
+class Stuck(threading.Event):
+    """Until it is set, names that begin with "slow" are not resolved."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = threading.Semaphore(0)
+        """Released whenever a thread has come to such a name."""
+
+
 @pytest.fixture
-def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """Names that begin with "slow" are not resolved until the event is set."""
-    release = threading.Event()
+def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stuck]:
+    """A name server that hangs."""
+    stuck = Stuck()
     real = socket.getaddrinfo
 
     def getaddrinfo(host: str, port: int, **kwargs: Any) -> Any:
         if host.startswith("slow") and not kwargs.get("flags"):
-            release.wait(TIMEOUT)
+            stuck.asked.release()
+            stuck.wait(TIMEOUT)
             return real("127.0.0.1", port, **kwargs)
         return real(host, port, **kwargs)
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    yield release
-    release.set()
+    yield stuck
+    stuck.set()
+
+
+def ask(resolver: Resolver, name: str) -> threading.Thread:
+    """Resolve `name` in another thread, which waits for it."""
+    thread = threading.Thread(target=resolver.resolve, args=(name, 80, Deadline(TIMEOUT)), daemon=True)
+    thread.start()
+    return thread
 
 
 def threads() -> int:
     return sum(thread.name == "asok-webhooks-dns" for thread in threading.enumerate())
 
 
-def test_deadline(app: Flask, stuck: threading.Event) -> None:
+def test_deadline(app: Flask, stuck: Stuck) -> None:
     """A name server that hangs ends at the delivery's timeout."""
     started = time.monotonic()
 
@@ -50,7 +67,7 @@ def test_deadline(app: Flask, stuck: threading.Event) -> None:
     assert time.monotonic() - started < 1.8
 
 
-def test_one_slow_name(stuck: threading.Event) -> None:
+def test_one_slow_name(stuck: Stuck) -> None:
     """While one name hangs, others are resolved."""
     resolver = Resolver(2)
     with pytest.raises(TimeoutError):
@@ -60,23 +77,29 @@ def test_one_slow_name(stuck: threading.Event) -> None:
     resolver.close()
 
 
-def test_bounded(stuck: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bounded(stuck: Stuck, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many names hang, no more threads are started than agreed, and what is too much is refused at once."""
     monkeypatch.setattr(module, "MOST_NAMES", 5)
     resolver = Resolver(2)
     before = threads()
+    asking = [ask(resolver, f"slow{number}.example") for number in range(2)]
+    for _ in asking:
+        assert stuck.asked.acquire(timeout=TIMEOUT)
 
-    for number in range(5):
+    for number in range(2, 5):
         with pytest.raises(TimeoutError):
             resolver.resolve(f"slow{number}.example", 80, Deadline(0.05))
         assert threads() - before <= 2
 
     with pytest.raises(OSError, match="too many"):
         resolver.resolve("slow.example", 80, Deadline(TIMEOUT))
+    stuck.set()
+    for thread in asking:
+        thread.join(TIMEOUT)
     resolver.close()
 
 
-def test_one_thread_for_a_name(stuck: threading.Event) -> None:
+def test_one_thread_for_a_name(stuck: Stuck) -> None:
     """However many wait for a name that hangs, it holds one thread; once resolved, all of them know it."""
     resolver = Resolver(2)
     before = threads()
@@ -102,7 +125,7 @@ def test_one_thread_for_a_name(stuck: threading.Event) -> None:
     resolver.close()
 
 
-def test_after_a_jam(stuck: threading.Event) -> None:
+def test_after_a_jam(stuck: Stuck) -> None:
     """Once the name server answers again, names are resolved; those nobody waits for any more are skipped."""
     resolver = Resolver(1)
     for number in range(3):
@@ -115,11 +138,11 @@ def test_after_a_jam(stuck: threading.Event) -> None:
     resolver.close()
 
 
-def test_woken_for_nothing(stuck: threading.Event) -> None:
+def test_woken_for_nothing(stuck: Stuck) -> None:
     """A thread that is told to look whether it may leave stays while there is a name to resolve."""
     resolver = Resolver(1)
-    with pytest.raises(TimeoutError):
-        resolver.resolve("slow.example", 80, Deadline(0.05))
+    asking = ask(resolver, "slow.example")
+    assert stuck.asked.acquire(timeout=TIMEOUT)
     resolver._jobs.put(None)
     found: list[Any] = []
     thread = threading.Thread(target=lambda: found.append(resolver.resolve("localhost", 80, Deadline(TIMEOUT))))
@@ -129,6 +152,7 @@ def test_woken_for_nothing(stuck: threading.Event) -> None:
 
     stuck.set()
     thread.join(TIMEOUT)
+    asking.join(TIMEOUT)
 
     assert found
     resolver.close()
