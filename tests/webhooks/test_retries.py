@@ -182,12 +182,13 @@ def test_shutdown_while_waiting(app: Flask, receiver: Any) -> None:
     assert said["error"].__traceback__ is None
 
 
-def test_shutdown_before_the_first_answer(make_app: Any, receiver: Any) -> None:
+@pytest.mark.parametrize("status", [404, 503])
+def test_shutdown_before_the_first_answer(make_app: Any, receiver: Any, status: int) -> None:
     """So are those that were never tried, waited for their turn, or had no answer yet; a cancelled one is not."""
     app = make_app(ASOK_WEBHOOK_PER_HOST=1, ASOK_QUEUES={"webhooks": 2, "default": 1})
     heard = Heard(app)
     receiver.answer_when.clear()
-    receiver.answers = [answer(404)]
+    receiver.answers = [answer(status)]
 
     with app.app_context():
         running = background(send_webhook, receiver.url, {"n": 1}, id="running")

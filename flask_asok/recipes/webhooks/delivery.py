@@ -90,8 +90,8 @@ def prepare(
     message = _compose(
         url, payload, secret, headers, id, timeout, allow_private, reference, know_names=not _is_distributed()
     )
-    if _state() is not None:
-        _pending()
+    # There before anything is queued: a shutdown may find it untried.
+    _pending()
     return (message, None), {}
 
 
