@@ -119,7 +119,7 @@ def send_webhook(
       several for a rotation, the newest first. Without one the webhook goes unsigned, as Slack has it.
     - `headers`: further ones. The `Content-Type` is application/json where they do not say otherwise.
     - `id`: the `webhook-id`, the same at every attempt; a random one when None.
-    - `timeout`: seconds for the whole attempt, from the name's resolution to the last byte of the answer.
+    - `timeout`: seconds, 3,600 at most, for the whole attempt, from the name's resolution to the answer's last byte.
     - `allow_private`: hosts or networks that are not public but allowed all the same, besides `ASOK_WEBHOOK_ALLOW`;
       True for every private network and this machine, False not even for those of `ASOK_WEBHOOK_ALLOW`.
     - `reference`: your own name of the endpoint. It comes back in the Delivery and is sent nowhere.

@@ -150,7 +150,7 @@ class Transport:
     The connections of one application in one process; any number of threads may use it.
 
     urllib3 connects, tunnels and verifies; its pools are not used, since they log the path of a URL. Nothing is taken
-    from the environment but OpenSSL's own `SSL_CERT_FILE` and `SSL_CERT_DIR`.
+    from the environment but OpenSSL's own `SSL_CERT_FILE` and `SSL_CERT_DIR`, and Python's `SSLKEYLOGFILE`.
     """
 
     def __init__(self, ca_file: str | None = None, proxy: str | None = None) -> None:
