@@ -314,6 +314,57 @@ def test_foreign_value(redis_app, redis, caplog):
     assert "'asok:b' cannot be read" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "a string",
+        {"v": ""},
+        {"v": b"\x80\x04K\x01."},
+        {"v": "soon later\n1"},
+        {"v": "9e9 later\n1"},
+        {"v": "9e9 9e9\n{"},
+        {"d": "later", "l": "x", "f": "x"},
+    ],
+    ids=["type", "empty", "pickle", "times", "time", "json", "lock"],
+)
+def test_foreign_value_is_replaced(redis_app, redis, value):
+    """Whatever somebody else has left under a key of ours is loaded over, warmed over and deleted like nothing."""
+
+    def spoil():
+        connection.delete("asok:a")
+        if isinstance(value, str):
+            connection.set("asok:a", value)
+        else:
+            connection.hset("asok:a", mapping=value)
+
+    with redis_app.app_context(), client(redis) as connection:
+        cache.set("b", 1)
+        spoil()
+        assert cache.get_many("a", "b") == {"b": 1}
+
+        cache.remember("a", lambda: 2)
+        assert cache.get("a") == 2
+
+        spoil()
+        cache.warm("a", lambda: 3)
+        assert cache.get("a") == 3
+
+        spoil()
+        cache.delete("a")
+        assert not connection.exists("asok:a")
+
+
+def test_turn_without_end(make_app, redis):
+    """A turn to load that ends in the far future, since a clock was set back, is waited for once and then gone."""
+    app = make_app(CACHE_REDIS_URL=redis.url, ASOK_CACHE_LOCK_TIMEOUT=0.05)
+    with app.app_context(), client(redis) as connection:
+        connection.hset("asok:a", mapping={"f": "x;", "l": "x", "d": "9000000000000000"})
+
+        assert cache.remember("a", lambda: 1) == 1
+
+        assert set(connection.hkeys("asok:a")) == {b"v"}
+
+
 def timed(call):
     started = time.perf_counter()
     answer = call()
@@ -433,6 +484,55 @@ def test_old_value_does_not_come_back(make_app, own_redis, change):
 
         eventually(lambda: cache.get("b") == "kept")
         assert cache.get("a") in (None, "new")
+
+
+def test_replica(make_app, own_redis, caplog):
+    """A Redis that became a replica is an outage, and left: the new one may have its name."""
+    app = make_app(CACHE_REDIS_URL=f"{own_redis.url}?client_name=left", ASOK_CACHE_ERROR_COOLDOWN=0.001)
+    with app.app_context(), client(own_redis) as connection, caplog.at_level(logging.WARNING, "asok.cache"):
+        cache.set("a", "old")
+        connection.replicaof("127.0.0.1", 1)
+
+        assert cache.set("a", "new") is False
+
+        eventually(lambda: "left" not in [found["name"] for found in connection.client_list()])
+        assert [cache.get("a") for _ in range(5)] == [None] * 5
+        connection.replicaof("no", "one")
+        eventually(lambda: cache.set("b", 1))
+        assert cache.get("a") is None
+    assert [record.levelname for record in outages(caplog)] == ["ERROR", "WARNING"]
+
+
+def test_deletion_is_refused(make_app, own_redis, caplog):
+    """While an old value cannot be deleted nothing is read: an outage, with its one line."""
+    app = make_app(CACHE_REDIS_URL=own_redis.url, ASOK_CACHE_ERROR_COOLDOWN=0.001)
+    with app.app_context(), client(own_redis) as connection:
+        cache.set("a", "old")
+        connection.config_set("min-replicas-to-write", 1)
+
+        with pytest.raises(CacheUnavailable, match="NOREPLICAS"):
+            cache.delete("a")
+
+        assert [cache.get("a") for _ in range(5)] == [None] * 5
+        connection.config_set("min-replicas-to-write", 0)
+        eventually(lambda: cache.set("b", 1))
+        assert cache.get("a") is None
+    assert sum(record.levelname == "ERROR" for record in outages(caplog)) == 1
+
+
+def test_full(make_app, own_redis, caplog):
+    """A Redis that is full serves what it has; that it stores nothing more is logged once a minute, not per call."""
+    app = make_app(CACHE_REDIS_URL=own_redis.url)
+    with app.app_context(), client(own_redis) as connection:
+        cache.set("a", "kept")
+        connection.config_set("maxmemory-policy", "noeviction")
+        connection.config_set("maxmemory", 1)
+
+        assert [cache.remember("b", lambda: "loaded") for _ in range(5)] == ["loaded"] * 5
+
+        assert cache.get("a") == "kept"
+    (record,) = outages(caplog)
+    assert "refused a command: OutOfMemoryError" in record.getMessage()
 
 
 def test_distrust_is_bounded(own_redis, monkeypatch):

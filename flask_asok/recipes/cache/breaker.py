@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ...errors import CacheUnavailable
@@ -19,14 +19,25 @@ T = TypeVar("T")
 MOST_DISTRUSTED = 10_000
 """Keys that are remembered for deletion after an outage, the newest ones."""
 
+QUIET = 60.0
+"""Seconds for which a refusal of the same kind is not logged again: a server that is full refuses every write."""
+
 
 class Breaker:
-    """Keeps a server that does not answer from being asked, and waited for, by every call."""
+    """
+    Keeps a server that does not answer from being asked, and waited for, by every call.
 
-    def __init__(self, rest: float, delete_many: Callable[[Iterable[str]], None]) -> None:
+    One that has become a replica is such a server. `reconnect` leaves it, for its name may mean another one by now.
+    """
+
+    def __init__(
+        self, rest: float, delete_many: Callable[[Iterable[str]], None], reconnect: Callable[[], None]
+    ) -> None:
         self._rest = rest
         self._delete_many = delete_many
+        self._reconnect = reconnect
         self._distrusted: dict[str, None] = {}
+        self._quiet_until: dict[str, float] = {}
         self._closed_until = 0.0
         """When the next call may try again, in monotonic seconds; 0 while all is well."""
         self._cause: Exception | None = None
@@ -42,7 +53,7 @@ class Breaker:
         except CacheUnavailable:
             return otherwise
         except RedisError as error:
-            _logger().warning("The cache's Redis refused a command: %s", _text(error))
+            self._complain(error)
             return otherwise
 
     def distrust(self, name: str) -> None:
@@ -69,13 +80,16 @@ class Breaker:
                         raise CacheUnavailable("The cache's Redis did not answer a moment ago.") from self._cause
                     # This call tries; the others do not wait with it.
                     self._closed_until = now + self._rest
-        try:
-            if self._distrusted:
+        if self._distrusted:
+            try:
                 self._delete_distrusted()
+            except RedisError as error:
+                # Also when it only refuses: what it has may be what should have been deleted.
+                raise self._outage(error) from error
+        try:
             answer = ask()
-        except (RedisConnectionError, RedisTimeoutError) as error:
-            self._trip(error)
-            raise CacheUnavailable("The cache's Redis does not answer.") from error
+        except (RedisConnectionError, RedisTimeoutError, ReadOnlyError) as error:
+            raise self._outage(error) from error
         if self._closed_until:
             self._recover()
         return answer
@@ -90,7 +104,8 @@ class Breaker:
                 self._distrusted = names | self._distrusted
             raise
 
-    def _trip(self, error: Exception) -> None:
+    def _outage(self, error: RedisError) -> CacheUnavailable:
+        """Let nobody ask for a while; return what to raise."""
         with self._lock:
             is_first = not self._closed_until
             self._closed_until = time.monotonic() + self._rest
@@ -98,6 +113,20 @@ class Breaker:
             self._cause = error.with_traceback(None)
         if is_first:
             _logger().error("The cache's Redis does not answer, going on without it: %s", _text(error))
+        if isinstance(error, ReadOnlyError):
+            self._reconnect()
+        return CacheUnavailable("The cache's Redis does not answer.")
+
+    def _complain(self, error: RedisError) -> None:
+        text = _text(error)
+        kind = " ".join(text.split()[:2])
+        with self._lock:
+            now = time.monotonic()
+            is_news = now >= self._quiet_until.get(kind, 0.0)
+            if is_news:
+                self._quiet_until[kind] = now + QUIET
+        if is_news:
+            _logger().warning("The cache's Redis refused a command: %s", text)
 
     def _recover(self) -> None:
         with self._lock:

@@ -29,6 +29,7 @@ NEVER = 1e12
 # Each key is one hash: v the value, after the Unix times until which it is fresh and kept; f the tokens of the loads in
 # flight in the order they began; l the token of the load that others wait for, d when its turn ends (server time).
 # A write or delete replaces the hash, and so strikes off every load; nothing has to be remembered of a deleted key.
+# What is no such hash was written by somebody else: it counts as nothing, and the next load or write replaces it.
 
 _WRITE = """
 redis.call('DEL', KEYS[1])
@@ -37,12 +38,17 @@ if ARGV[2] ~= '' then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 """
 
 _BEGIN = """
-local found = redis.call('HMGET', KEYS[1], 'v', 'd', 'f')
+local found = redis.pcall('HMGET', KEYS[1], 'v', 'd', 'f')
+if found.err then
+    redis.call('DEL', KEYS[1])
+    found = {}
+end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local is_free = not found[2] or tonumber(found[2]) <= now
+local is_free = (tonumber(found[2] or '') or 0) <= now
 if ARGV[1] == 'alone' then
-    if found[1] and tonumber(string.match(found[1], '^%S+')) > tonumber(ARGV[2]) then return {'', found[1]} end
+    local fresh_until = tonumber(string.match(found[1] or '', '^%S+') or '') or 0
+    if fresh_until > tonumber(ARGV[2]) then return {'', found[1]} end
     if not is_free then return {''} end
 end
 local left = redis.call('PTTL', KEYS[1])
@@ -59,7 +65,7 @@ if not first then return 0 end
 local later = string.sub(loads, last + 1)
 redis.call('HSET', KEYS[1], 'v', ARGV[2], 'f', later)
 if later == '' then redis.call('HDEL', KEYS[1], 'f') end
-if redis.call('HGET', KEYS[1], 'l') == ARGV[1] then redis.call('HDEL', KEYS[1], 'l', 'd') end
+redis.call('HDEL', KEYS[1], 'l', 'd')
 if ARGV[3] == '' then
     redis.call('PERSIST', KEYS[1])
 elseif later == '' then
@@ -81,9 +87,9 @@ if redis.call('HGET', KEYS[1], 'l') == ARGV[1] then redis.call('HDEL', KEYS[1], 
 """
 
 _DELETE = """
-local value = redis.call('HGET', KEYS[1], 'v')
+local value = redis.pcall('HGET', KEYS[1], 'v')
 redis.call('DEL', KEYS[1])
-return value and string.match(value, '^%S+ (%S+)')
+return type(value) == 'string' and string.match(value, '^%S+ (%S+)')
 """
 
 
@@ -113,7 +119,7 @@ class RedisStore(Store):
         self._prefix = prefix
         self._clock = clock
         self._is_owned = owned
-        self._breaker = Breaker(rest, self._delete_many)
+        self._breaker = Breaker(rest, self._delete_many, self._reconnect)
         self._write, self._begin, self._put, self._abort, self._delete = map(
             client.register_script, (_WRITE, _BEGIN, _PUT, _ABORT, _DELETE)
         )
@@ -127,8 +133,13 @@ class RedisStore(Store):
         pipeline = self._client.pipeline(transaction=False)
         for key in keys:
             pipeline.hget(self._prefix + key, "v")
-        found: list[Any] = self._breaker.call(pipeline.execute, [None] * len(keys)) if keys else []
-        return [None if data is None else self._entry(key, data) for key, data in zip(keys, found, strict=True)]
+        if not keys:
+            return []
+        # An error in place of one answer is what somebody else keeps under that key.
+        found: list[Any] = self._breaker.call(lambda: pipeline.execute(raise_on_error=False), [None] * len(keys))
+        return [
+            self._entry(key, data) if isinstance(data, bytes) else None for key, data in zip(keys, found, strict=True)
+        ]
 
     def freeze(self, key: str, value: Any) -> Any:
         return freeze(self._serializer, key, value)
@@ -169,7 +180,10 @@ class RedisStore(Store):
 
     def delete(self, key: str) -> bool:
         kept_until = self._breaker.insist(lambda: self._delete([self._prefix + key]), f"{key!r} was not deleted")
-        return kept_until is not None and self._clock() < float(kept_until)
+        try:
+            return kept_until is not None and self._clock() < float(kept_until)
+        except ValueError:
+            return False
 
     def clear(self, prefix: str) -> None:
         self._breaker.insist(lambda: self._unlink(self._prefix + prefix), "The cache was not cleared")
@@ -189,6 +203,12 @@ class RedisStore(Store):
         for name in names:
             pipeline.unlink(name)
         pipeline.execute()
+
+    def _reconnect(self) -> None:
+        pool = getattr(self._client, "connection_pool", None)
+        if pool is not None:
+            # Not those in use: their calls would fail in other threads.
+            pool.disconnect(inuse_connections=False)
 
     def _unlink(self, prefix: str) -> None:
         pattern = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in prefix.replace("\\", "\\\\")) + "*"
