@@ -106,6 +106,27 @@ def test_bad_address(app, address):
         send(to=address)
 
 
+@pytest.mark.parametrize("text", [" " * 20_000 + "x", "\t" * 20_000 + "<", f"x{' ' * 20_000}x", '"' + "\\a" * 20_000])
+def test_long_address(app, text):
+    """What somebody puts into the address field of a form is refused at once, however long it is."""
+    with pytest.raises(ValueError, match=r"^to: "):
+        send(to=text)
+
+
+@pytest.mark.parametrize("letters", ["(", "()", ":", "[", "=?utf-8?q?x?=", "Zoë "])
+@pytest.mark.parametrize("field", ["to", "sender", "reply_to"])
+def test_long_name(plain_app, letters, field):
+    """What somebody puts into the name field is written as it is, however long or nested."""
+    name = (letters * 3_000).strip()
+
+    with plain_app.app_context():
+        letter = letter_of(**{"to": "a@example.com", "sender": "b@example.com", field: f'"{name}" <c@example.com>'})
+        content = LetterMessage(letter).as_bytes()
+
+    assert max(map(len, content.splitlines())) <= 998
+    assert b"<c@example.com>" in content
+
+
 @pytest.mark.parametrize(
     "address", [7, b"user@example.com", {"user@example.com": "x"}, object(), [7], [("a", "b", "c")]]
 )

@@ -12,11 +12,14 @@ from .checks import checked_line
 Address = str | tuple[str, str]
 """As Flask-Mail takes it: `"user@example.com"`, `"Name <user@example.com>"` or `("Name", "user@example.com")`."""
 
-_NAMED = re.compile(r'\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<name>[^"<>]*?))\s*<(?P<spec>[^<>]*)>\s*')
+# No two parts of it match the same letters: texts from a form may be long, and made to be tried in every way.
+_NAMED = re.compile(r'(?:"(?P<quoted>(?:[^"\\]|\\.)*)"\s*|(?P<name>[^"<>]*))<(?P<spec>[^<>]*)>')
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _LOCAL = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f.:]+\]|\[IPv6:[0-9A-Fa-f.:]+\]")
+
+_LONGEST_TEXT = 256
 
 
 class Found(NamedTuple):
@@ -69,13 +72,15 @@ def _address(name: str, value: Any, *, only: bool = False) -> Found:
         return Found(spec, ascii_spec)
     if not isinstance(value, str) and not only:
         return Found((display, spec), ascii_spec)
-    # Flask-Mail reads a str with parseaddr(), which takes `Doe, John <...>` for the address "Doe".
+    # Flask-Mail reads a str with parseaddr(), which takes `Doe, John <...>` for the address "Doe", and calls itself for
+    # each parenthesis.
     text = value if isinstance(value, str) else f"{display} <{spec}>"
-    return Found(text if parseaddr(text) == (display, spec) else (display, spec), ascii_spec)
+    is_read_well = len(text) < _LONGEST_TEXT and parseaddr(text) == (display, spec)
+    return Found(text if is_read_well else (display, spec), ascii_spec)
 
 
 def _split(name: str, text: str, *, only: bool) -> tuple[str, str]:
-    found = _NAMED.fullmatch(text)
+    found = _NAMED.fullmatch(text.strip())
     if not found:
         if "," in text or ";" in text:
             raise ValueError(f"{name}: {text!r} is no single address. Pass a list.")
