@@ -7,6 +7,7 @@ import email.policy
 from email.header import decode_header, make_header
 from email.message import EmailMessage
 from email.utils import parseaddr
+from pathlib import Path
 
 import flask_mail
 import pytest
@@ -184,15 +185,31 @@ def test_no_recipient(app, to):
         send(to=to)
 
 
-def test_blind_copies_only(app):
-    """Blind copies alone are recipients too."""
-    assert letter_of(None, bcc="a@example.com", sender="b@example.com").envelope_to == ["a@example.com"]
+def test_blind_copies_only(plain_app):
+    """Blind copies alone are recipients too; the mail has then no To, which may not be empty."""
+    with plain_app.app_context():
+        letter = letter_of(None, bcc="a@example.com", sender="b@example.com")
+        content = LetterMessage(letter).as_bytes()
+
+    assert letter.envelope_to == ["a@example.com"]
+    assert "To" not in email.message_from_bytes(content)
 
 
 def test_no_sender(make_app):
     """A mail from nobody is a ValueError that names the setting."""
     with make_app(MAIL_DEFAULT_SENDER=None).app_context(), pytest.raises(ValueError, match="MAIL_DEFAULT_SENDER"):
         send()
+
+
+@pytest.mark.parametrize(("given", "count"), [(None, 0), ("a.txt", 1), (Path("a.txt"), 1), (["a.txt"], 1)])
+def test_few_attachments(tmp_path, monkeypatch, given, count):
+    """No attachment may be None; a single path needs no list."""
+    monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_text("x")
+
+    letter = letter_of("a@example.com", sender="b@example.com", attachments=given)
+
+    assert [each.filename for each in letter.attachments] == ["a.txt"] * count
 
 
 def test_unreadable_attachment(app, tmp_path):
@@ -233,6 +250,28 @@ def test_header_of_ours(app, name):
     """A header that has an argument of its own would be there twice: ValueError."""
     with pytest.raises(ValueError, match="twice"):
         send(headers={name: "x@example.com"})
+
+
+def test_reply_to_twice(app):
+    """A Reply-To is given in one way or the other."""
+    with pytest.raises(ValueError, match="twice"):
+        send(reply_to="a@example.com", headers={"reply-to": "b@example.com"})
+
+
+@pytest.mark.parametrize(
+    "headers", [{"X-Own": "x" * 900}, {"Message-ID": "x" * 900}, {"X-Own": "a" + " " * 900}, {"X" * 77: "x"}]
+)
+def test_header_that_fits_no_line(app, headers):
+    """A header that no line of a mail can hold is a ValueError: a server would refuse the mail, or cut the line."""
+    with pytest.raises(ValueError, match="header"):
+        send(headers=headers)
+
+
+@pytest.mark.parametrize("content_type", ["text/plain; x=" + "x" * 900, "text/plain; url=a/b"])
+def test_content_type_that_is_not_written(app, content_type):
+    """So is a content type that is too long for it, or that Flask-Mail could not write."""
+    with pytest.raises(ValueError, match="content type"):
+        send(attachments=[("a.txt", "x", content_type)])
 
 
 @pytest.mark.parametrize("field", ["subject", "body", "html"])
@@ -276,6 +315,19 @@ def test_words_that_are_no_options(app):
 
         with pytest.raises(ValueError, match="is no"):
             Mail.send_message(message)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("msgId", "<a>\r\nBcc: b@example.com"), ("date", "today"), ("date", 1e20)]
+)
+def test_id_and_date_of_a_message(app, field, value):
+    """What a Message says of itself is checked at the call as well."""
+    flask_mail.Mail(app)
+    message = flask_mail.Message("Hello", ["user@example.com"], body="x")
+    setattr(message, field, value)
+
+    with pytest.raises(ValueError, match=r"Message-ID|date"):
+        Mail.send_message(message)
 
 
 def test_charset_of_an_attachment(app):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import email
 import threading
+from email.header import decode_header, make_header
 
 import flask_mail
 import pytest
@@ -89,6 +91,18 @@ def test_nothing_but_ascii_on_the_wire(app, handler):
     assert max(map(len, mail.content.splitlines())) <= 998
     assert mail.message.get_body(("plain",)).get_content().strip() == "é" * 3000
     assert mail.message.get_body(("html",)).get_content().strip() == "<p>" + "x" * 3000
+
+
+@pytest.mark.parametrize("word", ["x", "日", " ", "😀"])
+def test_long_words(app, handler, word):
+    """A subject without a space, or a file with the longest name there is, makes no line that a server would cut."""
+    Mail.send("user@example.com", f"a{word * 3000}b", "World", attachments=[(word * 255 + ".txt", b"x")]).join(TIMEOUT)
+
+    mail = handler.take()
+    assert max(map(len, mail.content.splitlines())) <= 998
+    assert str(make_header(decode_header(email.message_from_bytes(mail.content)["Subject"]))) == f"a{word * 3000}b"
+    (attached,) = mail.message.iter_attachments()
+    assert attached.get_filename().strip() == (word * 255 + ".txt").strip()
 
 
 def test_lines_with_dots(app, handler):

@@ -9,9 +9,10 @@ from mimetypes import guess_type
 from pathlib import Path
 from typing import Any
 
-from .checks import HeaderInjectionError, checked_headers, checked_line
+from .checks import LONGEST_LINE, HeaderInjectionError, checked_headers, checked_line
 
-_CONTENT_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(?:\s*;[\t -~]*)?")
+# Without a second slash, at which Flask-Mail would divide it.
+_CONTENT_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(?:\s*;[\t -.0-~]*)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +65,7 @@ def _file(
         data = data.read()
     kind = content_type or (name and guess_type(name)[0])
     kind = kind or ("text/plain" if isinstance(data, str) else "application/octet-stream")
-    if not isinstance(kind, str) or not _CONTENT_TYPE.fullmatch(kind):
+    if not isinstance(kind, str) or len(kind) > LONGEST_LINE or not _CONTENT_TYPE.fullmatch(kind):
         raise HeaderInjectionError(f"{kind!r} is no content type of an attachment.")
     if isinstance(data, str):
         # Flask-Mail would write what is not Latin-1 as escapes.

@@ -10,9 +10,14 @@ from typing import Any
 from flask_mail import BadHeaderError
 
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_FIELD_NAME = re.compile(r"[!-9;-~]+")
-"""RFC 5322, 3.6.8: printable ASCII but the colon."""
+_FIELD_NAME = re.compile(r"[!-9;-~]{1,76}")
+"""RFC 5322, 3.6.8: printable ASCII but the colon. As long as a line of an encoded header may be."""
 _TOKEN = re.compile(r"[A-Za-z0-9!#$&^_.+-]+")
+
+LONGEST_LINE = 900
+"""Octets; RFC 5322, 2.1.1, ends at 998, and servers refuse the mail or cut the line."""
+
+_UNBREAKABLE = re.compile(rf"\S{{{LONGEST_LINE}}}|\s{{{LONGEST_LINE}}}")
 
 _OWN_HEADERS = {
     "from": "sender=",
@@ -54,6 +59,16 @@ def checked_text(name: str, value: Any, charset: str | None = None) -> str | Non
     return text
 
 
+def is_unbreakable(text: str) -> bool:
+    """Return whether `text` would make a header too long for a line: one is broken between two words only."""
+    return _UNBREAKABLE.search(text) is not None
+
+
+def encoded_header(name: str, text: str) -> str:
+    """Return `text` in the encoded words of RFC 2047, one on a line."""
+    return Header(text, "utf-8", header_name=name).encode(linesep="\r\n")
+
+
 def checked_token(name: str, value: Any) -> str:
     """Return a MIME subtype."""
     if not isinstance(value, str) or not _TOKEN.fullmatch(value):
@@ -76,7 +91,15 @@ def checked_headers(headers: Mapping[str, Any]) -> dict[str, str]:
             raise HeaderInjectionError(f"{name!r} is no name of a header.")
         if instead := _OWN_HEADERS.get(name.lower()):
             raise ValueError(f"The header {name} would be there twice. Use {instead}.")
-        text = checked_line(f"The header {name}", value)
         name = "Message-ID" if name.lower() == "message-id" else name
-        checked[name] = text if text.isascii() else Header(text, "utf-8", header_name=name).encode(linesep="\r\n")
+        text = checked_header(name, value)
+        checked[name] = text if text.isascii() else encoded_header(name, text)
     return checked
+
+
+def checked_header(name: str, value: Any) -> str:
+    """Return the text of a header that is written as it is."""
+    text = checked_line(f"The header {name}", value)
+    if text.isascii() and is_unbreakable(text):
+        raise ValueError(f"The header {name} has a word of {LONGEST_LINE} letters or more: no line of a mail holds it.")
+    return text

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from email.utils import make_msgid
+from email.utils import formatdate, make_msgid
 from typing import TYPE_CHECKING, Any
 
 from .addresses import Address, one_address, some_addresses
 from .attachments import AttachedFile, attached_file
-from .checks import checked_headers, checked_line, checked_option, checked_text, checked_token
+from .checks import checked_header, checked_headers, checked_line, checked_option, checked_text, checked_token
 
 if TYPE_CHECKING:
     from flask_mail import Message
@@ -64,7 +65,7 @@ def letter_of(
     bcc: Any = None,
     sender: Any = None,
     reply_to: Any = None,
-    attachments: Iterable[Any] = (),
+    attachments: Iterable[Any] | None = None,
     headers: Mapping[str, Any] | None = None,
     template: str | None = None,
     context: Mapping[str, Any] | None = None,
@@ -88,7 +89,7 @@ def letter_of(
         reply_to=reply_to,
         body=body,
         alternatives={} if html is None else {"html": html},
-        attachments=[attachments] if isinstance(attachments, str) else attachments,
+        attachments=[attachments] if isinstance(attachments, (str, os.PathLike)) else attachments or (),
         headers=headers,
     )
 
@@ -147,10 +148,12 @@ def _checked(
     if not recipients:
         raise ValueError("The mail has no recipient: to, cc and bcc are empty.")
     extra = checked_headers(headers or {})
-    given_id = extra.pop("Message-ID", message_id)
+    if reply_to and any(name.lower() == "reply-to" for name in extra):
+        raise ValueError("The header Reply-To would be there twice. Use reply_to=.")
+    given_id = extra.pop("Message-ID", None) or checked_header("Message-ID", message_id)
     return Letter(
         message_id=given_id or make_msgid(domain=author.ascii.rpartition("@")[2]),
-        date=time.time() if date is None else date,
+        date=time.time() if date is None else _checked_date(date),
         subject=checked_line("subject", subject),
         sender=author.value,
         to=[found.value for found in groups["to"]],
@@ -170,3 +173,11 @@ def _checked(
         mail_options=[checked_option("mail_options", option) for option in mail_options],
         rcpt_options=[checked_option("rcpt_options", option) for option in rcpt_options],
     )
+
+
+def _checked_date(date: Any) -> float:
+    try:
+        formatdate(date)
+    except (TypeError, ValueError, OverflowError, OSError) as error:
+        raise ValueError(f"{date!r} is no date of a mail: seconds since the epoch.") from error
+    return float(date)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from email.charset import QP, Charset
+from email.mime.base import MIMEBase
 from email.mime.text import MIMEText
 from email.policy import compat32
 from typing import Any
+from urllib.parse import quote
 
 from flask_mail import Attachment, Message
 
+from .checks import LONGEST_LINE, encoded_header, is_unbreakable
 from .letter import Letter
-
-_LONGEST_LINE = 900
-"""Octets; RFC 5322, 2.1.1, ends at 998, and servers refuse the mail or cut the line."""
 
 _POLICY = compat32.clone(linesep="\r\n")
 """Flask-Mail's own, `policy.SMTP`, puts a space into a long name or header that is part ASCII and part not."""
@@ -51,7 +51,22 @@ class LetterMessage(Message):
         """Return the mail as it goes over the wire."""
         if self.letter.content is not None:
             return self.letter.content
-        return self._message().as_bytes(policy=_POLICY)
+        return self._message().as_bytes()
+
+    def _message(self) -> MIMEBase:
+        """Write the headers so that every line of them is short enough, and none is empty."""
+        message = super()._message()
+        message.policy = _POLICY
+        if not message["To"]:
+            # RFC 5322, 3.6.3: a mail for blind copies only has no such field.
+            del message["To"]
+        if is_unbreakable(message.get("Subject", "")):
+            message.replace_header("Subject", encoded_header("Subject", str(self.subject)))
+        for part in message.walk():
+            filename = part.get_filename()
+            if filename is not None and len(part["Content-Disposition"]) > LONGEST_LINE:
+                part.replace_header("Content-Disposition", _in_pieces(part.get_content_disposition(), filename))
+        return message
 
     def _mimetext(self, text: str | None, subtype: str = "plain") -> MIMEText:
         """
@@ -61,6 +76,14 @@ class LetterMessage(Message):
         """
         text = text or ""
         charset = Charset(self.charset or "utf-8")
-        if not text.isascii() or any(len(line) > _LONGEST_LINE for line in text.splitlines()):
+        if not text.isascii() or any(len(line) > LONGEST_LINE for line in text.splitlines()):
             charset.body_encoding = QP
         return MIMEText(text, subtype, charset)  # type: ignore[arg-type]
+
+
+def _in_pieces(disposition: str | None, filename: str) -> str:
+    """Return the Content-Disposition of a long name, which RFC 2231, 3, divides."""
+    # Only the first piece names the character set.
+    pieces = ["utf-8''" + quote(filename[:60], safe="")]
+    pieces += [quote(filename[start : start + 60], safe="") for start in range(60, len(filename), 60)]
+    return ";\r\n ".join([disposition or "attachment", *(f"filename*{n}*={piece}" for n, piece in enumerate(pieces))])
