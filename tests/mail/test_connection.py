@@ -6,6 +6,7 @@ import contextlib
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -275,6 +276,70 @@ def test_wrong_password(make_app, login_server, handler, ca_file):
     assert isinstance(error, MailRefused)
     assert (error.code, task.attempts) == (535, 1)
     assert "hunter2" not in str(error)
+
+
+@pytest.mark.parametrize(("username", "password"), [("shop", "hünter2"), ("shöp", "hunter2")])
+def test_login_that_is_not_ascii(make_app, login_server, handler, ca_file, caplog, username, password):
+    """A login that smtplib cannot send fails with a text that says so; the password is in no log."""
+    app = login_app(make_app, login_server, ca_file, password)
+    app.config["MAIL_USERNAME"] = username
+
+    error, _ = attempt(app)
+
+    assert isinstance(error, MailRefused)
+    assert "must be ASCII" in str(error)
+    assert password not in caplog.text
+    assert "nter2" not in "".join(traceback.format_exception(error))
+
+
+def test_login_that_is_a_number(make_app, login_server, handler, ca_file):
+    """FLASK_MAIL_PASSWORD=123456 is a number to Flask; it is sent as it was written."""
+    app = login_app(make_app, login_server, ca_file, 123456)
+
+    error, _ = attempt(app)
+
+    assert error.code == 535
+    assert set(handler.logins) == {(b"shop", b"123456")}
+
+
+def test_rubbish_at_the_login(make_app, listen):
+    """A server whose question at the login is no base64 is an error of the settings."""
+
+    def ask_rubbish(sock, over) -> None:
+        sock.sendall(b"220 hello\r\n")
+        for line in sock.makefile("rb"):
+            sock.sendall(b"334 x\r\n" if line.startswith(b"AUTH") else b"250-hello\r\n250 AUTH CRAM-MD5\r\n")
+
+    app = make_app(MAIL_PORT=listen(ask_rubbish), MAIL_USERNAME="shop", MAIL_PASSWORD="secret")
+
+    error, _ = attempt(app)
+
+    assert isinstance(error, MailRefused)
+    assert "the login is not understood" in str(error)
+
+
+@pytest.mark.parametrize(("name", "said"), [("mail.example.com", "mail.example.com"), ("7f3c9a1e", "[10.1.2.3]")])
+def test_own_name(make_app, serve, handler, monkeypatch, name, said):
+    """A machine without a full name, such as a container, says its address: servers refuse half a name."""
+    monkeypatch.setattr(socket, "getfqdn", lambda: name)
+    monkeypatch.setattr(socket, "gethostname", lambda: name)
+    monkeypatch.setattr(socket, "gethostbyname", lambda name: "10.1.2.3")
+    connection._own_name.cache_clear()
+    monkeypatch.setattr(connection, "_own_name", connection._own_name.__wrapped__)
+    app = make_app(serve())
+    heard = []
+
+    async def handle_ehlo(server, session, envelope, hostname, responses):
+        heard.append(hostname)
+        session.host_name = hostname
+        return responses
+
+    handler.handle_EHLO = handle_ehlo
+
+    error, _ = attempt(app)
+
+    assert error is None
+    assert heard == [said]
 
 
 @pytest.mark.usefixtures("quick")

@@ -32,8 +32,11 @@ Servers scan before they answer, and who hangs up meanwhile sends the mail twice
 minutes where it asks for five elsewhere.
 """
 
-_fqdn = functools.cache(socket.getfqdn)
-"""smtplib would ask the name server for it at every connection."""
+
+@functools.cache
+def _own_name() -> str:
+    """Return what this machine says to be: its full name, or its address. smtplib would ask for it every time."""
+    return smtplib.SMTP().local_hostname
 
 
 def mail_state(app: Flask) -> Any:
@@ -159,7 +162,7 @@ class Connection(flask_mail.Connection):
 
     def configure_host(self) -> _Bounded:
         mail = self.mail
-        options: dict[str, Any] = {"local_hostname": _fqdn(), "timeout": self.timeout}
+        options: dict[str, Any] = {"local_hostname": _own_name(), "timeout": self.timeout}
         host: _Bounded
         if mail.use_ssl:
             host = _BoundedSSL(mail.server, mail.port or 0, context=self.tls, **options)
@@ -172,7 +175,7 @@ class Connection(flask_mail.Connection):
             if mail.username and mail.password:
                 # MAIL_DEBUG, which is on when the app is in debug mode, would print the password.
                 host.set_debuglevel(0)
-                host.login(mail.username, mail.password)
+                _log_in(host, str(mail.username), str(mail.password))
             host.set_debuglevel(int(mail.debug))
         except BaseException:
             host.close()
@@ -225,6 +228,16 @@ class Connection(flask_mail.Connection):
                 raise
             text = error.smtp_error if isinstance(error.smtp_error, bytes) else error.smtp_error.encode()
             return dict.fromkeys(letter.envelope_to, (error.smtp_code, text))
+
+
+def _log_in(host: smtplib.SMTP, username: str, password: str) -> None:
+    if not (username + password).isascii():
+        # smtplib would raise a UnicodeEncodeError, whose repr shows the password.
+        raise smtplib.SMTPException("MAIL_USERNAME and MAIL_PASSWORD must be ASCII.")
+    try:
+        host.login(username, password)
+    except ValueError as error:
+        raise smtplib.SMTPException(f"the login is not understood ({type(error).__name__})") from None
 
 
 def readable(text: bytes | str) -> str:
