@@ -92,7 +92,20 @@ def endless_answer(sock, over) -> None:
         sock.sendall(b"220-and so on\r\n")
 
 
-@pytest.mark.parametrize("talk", [silent, silent_after_hello, one_byte_at_a_time, endless_answer])
+def silent_before_the_mail(sock, over) -> None:
+    answer_all(sock, until=b"DATA")
+    over.wait(TIMEOUT)
+
+
+def silent_goodbye(sock, over) -> None:
+    answer_all(sock, until=b".")
+    sock.sendall(b"250 taken\r\n")
+    over.wait(TIMEOUT)
+
+
+@pytest.mark.parametrize(
+    "talk", [silent, silent_after_hello, silent_before_the_mail, one_byte_at_a_time, endless_answer]
+)
 def test_silent_server(make_app, listen, talk):
     """A server that does not answer in time holds a thread for `ASOK_MAIL_TIMEOUT`, and is tried again later."""
     app = make_app(MAIL_PORT=listen(talk), MAIL_USE_TLS=False)
@@ -103,6 +116,17 @@ def test_silent_server(make_app, listen, talk):
     assert isinstance(error, MailUnavailable)
     assert "timed out" in str(error)
     assert 0.4 < seconds < 2.5
+
+
+def test_silent_goodbye(make_app, listen):
+    """A server that has taken the mail and then says nothing more delays the receipt, and no second mail is sent."""
+    app = make_app(MAIL_PORT=listen(silent_goodbye))
+    app.extensions["asok"].config["ASOK_MAIL_TIMEOUT"] = 0.5
+
+    error, seconds = attempt(app)
+
+    assert error is None
+    assert seconds < 2.5
 
 
 def test_patience_after_the_mail(make_app, listen):
@@ -160,6 +184,23 @@ def test_rubbish(make_app, listen):
 def test_busy(make_app, listen):
     """A server that is too busy to say hello is tried again later."""
     app = make_app(MAIL_PORT=listen(lambda sock, over: sock.sendall(b"421 too many connections\r\n")))
+
+    error, _ = attempt(app)
+
+    assert isinstance(error, MailUnavailable)
+    assert error.code == 421
+
+
+@pytest.mark.parametrize("security", [{}, {"MAIL_USE_TLS": True}, {"MAIL_USERNAME": "shop", "MAIL_PASSWORD": "secret"}])
+def test_busy_after_the_greeting(make_app, listen, security):
+    """Nor is one that is too busy for more taken for a server without TLS or login."""
+
+    def too_busy(sock, over) -> None:
+        sock.sendall(b"220 hello\r\n")
+        for line in sock.makefile("rb"):
+            sock.sendall(b"421 4.7.0 try again later\r\n" if line[:4].upper() == b"EHLO" else b"250 OK\r\n")
+
+    app = make_app(MAIL_PORT=listen(too_busy), **security)
 
     error, _ = attempt(app)
 

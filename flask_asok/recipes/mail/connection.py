@@ -80,7 +80,7 @@ class _Bounded(smtplib.SMTP):
 
     file: Any | None
     in_data: bool = False
-    """Whether the mail itself was begun and not yet answered."""
+    """Whether the server has asked for the mail itself (354) and not yet answered it."""
 
     def getreply(self) -> tuple[int, bytes]:
         if self.file is None and self.sock is not None:
@@ -88,16 +88,15 @@ class _Bounded(smtplib.SMTP):
         if isinstance(self.file, _Replies):
             patience = _DATA_PATIENCE if self.in_data else 1
             self.file.deadline = time.monotonic() + self.timeout * patience
-        return super().getreply()
+        answer = super().getreply()
+        self.in_data = answer[0] == 354
+        return answer
 
-    def data(self, msg: Any) -> tuple[int, bytes]:
-        self.in_data = True
-        try:
-            answer = super().data(msg)
-        except smtplib.SMTPResponseException:
-            self.in_data = False
-            raise
-        self.in_data = False
+    def ehlo(self, name: str = "") -> tuple[int, bytes]:
+        answer = super().ehlo(name)
+        if 400 <= answer[0] < 500:
+            # smtplib would take a server that is busy for one without TLS and login.
+            raise smtplib.SMTPHeloError(*answer)
         return answer
 
     def send(self, s: Any) -> None:
