@@ -235,6 +235,14 @@ def test_same_own_store():
     assert Cache(store)._engine is Cache(store)._engine
 
 
+def test_other_own_stores():
+    """Caches on stores of their own never mix, though nobody else holds those."""
+    clients = [Redis(db=number) for number in range(16)]
+    caches = [Cache(cachelib.RedisCache(client)) for client in clients]
+
+    assert [own._engine.store._client for own in caches] == clients
+
+
 def test_store_type():
     """What is no cache is refused as a store."""
     with pytest.raises(TypeError, match="cachelib"):

@@ -222,9 +222,12 @@ def _app_engine() -> Engine:
 
 
 _engines: weakref.WeakValueDictionary[int, Engine] = weakref.WeakValueDictionary()
-"""By the id of the store, which an engine keeps alive."""
+"""By the id of the caller's store, which the engine keeps alive: another one must not come to have that id."""
 
 
 def _engine_on(cache: BaseCache | Store) -> Engine:
     """Return the one engine on the caller's own store, so that every Cache on it shares its loads."""
-    return _engines.get(id(cache)) or _engines.setdefault(id(cache), Engine(store_on(cache, JSONSerializer())))
+    engine = _engines.get(id(cache))
+    if engine is None:
+        engine = _engines.setdefault(id(cache), Engine(store_on(cache, JSONSerializer()), origin=cache))
+    return engine

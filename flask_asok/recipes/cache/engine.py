@@ -52,8 +52,11 @@ class Engine:
         limit: float = 30.0,
         rest: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
+        origin: object = None,
     ) -> None:
         self.store = store
+        self.origin = origin
+        """What the store was made on."""
         self.default_ttl = default_ttl
         self._limit = limit
         self._rest = rest
