@@ -3,6 +3,7 @@
 import inspect
 import math
 from datetime import timedelta
+from pathlib import Path
 
 import cachelib
 import flask_caching
@@ -358,6 +359,90 @@ def test_pickle_on_demand(make_app, redis):
         assert cache.get("tags") == {"a", "b"}
 
 
+def test_pickle_in_files(make_app, tmp_path):
+    """In files as well."""
+    app = make_app(CACHE_TYPE="FileSystemCache", CACHE_DIR=str(tmp_path), CACHE_SERIALIZER="pickle")
+
+    with app.app_context():
+        cache.set("tags", {"a", "b"})
+
+        assert cache.get("tags") == {"a", "b"}
+
+
+class Harm:
+    """Does something when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_pickle_in_a_file(make_app, tmp_path):
+    """Otherwise somebody who can write a file runs no code here."""
+    (tmp_path / "cache").mkdir()
+    app = make_app(CACHE_TYPE="FileSystemCache", CACHE_DIR=str(tmp_path / "cache"))
+    cachelib.FileSystemCache(str(tmp_path / "cache")).set("asok:a", Harm(tmp_path / "harm"))
+
+    with app.app_context():
+        assert cache.get("a", "missing") == "missing"
+
+    assert not (tmp_path / "harm").exists()
+
+
+def test_no_folder(make_app):
+    """Files need a folder, and the error says which setting that is."""
+    app = make_app(CACHE_TYPE="FileSystemCache")
+
+    with app.app_context(), pytest.raises(NotConfigured, match="CACHE_DIR"):
+        cache.has("a")
+
+
+class Broken(cachelib.BaseCache):
+    """A server that cannot be reached."""
+
+    def get(self, key):
+        raise OSError("unreachable")
+
+    def set(self, key, value, timeout=None):
+        raise OSError("unreachable")
+
+    def delete(self, key):
+        raise OSError("unreachable")
+
+    def clear(self):
+        raise OSError("unreachable")
+
+
+def test_broken_store(caplog):
+    """A cachelib cache that raises is a store that cannot be reached: no page fails, and no delete seems done."""
+    own = Cache(Broken())
+
+    assert own.get("a", "missing") == "missing"
+    assert own.set("a", 1) is False
+    assert [own.remember("a", lambda: "loaded"), own.warm("a", lambda: "warm")] == ["loaded", "warm"]
+    with pytest.raises(CacheUnavailable, match="'asok:a' was not deleted"):
+        own.delete("a")
+    with pytest.raises(CacheUnavailable, match="not cleared"):
+        own.clear()
+    assert "unreachable" in caplog.text
+
+
+def test_clear_that_fails(monkeypatch):
+    """Nor does a clear."""
+    monkeypatch.setattr(cachelib.SimpleCache, "clear", lambda self: False)
+
+    with pytest.raises(CacheUnavailable, match="not cleared"):
+        Cache(cachelib.SimpleCache()).clear()
+
+
+def test_client_that_decodes():
+    """A Redis client that gives texts instead of bytes is refused where the Cache is made."""
+    with pytest.raises(ValueError, match="decode_responses"):
+        Cache(cachelib.RedisCache(Redis(decode_responses=True)))
+
+
 def test_bad_serializer(make_app):
     """A serializer that does not exist is named in the error."""
     app = make_app(CACHE_SERIALIZER="yaml")
@@ -386,7 +471,7 @@ def test_unreadable_value(make_app, tmp_path, caplog):
     """What cannot be read is a miss, and a log line with the key."""
     app = make_app(CACHE_TYPE="FileSystemCache", CACHE_DIR=str(tmp_path))
     with app.app_context():
-        cachelib.FileSystemCache(str(tmp_path)).set("asok:a", "not ours")
+        cache._find().store._cache.set("asok:a", "not ours")
 
         assert cache.get("a", "missing") == "missing"
     assert "'asok:a' cannot be read" in caplog.text

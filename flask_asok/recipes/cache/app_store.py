@@ -6,13 +6,14 @@ from typing import Any
 
 from cachelib import BaseCache, FileSystemCache, NullCache
 from cachelib.redis_base import BaseRedisCache
+from cachelib.serializers import JSONSerializer as FileSerializer
 from flask import Flask
 from werkzeug.utils import import_string
 
 from ...errors import NotConfigured
 from .cachelib_store import CachelibStore
 from .lru_store import LRUStore
-from .serializer import Serializer, serializer
+from .serializer import JSONSerializer, Serializer, serializer
 from .store import Store
 
 
@@ -38,8 +39,7 @@ def app_store(app: Flask, *, rest: float, redis_timeout: float) -> Store:
             prefix = config.get("CACHE_KEY_PREFIX") or ""
             return _redis_store(config, serialize, options, prefix=prefix, rest=rest, timeout=redis_timeout)
         case "FileSystemCache":
-            threshold = config.get("CACHE_THRESHOLD", 10_000)
-            return CachelibStore(FileSystemCache(config["CACHE_DIR"], threshold=threshold, **options), serialize)
+            return CachelibStore(_files(config, options, serialize), serialize)
         case "NullCache":
             return CachelibStore(NullCache(), serialize)
     if not isinstance(kind, str) or "." not in kind:
@@ -62,6 +62,19 @@ def store_on(cache: BaseCache | Store, serialize: Serializer, *, rest: float = 5
     if isinstance(cache, BaseCache):
         return CachelibStore(cache, serialize)
     raise TypeError(f"store must be a cachelib cache or a Flask-Caching Cache, not {type(cache).__name__}.")
+
+
+class _JSONFiles(FileSystemCache):
+    """Writes JSON around our JSON, where cachelib's own would pickle it."""
+
+    serializer = FileSerializer()  # type: ignore[assignment]
+
+
+def _files(config: dict[str, Any], options: dict[str, Any], serialize: Serializer) -> FileSystemCache:
+    if not config.get("CACHE_DIR"):
+        raise NotConfigured('CACHE_TYPE = "FileSystemCache" needs a folder: set CACHE_DIR.')
+    kind = _JSONFiles if isinstance(serialize, JSONSerializer) else FileSystemCache
+    return kind(config["CACHE_DIR"], **{"threshold": config.get("CACHE_THRESHOLD", 10_000), **options})
 
 
 def _redis_store(

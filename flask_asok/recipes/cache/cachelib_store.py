@@ -14,7 +14,7 @@ from cachelib import BaseCache, SimpleCache
 from ...errors import CacheUnavailable
 from .lifetime import Lifetime
 from .lru_store import refuse_what_runs_out
-from .serializer import PickleSerializer, Serializer, freeze
+from .serializer import JSONSerializer, PickleSerializer, Serializer, freeze
 from .store import Begun, Entry, Loads, Outcome, Store
 
 VERSION = 1
@@ -39,10 +39,10 @@ class CachelibStore(Store):
         self.renew()
 
     def read(self, key: str) -> Entry | None:
-        found = self._cache.get(key)
-        if found is None:
-            return None
         try:
+            found = self._cache.get(key)
+            if found is None:
+                return None
             version, frozen, fresh_until, kept_until = found
             now = self._clock()
             if version != VERSION or now >= kept_until:
@@ -54,7 +54,9 @@ class CachelibStore(Store):
 
     def freeze(self, key: str, value: Any) -> Any:
         refuse_what_runs_out(key, value)
-        return freeze(self._serializer, key, value)
+        frozen = freeze(self._serializer, key, value)
+        # Text, so that a cache which itself writes JSON can keep it.
+        return frozen.decode() if isinstance(self._serializer, JSONSerializer) else frozen
 
     def thaw(self, frozen: Any) -> Any:
         return self._serializer.loads(frozen)
@@ -85,9 +87,13 @@ class CachelibStore(Store):
         with self._lock:
             self._loads.strike(key)
             found = self.read(key) is not None
-            self._cache.delete(key)
-            # What delete() answers says for one cache that it failed, and for another that there was nothing.
-            if found and self._cache.get(key) is not None:
+            try:
+                self._cache.delete(key)
+                # What delete() answers says for one cache that it failed, and for another that there was nothing.
+                has_it = found and self._cache.get(key) is not None
+            except Exception as error:
+                raise CacheUnavailable(f"{key!r} was not deleted: {error!r}") from error
+            if has_it:
                 raise CacheUnavailable(f"{key!r} was not deleted: {self._cache!r} still has it.")
             return found
 
@@ -95,7 +101,12 @@ class CachelibStore(Store):
         """Clear the whole cache, which cannot list its keys: also what others keep in it."""
         with self._lock:
             self._loads.strike_all(prefix)
-            self._cache.clear()
+            try:
+                failed = self._cache.clear() is False
+            except Exception as error:
+                raise CacheUnavailable(f"The cache was not cleared: {error!r}") from error
+            if failed:
+                raise CacheUnavailable(f"The cache was not cleared: {self._cache!r} could not do it.")
 
     def renew(self) -> None:
         self._lock = threading.RLock()
@@ -105,4 +116,8 @@ class CachelibStore(Store):
         fresh_until = self._clock() + lifetime.ttl
         seconds = min(math.ceil(min(lifetime.kept, LONGEST)) + 1, LONGEST)
         entry = [VERSION, frozen, fresh_until, fresh_until + lifetime.stale]
-        return bool(self._cache.set(key, entry, timeout=seconds))
+        try:
+            return bool(self._cache.set(key, entry, timeout=seconds))
+        except Exception as error:
+            logging.getLogger("asok.cache").warning("%r cannot be cached now: %r", key, error)
+            return False

@@ -191,7 +191,8 @@ def registered() -> list[Cached[..., Any]]:
 
 
 def _register(function: Cached[..., Any]) -> None:
-    at = (f"{id(function.cache._engine)} {function.cache.prefix}", function.template)
+    cache = function.cache
+    at = (f"{id(cache._engine)} {id(cache._flask_caching)} {cache.prefix}", function.template)
     with _registry_lock:
         other = _registered.get(at)
         # The same function again is a module that was reloaded, or a factory that was called twice.

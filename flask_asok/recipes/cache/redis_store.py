@@ -114,6 +114,8 @@ class RedisStore(Store):
         owned: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        if client.get_encoder().decode_responses:
+            raise ValueError("The cache keeps bytes: give it a Redis client without decode_responses.")
         self._client: Any = client
         self._serializer = serializer
         self._prefix = prefix
