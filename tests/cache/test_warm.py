@@ -1,5 +1,6 @@
 """warm_cache, warm and the races between a write and the loads around it."""
 
+import gc
 import os
 import random
 import signal
@@ -194,6 +195,16 @@ def test_cancelled(memory_app, gate):
             blocked.join(10)
 
         assert background(warm_cache, "a", lambda: 2).result(10) == 2
+
+
+def test_nothing_is_kept_of_cancelled_warms(memory_app):
+    """Warms that never run, since the transaction they waited for was rolled back, leave nothing behind."""
+    with memory_app.app_context():
+        for number in range(10):
+            assert background.using(delay=3600)(warm_cache, f"user:{number}", lambda: 1).cancel()
+
+        gc.collect()
+        assert not list(cache._find()._runs._pending)
 
 
 def test_after_the_response(memory_app):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -120,7 +121,8 @@ class Runs:
         self._limit = limit
         self._lock = threading.RLock()
         self._running: dict[str, Run] = {}
-        self._pending: dict[str, Run] = {}
+        # Each lives by the calls that take part in it, for they may all be cancelled: a rollback does that.
+        self._pending: weakref.WeakValueDictionary[str, Run] = weakref.WeakValueDictionary()
 
     def join(self, key: str, work: Work) -> Run:
         """Return the pending run of `key`, which now does `work`: the newest caller knows best what is to be stored."""
@@ -155,9 +157,10 @@ class Runs:
             run.error = error
         finally:
             with self._lock:
-                for runs in (self._pending, self._running):
-                    if runs.get(run.key) is run:
-                        del runs[run.key]
+                if self._pending.get(run.key) is run:
+                    del self._pending[run.key]
+                if self._running.get(run.key) is run:
+                    del self._running[run.key]
             run.settled.set()
 
     def _wait_for_turn(self, run: Run) -> None:
