@@ -332,6 +332,27 @@ def test_warm_all_unknown_key(memory_app, loads):
         warm_all(["two"])
 
 
+def test_each_that_fails(memory_app, loads):
+    """A function whose `each` raises stops none of the others, and is not asked where another one is meant."""
+
+    @cached("user:{id}", each=lambda: asked.append(1) or 1 / 0)
+    def user(id): ...
+
+    @cached("feed:{id}", each=lambda: [object()])
+    def feed(id): ...
+
+    asked = []
+    define(loads)
+    with memory_app.app_context():
+        assert warm_all(["one", "square:{n}"]) == {"one": 1, "square:2": 4, "square:3": 9}
+        assert asked == []
+        found = warm_all(only_missing=True)
+
+    assert isinstance(found["user:{id}"], ZeroDivisionError)
+    assert isinstance(found["feed:{id}"], TypeError)
+    assert isinstance(found["broken"], LookupError)
+
+
 def test_warm_all_missing(memory_app, loads):
     """With only_missing a fresh value is left as it is."""
     one, _ = define(loads)

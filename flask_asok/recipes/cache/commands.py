@@ -12,7 +12,7 @@ import click
 from ...errors import CacheUnavailable
 from .cache import Cache
 from .decorator import registered
-from .warm import warm_all, warmable
+from .warm import is_warmable, warm_all, warmable
 
 NOT_SHARED = (
     "The cache is the memory of the web process, which a command cannot reach. "
@@ -23,8 +23,7 @@ NOT_SHARED = (
 def list_keys() -> None:
     """Print the keys of the cached functions."""
     for function in registered():
-        is_warmable = function.each is not None or not function.has_arguments
-        click.echo(function.template if is_warmable else f"{function.template}  (needs each=)")
+        click.echo(function.template if is_warmable(function) else f"{function.template}  (needs each=)")
 
 
 def warm_keys(keys: Sequence[str] | None, *, only_missing: bool, jobs: int) -> None:

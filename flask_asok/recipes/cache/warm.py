@@ -87,7 +87,8 @@ def warm_all(
     """
     Warm every `@cached` function of this process, and wait. Return the value for each key, or the error of its loader.
 
-    Functions whose key has arguments are warmed for the ones that their `each` returns, and left out without it. A
+    Functions whose key has arguments are warmed for the ones that their `each` returns, and left out without it; where
+    that raises, its error stands under the key as given in the decorator. A
     gunicorn server calls this in its `post_worker_init`, within `app.app_context()`; a store that processes share is
     warmed once, with `flask asok warm --all`.
 
@@ -101,7 +102,7 @@ def warm_all(
 
     wanted = warmable(keys)
     if only_missing:
-        wanted = [warmer for warmer in wanted if not warmer.cached.cache.has(warmer.key)]
+        wanted = [warmer for warmer in wanted if warmer.error or not warmer.cached.cache.has(warmer.key)]
     if not wanted:
         return {}
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
@@ -120,21 +121,33 @@ class Warmer(NamedTuple):
     key: str
     cached: Cached[..., Any]
     args: tuple[Any, ...]
+    error: Exception | None = None
+    """Why its arguments are not known: what its `each` raised."""
 
 
 def warmable(keys: Iterable[str] | None = None) -> list[Warmer]:
     """Return what `warm_all` would warm for `keys`; ValueError for a key that is not known."""
-    found = [warmer for function in registered() for warmer in _warmers(function)]
+    functions = registered()
     if keys is None:
-        return found
+        return [warmer for function in functions for warmer in _warmers(function)]
+    wanted = list(dict.fromkeys(keys))
+    templates = {function.template for function in functions}
+    # The arguments of the other functions, often a query, are asked for only where a key may be made of them.
+    asked = [function for function in functions if function.template in wanted or not templates.issuperset(wanted)]
+    found = [warmer for function in asked for warmer in _warmers(function)]
     chosen: list[Warmer] = []
-    for key in dict.fromkeys(keys):
+    for key in wanted:
         matching = [warmer for warmer in found if key in (warmer.key, warmer.cached.template)]
         if not matching:
-            known = ", ".join(dict.fromkeys(warmer.cached.template for warmer in found)) or "none"
+            known = ", ".join(function.template for function in functions if is_warmable(function)) or "none"
             raise ValueError(f"No @cached function can warm {key!r}. Known keys are: {known}.")
         chosen += [warmer for warmer in matching if warmer not in chosen]
     return chosen
+
+
+def is_warmable(function: Cached[..., Any]) -> bool:
+    """Can it be warmed without further arguments?"""
+    return function.each is not None or not function.has_arguments
 
 
 def _warmers(function: Cached[..., Any]) -> list[Warmer]:
@@ -142,11 +155,16 @@ def _warmers(function: Cached[..., Any]) -> list[Warmer]:
         return [Warmer(function.key(), function, ())]
     if function.each is None:
         return []
-    calls = [args if isinstance(args, tuple) else (args,) for args in function.each()]
-    return [Warmer(function.key(*args), function, args) for args in calls]
+    try:
+        calls = [args if isinstance(args, tuple) else (args,) for args in function.each()]
+        return [Warmer(function.key(*args), function, args) for args in calls]
+    except Exception as error:
+        return [Warmer(function.template, function, (), error)]
 
 
 def _warm(app: Flask, warmer: Warmer) -> tuple[float, Any]:
+    if warmer.error is not None:
+        return 0.0, warmer.error
     started = time.perf_counter()
     result: Any
     with app.app_context():
