@@ -93,10 +93,23 @@ class Server(Controller):
     """aiosmtpd on a free port of the loopback interface, in a thread of its own."""
 
     def __init__(self, handler: Handler, **options: Any) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        super().__init__(handler, hostname="127.0.0.1", port=port, **options)
+        # Bound from now on, for a port that is only looked up may be another process's by then.
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        port = self._listener.getsockname()[1]
+        super().__init__(handler, hostname="127.0.0.1", port=port, ready_timeout=3 * TIMEOUT, **options)
+
+    def _create_server(self) -> Any:
+        return self.loop.create_server(self._factory_invoker, sock=self._listener, ssl=self.ssl_context)
+
+    def _trigger_server(self) -> None:
+        """Look whether it answers, with more than aiosmtpd's one second for it, which a busy machine may need."""
+        with socket.create_connection((self.hostname, self.port), TIMEOUT) as sock:
+            if self.ssl_context:
+                context = ssl.create_default_context()
+                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+                sock = context.wrap_socket(sock)
+            sock.recv(1024)
+            sock.close()
 
     def factory(self) -> SMTP:
         self.handler.connections += 1
