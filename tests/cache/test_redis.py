@@ -610,8 +610,8 @@ def test_probe_is_alone(own_redis):
     from redis.retry import Retry
 
     own_redis.freeze()
-    connection = Redis(port=own_redis.port, socket_timeout=0.3, socket_connect_timeout=0.3, retry=Retry(NoBackoff(), 0))
-    store = RedisStore(connection, JSONSerializer(), rest=0.5)
+    connection = Redis(port=own_redis.port, socket_timeout=1, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0))
+    store = RedisStore(connection, JSONSerializer(), rest=30)
     store.read("a")
     store._breaker._closed_until = time.monotonic()
     times = []
@@ -626,7 +626,7 @@ def test_probe_is_alone(own_redis):
         thread.join(10)
     connection.close()
 
-    assert sum(seconds > 0.2 for seconds in times) == 1
+    assert sum(seconds > 0.8 for seconds in times) == 1
 
 
 def test_load_across_an_outage(make_app, own_redis):

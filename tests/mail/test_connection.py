@@ -115,18 +115,18 @@ def test_silent_server(make_app, listen, talk):
 
     assert isinstance(error, MailUnavailable)
     assert "timed out" in str(error)
-    assert 0.4 < seconds < 2.5
+    assert 0.4 < seconds < 5
 
 
 def test_silent_goodbye(make_app, listen):
     """A server that has taken the mail and then says nothing more delays the receipt, and no second mail is sent."""
     app = make_app(MAIL_PORT=listen(silent_goodbye))
-    app.extensions["asok"].config["ASOK_MAIL_TIMEOUT"] = 0.5
+    app.extensions["asok"].config["ASOK_MAIL_TIMEOUT"] = 1.0
 
     error, seconds = attempt(app)
 
     assert error is None
-    assert seconds < 2.5
+    assert seconds < 5
 
 
 def test_patience_after_the_mail(make_app, listen):
@@ -135,12 +135,12 @@ def test_patience_after_the_mail(make_app, listen):
 
     def scan_first(sock, over) -> None:
         answer_all(sock, until=b".")
-        answered.wait(0.8)
+        answered.wait(2)
         sock.sendall(b"250 taken\r\n")
         sock.recv(100)
 
     app = make_app(MAIL_PORT=listen(scan_first))
-    app.extensions["asok"].config["ASOK_MAIL_TIMEOUT"] = 0.4
+    app.extensions["asok"].config["ASOK_MAIL_TIMEOUT"] = 1.0
 
     error, _ = attempt(app)
 
@@ -150,12 +150,13 @@ def test_patience_after_the_mail(make_app, listen):
 def test_large_mail_over_a_slow_line(make_app, listen):
     """The timeout is for standing still: a mail that takes longer to transmit gets through."""
     app = make_app(MAIL_PORT=listen(slow_server))
-    app.extensions["asok"].config["ASOK_MAIL_TIMEOUT"] = 0.4
+    # Six times that has to do for what the system has taken and not yet transmitted, some megabytes.
+    app.extensions["asok"].config["ASOK_MAIL_TIMEOUT"] = 1.5
 
     error, seconds = attempt(app, attachments=[("a.bin", bytes(5_000_000))])
 
     assert error is None
-    assert seconds > 0.7
+    assert seconds > 1.5
 
 
 def slow_server(sock, over) -> None:

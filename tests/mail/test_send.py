@@ -229,6 +229,7 @@ def test_send_message(app, handler):
     flask_mail.Mail(app)
     message = flask_mail.Message("Hello", ["user@example.com"], body="World", sender=("Doe, John", "d@example.com"))
     message.attach("a.txt", "text/plain", "content")
+    message.date = 1_700_000_000.0
 
     task = Mail.send_message(message)
     message.recipients.append("other@example.com")
@@ -238,6 +239,7 @@ def test_send_message(app, handler):
     assert mail.rcpt_tos == ["user@example.com"]
     assert mail.message["From"].addresses[0].display_name == "Doe, John"
     assert mail.message["Message-ID"] == receipt.message_id == message.msgId
+    assert mail.message["Date"].datetime.timestamp() == message.date
 
 
 def test_message_that_signs(app, handler):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
@@ -207,10 +208,10 @@ class RedisStore(Store):
         pipeline.execute()
 
     def _reconnect(self) -> None:
-        pool = getattr(self._client, "connection_pool", None)
-        if pool is not None:
+        # A client of a cluster has none, and looks for a new primary by itself.
+        with contextlib.suppress(AttributeError):
             # Not those in use: their calls would fail in other threads.
-            pool.disconnect(inuse_connections=False)
+            self._client.connection_pool.disconnect(inuse_connections=False)
 
     def _unlink(self, prefix: str) -> None:
         pattern = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in prefix.replace("\\", "\\\\")) + "*"
