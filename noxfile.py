@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import nox
@@ -46,6 +47,31 @@ def install_wheel(session: nox.Session, *extras: str) -> None:
     session.install(f"{wheel}[{','.join(extras)}]" if extras else str(wheel))
 
 
+def pillow_images(session: nox.Session) -> dict[str, str]:
+    """
+    Return the variable that names the test images of the installed Pillow, the odd and broken files of 15 years.
+
+    They are in its source distribution only, which is fetched once for all sessions. Where it cannot be had the tests
+    that want it say so: they are skipped at home, and fail in CI.
+    """
+    asked = session.run("python", "-c", "import PIL; print(PIL.__version__)", silent=True)
+    version = str(asked).strip()
+    cache = Path(session.cache_dir)
+    folder = cache / f"pillow-{version}" / "Tests" / "images"
+    if not folder.is_dir():
+        download = ["pip", "download", "--quiet", "--no-deps", "--no-binary", "pillow", "--dest", str(cache)]
+        session.run("python", "-m", *download, f"pillow=={version}", success_codes=range(256))
+        for archive in cache.glob(f"[Pp]illow-{version}.tar.gz"):
+            unpacked = Path(session.create_tmp())
+            with tarfile.open(archive) as files:
+                wanted = [one for one in files if "/Tests/images/" in one.name]
+                files.extractall(unpacked, wanted, filter="data")
+            # In one step, so that what was interrupted is not taken for all of it.
+            (unpacked / archive.name.removesuffix(".tar.gz")).rename(folder.parent.parent)
+            archive.unlink()
+    return {"ASOK_IMAGE_CORPUS": str(folder.resolve())} if folder.is_dir() else {}
+
+
 @nox.session(python=False)
 def tests(session: nox.Session) -> None:
     """Run the tests on this Python, and on every other supported one that is there."""
@@ -61,7 +87,7 @@ def tests_on(version: str, path: str) -> None:
         # Most tests wait for servers: more processes than processors. A file stays in one, since it shares its servers.
         arguments = session.posargs or ["tests", "-n", str(1 + (os.cpu_count() or 1)), "--dist", "loadfile"]
         # -P: the tree's own package must not be found in place of the wheel.
-        session.run("python", "-P", "-m", "pytest", *arguments)
+        session.run("python", "-P", "-m", "pytest", *arguments, env=pillow_images(session))
 
 
 for _version, _path in PYTHONS.items():
