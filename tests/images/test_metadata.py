@@ -75,6 +75,32 @@ def test_copyright(studio, format, box):
     assert not again.changed
 
 
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF"])
+@pytest.mark.parametrize("box", [800, 100], ids=["fits", "shrunk"])
+def test_copyright_sign(studio, format, box):
+    """A notice stays as it was written, its sign too, in whichever encoding."""
+    for written in (b"\xa9 Ren\xe9", "\xa9 Ren\xe9".encode()):
+        exif = studio.exif(1, copyright=written)
+        path = studio.save(studio.photo((300, 200)), "photo", format, exif=exif)
+
+        resize_image(path, box, keep_copyright=True)
+
+        assert written in studio.read(path)
+        with Image.open(path) as image:
+            assert image.getexif()[0x8298].encode("latin-1") == written
+
+
+def test_small_picture_of_a_jpeg(studio):
+    """The small picture that JFIF allows for goes: it may show what was cut off the large one."""
+    data = studio.encoded(studio.photo((90, 60)), "JPEG")
+    hidden = b"\xff\xe0" + struct.pack(">H", 16 + 12) + data[6:18] + b"\2\2" + b"twelve bytes"
+    path = studio.put(data[:2] + hidden + data[20:], "photo.jpg")
+
+    resize_image(path)
+
+    assert studio.read(path) == data
+
+
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "WEBP"])
 def test_nothing_after_the_end(studio, format):
     """What somebody hid behind a picture is no part of it."""

@@ -58,7 +58,9 @@ def encode(
             options = {}
         case _:
             options = {}
-    if exif and format not in ("gif", "bmp"):
+    if exif and format == "tiff":
+        options["tiffinfo"] = _tags(exif)
+    elif exif and format not in ("gif", "bmp"):
         options["exif"] = exif
     try:
         return save(image, format, options)
@@ -151,6 +153,13 @@ def _to_palette(image: Image.Image, colours: int) -> tuple[Image.Image, dict[str
     method = Image.Quantize.FASTOCTREE if image.mode == "RGBA" else Image.Quantize.MEDIANCUT
     with pillow_errors("The picture cannot get a palette", "cannot_write"):
         return image.quantize(colours, method=method, dither=Image.Dither.NONE), {"optimize": True}
+
+
+def _tags(exif: bytes) -> dict[int, bytes]:
+    """Return the texts of EXIF data as they are: Pillow would write them in ASCII."""
+    read = Image.Exif()
+    read.load(exif)
+    return {tag: value.encode("latin-1") for tag, value in read.items() if isinstance(value, str)}
 
 
 def _tables(original: Image.Image, image: Image.Image) -> dict[str, Any]:

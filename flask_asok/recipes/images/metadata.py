@@ -67,7 +67,8 @@ def rights(source: Source) -> bytes:
         for tag in (ARTIST, COPYRIGHT):
             value = exif.get(tag)
             if isinstance(value, str) and value.strip("\0 "):
-                kept[tag] = value
+                # Pillow reads Latin-1 and would write ASCII, with a question mark for the sign of copyright.
+                kept[tag] = value.encode("latin-1")
         return kept.tobytes() if kept else b""
     except Exception:
         return b""
