@@ -7,8 +7,12 @@ _GRAPHIC_CONTROL, _APPLICATION = 0xF9, 0xFF
 _LOOPS = (b"NETSCAPE2.0", b"ANIMEXTS1.0")
 
 
-def drawn_pixels(data: bytes, most: int) -> int:
-    """Return width times height times frames, or any number above `most` as soon as it is reached."""
+def drawn_pixels(data: bytes, most: int, least: int) -> int:
+    """
+    Return width times height times frames, or any number above `most` as soon as it is reached.
+
+    A frame counts as `least` at the least.
+    """
     total = 0
     width, height = int.from_bytes(data[6:8], "little"), int.from_bytes(data[8:10], "little")
     try:
@@ -21,7 +25,7 @@ def drawn_pixels(data: bytes, most: int) -> int:
                 # A frame that leaves the screen makes the screen larger, for this and all following frames.
                 left, top, wide, high = _extent(data, start)
                 width, height = max(width, left + wide), max(height, top + high)
-                total += width * height
+                total += max(width * height, least)
                 position = _after_image(data, start)
             elif data[start] == _TRAILER:
                 break

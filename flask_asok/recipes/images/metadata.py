@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import struct
 import zlib
 
 from PIL import Image
 
-from . import gif
+from . import gif, jpeg
 from .source import GPS, ORIENTATION, Source
 
 ARTIST, COPYRIGHT = 0x013B, 0x8298
 
-_JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
-"""The end of coded data: 0xFF that is neither escaped nor a restart."""
-_JPEG_KEPT = {0xE0: b"JFIF\0", 0xE2: b"ICC_PROFILE\0", 0xEE: b"Adobe"}
 _PNG_KEPT = frozenset(
     {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"cICP", b"sBIT", b"bKGD"}
     | {b"pHYs", b"acTL", b"fcTL", b"fdAT"}
@@ -83,7 +79,7 @@ def strip(source: Source, exif: bytes = b"") -> bytes | None:
     """
     match source.format:
         case "jpeg":
-            return _strip_jpeg(source.data(), exif)
+            return jpeg.strip(source.data(), exif)
         case "png":
             return _strip_png(source.data(), exif)
         case "webp":
@@ -92,6 +88,9 @@ def strip(source: Source, exif: bytes = b"") -> bytes | None:
             return gif.strip(source.data())
         case "bmp":
             return source.data()
+        case "tiff" if source.has_pages:
+            # The other pages, and all that they say, would stay.
+            return None
         case "avif" | "tiff" if not found(source) or (exif and _says_rights_only(source)):
             return source.data()
     return None
@@ -102,41 +101,6 @@ def _says_rights_only(source: Source) -> bool:
         return False
     tags = set(source.image.getexif())
     return tags - (_TIFF_PLAIN if source.format == "tiff" else set()) <= {ARTIST, COPYRIGHT}
-
-
-def _strip_jpeg(data: bytes, exif: bytes) -> bytes | None:
-    kept = bytearray(b"\xff\xd8")
-    notice = b""
-    if exif:
-        body = exif if exif.startswith(b"Exif\0\0") else b"Exif\0\0" + exif
-        notice = b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body
-    position, kind = 2, 0
-    while True:
-        marker = _JPEG_MARKER.search(data, position)
-        if marker is None:
-            return None
-        start = marker.start()
-        if kind == 0xDA:
-            # Coded data follows its header; anywhere else bytes between two segments are rubbish.
-            kept += data[position:start]
-        kind = data[start + 1]
-        if kind == 0xD9:
-            return bytes(kept) + b"\xff\xd9"
-        if start + 4 > len(data):
-            return None
-        end = start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
-        is_application = 0xE0 <= kind <= 0xEF or kind == 0xFE
-        if not is_application:
-            if notice:
-                kept += notice
-                notice = b""
-            kept += data[start:end]
-        elif kind in _JPEG_KEPT and data.startswith(_JPEG_KEPT[kind], start + 4):
-            if notice and kind != 0xE0:
-                kept += notice
-                notice = b""
-            kept += data[start:end]
-        position = end
 
 
 def _strip_png(data: bytes, exif: bytes) -> bytes | None:

@@ -37,8 +37,9 @@ class Work:
     def __init__(self, source: Source, targets: list[Target]) -> None:
         self.source = source
         self.targets = targets
-        # The order matters: frames are counted before the orientation, which decodes some formats.
+        # The order matters: frames and pages are looked at before the orientation, which decodes some formats.
         self.is_animated: bool = source.is_animated()
+        self.has_pages: bool = source.has_pages
         self.colours: Colours = Colours(source.image, source.icc)
         self.orientation: int = source.orientation()
         self.found: tuple[str, ...] = metadata.found(source)
@@ -53,7 +54,7 @@ class Work:
 
     def run(self, *, loses_pages: bool) -> Iterator[Made]:
         """Yield the file of each target in each of its formats, as soon as it is made."""
-        if not loses_pages and self.source.has_pages():
+        if not loses_pages and self.has_pages:
             raise ImageError(
                 f"{self.source.name} has several pages, of which one would be left. Write it elsewhere with `to`.",
                 reason="several_pages",

@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
+import io
 import os
 import stat
 from collections.abc import Iterator
-from typing import IO
 
 from PIL import (
     AvifImagePlugin,  # noqa: F401  (imported so that it is registered: Pillow imports these three on demand only)
     Image,
     ImageFile,
-    TiffImagePlugin,  # noqa: F401
+    TiffImagePlugin,
     UnidentifiedImageError,
     WebPImagePlugin,  # noqa: F401
 )
 
 from ...errors import ImageError
-from . import gif
+from . import gif, jpeg
 from .formats import FORMATS, READABLE
 from .geometry import Size
 from .limits import Limits
 
 ORIENTATION = 0x0112
 GPS = 0x8825
+
+_TILE = (322, 323)
+_LEAST_FRAME = 10_000
+"""Pixels that a frame counts as, however small: two million of one pixel each would take a minute."""
+_SCANS = 100
+"""How often a progressive JPEG may go through its pixels, which takes time and next to no bytes; ten times is usual."""
+_HEAD_PIECES, _PIECES, _PIECE_BYTES = 20_000, 1_000_000, 64
+"""Pieces that a head may have, and a whole file besides one for so many bytes: two million take ten seconds."""
 
 # What a disk may say while a picture is read or written. Any other error that Pillow raises is about the content.
 _DISK_ERRORS = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EROFS})
@@ -57,7 +66,7 @@ def pillow_errors(doing: str, reason: str = "damaged") -> Iterator[None]:
 class Source:
     """One picture, open from `Source.open(path)` to the end of its `with` block. Not for several threads at once."""
 
-    def __init__(self, file: IO[bytes], path: str, formats: tuple[str, ...], limits: Limits) -> None:
+    def __init__(self, file: File, path: str, formats: tuple[str, ...], limits: Limits) -> None:
         self.path = path
         self.limits = limits
         self.file = file
@@ -66,6 +75,7 @@ class Source:
         self.format: str = {"MPO": "jpeg"}.get(str(self.image.format), str(self.image.format).lower())
         """"jpeg", "png" ...; a multi-picture JPEG is a JPEG."""
         self._check_pixels(1)
+        self._check_tile()
         self.screen: Size = self.image.size
         """Width and height as the header says, not turned yet. A frame of a GIF may say more."""
         self.icc: bytes | None = self.image.info.get("icc_profile") or None
@@ -105,9 +115,11 @@ class Source:
             data = self.data()
             self.file.seek(position)
             most = self.limits.animation_pixels
-            if gif.drawn_pixels(data, most) > most:
-                raise self._too_many_pixels(f"more than {most:,} in all of its frames")
-        with pillow_errors(f"The frames of {self.name} cannot be counted"):
+            if gif.drawn_pixels(data, most, _LEAST_FRAME) > most:
+                raise self._too_many_pixels(
+                    f"more than {most:,} in all of its frames, counted as {_LEAST_FRAME:,} or more"
+                )
+        with pillow_errors(f"The frames of {self.name} cannot be counted"), self._patience():
             frames: int = getattr(self.image, "n_frames", 1)
         if frames > 1:
             self._check_pixels(frames)
@@ -123,12 +135,19 @@ class Source:
         """0; or 1 for an animated PNG with a stand-in for programs that show no animations: it is not part of it."""
         return 1 if getattr(self.image, "default_image", False) else 0
 
+    @functools.cached_property
     def has_pages(self) -> bool:
-        """Tell whether it is a document of several pages."""
+        """Is it a document of several pages? To be asked before it is decoded."""
         if self.format != "tiff":
             return False
         with pillow_errors(f"The pages of {self.name} cannot be counted"):
-            return self.frames > 1
+            # Not by their number: of some files it takes minutes to count them.
+            try:
+                self.image.seek(1)
+            except EOFError:
+                return False
+            self.image.seek(0)
+            return True
 
     def orientation(self) -> int:
         """Return 1 to 8, from EXIF or XMP, as the pixels are still to be turned."""
@@ -146,12 +165,14 @@ class Source:
 
     def load(self) -> None:
         """Decode the pixels; ImageError where they are cut off or broken."""
-        with pillow_errors(f"{self.name} is damaged"):
+        if self.image.info.get("progressive") and jpeg.scans(self.data(), _SCANS) > _SCANS:
+            raise ImageError(f"{self.name} goes through its pixels more than {_SCANS} times.", reason="damaged")
+        with pillow_errors(f"{self.name} is damaged"), self._patience():
             self.image.load()
 
     def seek(self, frame: int) -> None:
         """Go to a frame of the animation and decode it."""
-        with pillow_errors(f"{self.name} is damaged at frame {frame}"):
+        with pillow_errors(f"{self.name} is damaged at frame {frame}"), self._patience():
             self.image.seek(frame)
             # A frame may be larger than the header said.
             self._check_pixels(1)
@@ -178,7 +199,7 @@ class Source:
         names = tuple(FORMATS[name].pillow for name in formats)
         accepted = ", ".join(formats)
         try:
-            with pillow_errors(f"{self.name} cannot be opened"):
+            with pillow_errors(f"{self.name} cannot be opened"), self.file.patience(_HEAD_PIECES):
                 # A file and not a name, and only these parsers: neither the extension nor a client's word decides, and
                 # the parsers for PostScript, PDF and the like are never run.
                 return Image.open(self.file, formats=names)
@@ -190,12 +211,28 @@ class Source:
                 ) from error.__cause__
             raise
 
+    def _patience(self) -> contextlib.AbstractContextManager[None]:
+        """Bound the pieces in which the rest is read; other formats than these two are not read in pieces."""
+        if self.format not in ("png", "gif"):
+            return contextlib.nullcontext()
+        return self.file.patience(_PIECES + self.stat.st_size // _PIECE_BYTES)
+
     def _check_pixels(self, frames: int) -> None:
         width, height = self.image.size
         most = self.limits.pixels if frames == 1 else self.limits.animation_pixels
-        if width * height * frames > most or width * height > self.limits.pixels:
+        counted = width * height if frames == 1 else max(width * height, _LEAST_FRAME) * frames
+        if counted > most or width * height > self.limits.pixels:
             times = f" x {frames} frames" if frames > 1 else ""
             raise self._too_many_pixels(f"{width} x {height}{times}; {most:,} are accepted")
+
+    def _check_tile(self) -> None:
+        if not isinstance(self.image, TiffImagePlugin.TiffImageFile):
+            return
+        with pillow_errors(f"{self.name} cannot be opened"):
+            width, height = (int(self.image.tag_v2.get(tag, 1)) for tag in _TILE)
+        # A tile is decoded as a whole, however little of it is in the picture.
+        if width * height > self.limits.pixels:
+            raise self._too_many_pixels(f"tiles of {width} x {height}; {self.limits.pixels:,} are accepted")
 
     def _too_many_pixels(self, text: str) -> ImageError:
         return ImageError(
@@ -205,8 +242,30 @@ class Source:
         )
 
 
+class File(io.BufferedReader):
+    """A file that can lose its patience: Pillow reads piece by piece, without a bound on their number."""
+
+    _left: int | None = None
+
+    @contextlib.contextmanager
+    def patience(self, reads: int) -> Iterator[None]:
+        """Raise OSError in the block where more than so many pieces are read."""
+        self._left = reads
+        try:
+            yield
+        finally:
+            self._left = None
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self._left is not None:
+            self._left -= 1
+            if self._left < 0:
+                raise OSError("it is in too many pieces")
+        return super().read(size)
+
+
 @contextlib.contextmanager
-def open_regular(path: str) -> Iterator[IO[bytes]]:
+def open_regular(path: str) -> Iterator[File]:
     """Open a regular file for reading; ImageError where `path` is a symbolic link or anything else."""
     if os.path.islink(path):
         raise ImageError(
@@ -225,5 +284,5 @@ def open_regular(path: str) -> Iterator[IO[bytes]]:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise ImageError(f"{path} is a folder or a device, and not a regular file.", reason="not_a_file")
-    with open(descriptor, "rb") as file:
+    with File(io.FileIO(descriptor)) as file:
         yield file
