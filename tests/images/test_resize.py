@@ -261,6 +261,29 @@ def test_extension_that_would_lie(studio, tmp_path):
         resize_image(path, to=tmp_path / "photo.jpg")
 
 
+def test_to_itself(studio):
+    """Written to its own path, or to the folder that it is in, is in place: the name stays, and so does the format."""
+    path = studio.save(studio.photo((900, 900)), "photo.jpg")
+
+    assert resize_image(path, 400, to=path).path == path
+    assert resize_image(path, 200, to=studio.folder).path == path
+    with pytest.raises(ValueError, match=r"must end in \.webp"):
+        resize_image(path, to=path, format="webp")
+    assert size_of(path) == (200, 200)
+    assert studio.others(path) == []
+
+
+def test_to_itself_in_its_true_format(studio):
+    """A PNG named photo.jpg can be made what its name says."""
+    path = studio.save(studio.photo((900, 900)), "photo.jpg", "PNG")
+
+    picture = resize_image(path, to=path, format="jpeg")
+
+    assert picture.path == path
+    with Image.open(path) as image:
+        assert image.format == "JPEG"
+
+
 def test_small_palette_stays_small(studio):
     """A drawing in few colours has a palette again when it was shrunk: its smoothed edges would cost much else."""
     image = Image.new("P", (1200, 1200))
@@ -337,13 +360,33 @@ def test_bad_options(studio, options, error):
     assert studio.read(path) == before
 
 
-def test_pages(studio):
-    """A document of several pages is not reduced to its first one in place; elsewhere it may be."""
-    pages = [Image.new("RGB", (900, 900), colour) for colour in ("red", "blue")]
-    path = studio.save(pages[0], "scan.tif", save_all=True, append_images=pages[1:])
+def scan(studio, size, name="scan.tif", **options):
+    pages = [Image.new("RGB", size, colour) for colour in ("red", "blue")]
+    return studio.save(pages[0], name, save_all=True, append_images=pages[1:], **options)
+
+
+@pytest.mark.parametrize("to", [None, "scan.tif", "", "link/scan.tif"], ids=["in place", "itself", "folder", "link"])
+def test_pages(studio, tmp_path, to):
+    """A document of several pages is not reduced to its first one in place, by whichever way it is named."""
+    path = scan(studio, (900, 900))
+    before = studio.read(path)
+    os.symlink(studio.folder, studio.folder / "link")
 
     with pytest.raises(ImageError) as caught:
-        resize_image(path)
+        resize_image(path, to=None if to is None else studio.folder / to)
 
     assert caught.value.reason == "several_pages"
-    assert resize_image(path, to=f"{path}.png", format="png").width == 800
+    assert studio.read(path) == before
+
+
+@pytest.mark.parametrize("size", [(900, 900), (90, 90)], ids=["shrunk", "fits"])
+def test_first_page(studio, tmp_path, size):
+    """Elsewhere the first page is written, and nothing of the others, in which somebody's name may be."""
+    path = scan(studio, size)
+
+    picture = resize_image(path, to=tmp_path / "first.tif")
+
+    assert (picture.frames, picture.changed) == (1, True)
+    with Image.open(picture.path) as image:
+        assert image.n_frames == 1
+        assert image.getpixel((5, 5)) == (255, 0, 0)

@@ -93,11 +93,10 @@ def resize_image(
     """
     [wanted] = _targets({"": size}, (format,), locals())
     source = path_of("path", path)
-    destination = None if to is None else path_of("to", to)
-    _check(source, wanted, destination)
-    if destination is not None and not _is_same(source, destination):
-        return _resize_to(source, destination, wanted)
-    return _resize_in_place(source, wanted)
+    destination = _check(source, wanted, None if to is None else path_of("to", to))
+    if destination is None:
+        return _resize_in_place(source, wanted)
+    return _resize_to(source, destination, wanted)
 
 
 @task(queue="images", prepare=_prepare_renditions)
@@ -217,8 +216,8 @@ def _identify(path: str) -> str:
         return found.format
 
 
-def _check(path: str, wanted: Target, to: str | None) -> None:
-    """Raise what can be known before the pixels are."""
+def _check(path: str, wanted: Target, to: str | None) -> str | None:
+    """Return where it is to be written, None for in place; raise what can be known before the pixels are."""
     [asked] = wanted.formats
     if asked != "keep" and to is None:
         raise ValueError(
@@ -226,10 +225,13 @@ def _check(path: str, wanted: Target, to: str | None) -> None:
             f'Pass to="folder/" or to="folder/name{FORMATS[asked].extensions[0]}".'
         )
     found = _identify(path)
-    if to is not None and not _is_same(path, to):
-        file = _destination(path, to, found if asked == "keep" else asked)
-        if not os.path.isdir(os.path.dirname(file)):
-            raise FileNotFoundError(f"There is no folder {os.path.dirname(file)} to write to.")
+    written = found if asked == "keep" else asked
+    if to is None or (_is_same(path, to) and written == found):
+        return None
+    file = _destination(path, to, written)
+    if not os.path.isdir(os.path.dirname(file)):
+        raise FileNotFoundError(f"There is no folder {os.path.dirname(file)} to write to.")
+    return None if _is_same(path, file) else to
 
 
 def _destination(path: str, to: str, format: str) -> str:
@@ -245,7 +247,11 @@ def _destination(path: str, to: str, format: str) -> str:
 
 
 def _is_same(path: str, to: str) -> bool:
-    return os.path.normcase(path) == os.path.normcase(to)
+    """Are these two ways to write the path of one file? One may lead through a link to its folder."""
+    (folder, name), (other_folder, other_name) = os.path.split(path), os.path.split(to)
+    if os.path.normcase(name) != os.path.normcase(other_name):
+        return False
+    return os.path.isdir(other_folder) and os.path.samefile(folder, other_folder)
 
 
 def _existing(path: str) -> os.stat_result | None:
