@@ -101,6 +101,36 @@ def test_small_picture_of_a_jpeg(studio):
     assert studio.read(path) == data
 
 
+@pytest.mark.parametrize("flaw", [b"\xff\x01", b"\xff\x7a\0\x09"], ids=["marker", "unknown marker"])
+def test_flawed_jpeg(studio, flaw):
+    """A JPEG whose flaws a decoder finds its way through keeps all that is seen, when its metadata is cut out."""
+    image = studio.photo((160, 120))
+    data = studio.encoded(image, "JPEG", exif=studio.exif(1), restart_marker_rows=1, quality=95)
+    scan = data.index(b"\xff\xd1")
+    path = studio.put(data[: scan + 20] + flaw + data[scan + 20 :], "photo.jpg")
+    with Image.open(path) as before:
+        seen = before.convert("L").tobytes()
+
+    resize_image(path)
+
+    assert not studio.metadata(path)
+    with Image.open(path) as after:
+        apart = [abs(a - b) for a, b in zip(seen, after.convert("L").tobytes(), strict=True)]
+    assert sum(apart) / len(apart) < 1
+
+
+def test_hidden_item_of_an_avif(studio):
+    """EXIF data that Pillow does not find in an AVIF goes as well."""
+    data = studio.encoded(studio.photo((90, 60)), "AVIF", exif=studio.exif(1))
+    path = studio.put(data.replace(b"cdsc", b"free", 1), "photo.avif")
+    with Image.open(path) as image:
+        assert "exif" not in image.info
+
+    resize_image(path)
+
+    assert b"Phone Maker" not in studio.read(path)
+
+
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "WEBP"])
 def test_nothing_after_the_end(studio, format):
     """What somebody hid behind a picture is no part of it."""

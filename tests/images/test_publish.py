@@ -34,6 +34,21 @@ def test_permissions(studio):
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o640
 
 
+def test_private_from_the_first_byte(studio, monkeypatch):
+    """What becomes of a private picture can be read by nobody else while it is written, either."""
+    path = studio.save(studio.photo((900, 900)), "photo.jpg")
+    os.chmod(path, 0o600)
+    modes = []
+    resemble = publish._resemble
+    monkeypatch.setattr(
+        publish, "_resemble", lambda file, like: (modes.append(os.fstat(file).st_mode), resemble(file, like))
+    )
+
+    resize_image(path)
+
+    assert [stat.S_IMODE(mode) for mode in modes] == [0o600]
+
+
 def test_permissions_of_a_new_file(studio, tmp_path):
     """A new file gets what the umask gives, so that a web server can read it."""
     path = studio.save(studio.photo((900, 900)), "photo.jpg")

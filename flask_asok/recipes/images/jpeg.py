@@ -8,7 +8,9 @@ from collections.abc import Iterator
 
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 """The beginning of a segment, and the end of coded data: 0xFF that is neither escaped nor a restart."""
-_TEMPORARY, _START, _END, _SCAN = 0x01, 0xD8, 0xD9, 0xDA
+_END, _SCAN = 0xD9, 0xDA
+_SEGMENTS = frozenset({*range(0xC0, 0xD0), *range(_END, 0xF0), 0xFE}) - {0xC8}
+"""What has a length; the end is counted among them."""
 _JFIF, _EXIF, _PROFILE, _ADOBE, _COMMENT = 0xE0, 0xE1, 0xE2, 0xEE, 0xFE
 
 
@@ -23,11 +25,18 @@ def scans(data: bytes, most: int) -> int:
 
 
 def strip(data: bytes, exif: bytes) -> bytes | None:
-    """Return the file without metadata but for `exif`, or None where it cannot be followed to its end."""
+    """
+    Return the file without metadata but for `exif`, or None where it is not flawless from its start to its end.
+
+    A decoder may find its way through flaws, from one restart marker to the next for instance; it is not guessed here.
+    """
     kept = bytearray(b"\xff\xd8")
     notice = _notice(exif)
-    kind = 0
+    kind, before = 0, 2
     for kind, start, end in _segments(data):
+        if kind not in _SEGMENTS or data[before:start].strip(b"\xff"):
+            return None
+        before = end
         segment = _kept(kind, data[start:end])
         if notice and segment and kind != _JFIF:
             # The place for it is behind the first one, which says that this is a JPEG.
@@ -47,10 +56,8 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
             yield kind, start, start + 2
             return
         position = start + 2
-        if kind in (_TEMPORARY, _START):
-            # These two have no length.
-            continue
-        position += int.from_bytes(data[position : position + 2], "big")
+        if kind in _SEGMENTS:
+            position += int.from_bytes(data[position : position + 2], "big")
         if kind == _SCAN:
             following = _MARKER.search(data, position)
             position = following.start() if following else len(data)

@@ -18,6 +18,7 @@ _PNG_KEPT = frozenset(
 )
 _WEBP_KEPT = frozenset({b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP"})
 _WEBP_EXIF, _WEBP_XMP = 0x08, 0x04
+_AVIF_WORDS = (b"Exif", b"http://ns.adobe.com/", b"<rdf:RDF")
 _TIFF_PLAIN = frozenset(
     {254, 255, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 280, 281, 282, 283, 284, 292, 293, 296, 297}
     | {317, 318, 319, 320, 322, 323, 324, 325, 338, 339, 340, 341, 347, 529, 530, 531, 532, 34675}
@@ -90,6 +91,9 @@ def strip(source: Source, exif: bytes = b"") -> bytes | None:
             return source.data()
         case "tiff" if source.has_pages:
             # The other pages, and all that they say, would stay.
+            return None
+        case "avif" if any(word in source.data() for word in _AVIF_WORDS) and not exif:
+            # An item that Pillow does not see may be seen by others.
             return None
         case "avif" | "tiff" if not found(source) or (exif and _says_rights_only(source)):
             return source.data()

@@ -47,7 +47,8 @@ def publish(
     at `path` is replaced, not followed. With `instead_of`, only that very file is replaced; Replaced is raised where
     another one has come in its place. Raises OSError, with nothing left behind.
     """
-    temporary, descriptor = create_temporary(os.path.dirname(path))
+    # A private picture is so from its first byte on.
+    temporary, descriptor = create_temporary(os.path.dirname(path), 0o666 if like is None else 0o600)
     try:
         with open(descriptor, "wb") as file:
             file.write(data)
