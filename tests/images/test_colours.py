@@ -44,6 +44,29 @@ def test_wide_colours(studio, profile, format, box):
     assert "icc_profile" not in studio.metadata(path)
 
 
+@pytest.mark.parametrize("profile", ["P3", "Adobe RGB", "ProPhoto"])
+def test_chart(studio, profile):
+    """A chart keeps all of its colours, though converted and with smoothed edges it is larger than it was."""
+    lights = (10, 60, 120, 180, 240)
+    chart = Image.new("RGB", (1000, 200))
+    for number in range(125):
+        left, top = number % 25 * 40, number // 25 * 40
+        colour = lights[number // 25], lights[number // 5 % 5], lights[number % 5]
+        chart.paste(colour, (left, top, left + 40, top + 40))
+    icc = studio.rgb_profile(profile)
+    path = studio.save(chart, "chart.png", icc_profile=icc)
+    there = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+    expected = ImageCms.profileToProfile(chart, there, ImageCms.createProfile("sRGB"), outputMode="RGB")
+
+    resize_image(path, 500)
+
+    with Image.open(path) as seen:
+        seen = seen.convert("RGB")
+        for number in range(125):
+            at = number % 25 * 20 + 10, number // 25 * 20 + 10
+            assert near(seen.getpixel(at), expected.getpixel((at[0] * 2, at[1] * 2)), 1)
+
+
 def test_wide_colours_with_transparency(studio):
     """Transparency goes along when colours are converted."""
     image = Image.new("RGBA", SQUARE, (200, 90, 60, 255))

@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
-from PIL import Image, ImageFile, JpegImagePlugin
+from PIL import Image, ImageChops, ImageFile, ImageStat, JpegImagePlugin
 
 from ...errors import ImageError
 from . import colour
@@ -14,6 +14,9 @@ from .formats import FORMATS
 from .source import Source, pillow_errors
 
 Colour = str | tuple[int, ...]
+
+_USUALLY_APART, _MOST_APART = 2, 32
+"""How far, of 255, colours may be from what they were when there are to be fewer of them."""
 
 
 def encode(
@@ -77,8 +80,8 @@ def encode_small(
     """
     Return a picture in fewer colours or less quality, if possible in no more than `most` bytes; None where that fails.
 
-    For a drawing, which grows when its edges are smoothed: it gets a palette again, though it may still be larger. And
-    for what came in a lower quality than ours.
+    For what came in a lower quality than ours. And for a drawing, which grows when its edges are smoothed: it gets a
+    palette again, and may be larger still. A picture that would look different in fewer colours has none of them taken.
     """
     image = colour.drop_idle_alpha(image)
     best = FORMATS[format].quality
@@ -87,14 +90,16 @@ def encode_small(
             data = encode(image.copy(), format, quality=quality, background=background, exif=exif)
             if len(data) <= most:
                 return data
-    elif format in ("png", "gif"):
-        for colours in (255, 64, 16):
-            few, options = to_gif_palette(image, colours) if format == "gif" else _to_palette(image, colours)
-            data = save(few, format, {**options, **({"exif": exif} if exif and format == "png" else {})})
-            if len(data) <= most:
-                break
-        return data
-    return None
+        return None
+    smallest = None
+    for colours in (255, 64, 16) if format in ("png", "gif") else ():
+        few, options = to_gif_palette(image, colours) if format == "gif" else _to_palette(image, colours)
+        if not _looks_alike(image, few, format):
+            break
+        smallest = save(few, format, {**options, **({"exif": exif} if exif and format == "png" else {})})
+        if len(smallest) <= most:
+            break
+    return smallest
 
 
 def save(image: Image.Image, format: str, options: Mapping[str, Any]) -> bytes:
@@ -153,6 +158,19 @@ def _to_palette(image: Image.Image, colours: int) -> tuple[Image.Image, dict[str
     method = Image.Quantize.FASTOCTREE if image.mode == "RGBA" else Image.Quantize.MEDIANCUT
     with pillow_errors("The picture cannot get a palette", "cannot_write"):
         return image.quantize(colours, method=method, dither=Image.Dither.NONE), {"optimize": True}
+
+
+def _looks_alike(image: Image.Image, few: Image.Image, format: str) -> bool:
+    """Tell whether the colours of `few`, where they are seen, are those of `image`, or very near to them."""
+    before, after = image.convert("RGBA"), few.convert("RGBA")
+    apart = ImageChops.difference(before.convert("RGB"), after.convert("RGB"))
+    apart.paste(0, mask=ImageChops.invert(after.getchannel("A")))
+    bands = [*apart.split()]
+    if format != "gif":
+        # A GIF knows no half transparency, in however many colours.
+        bands.append(ImageChops.difference(before.getchannel("A"), after.getchannel("A")))
+    statistics = [ImageStat.Stat(band) for band in bands]
+    return all(one.rms[0] <= _USUALLY_APART and one.extrema[0][1] <= _MOST_APART for one in statistics)
 
 
 def _tags(exif: bytes) -> dict[int, bytes]:
