@@ -507,6 +507,23 @@ def test_retried_task_is_run_when_it_is_due(make_app):
         assert background(outer).result(WAIT) == 3
 
 
+def test_run_in_place_keeps_the_backoff(make_app):
+    """A task that was run in place and failed waits as its backoff says; its old place in the queue runs nothing."""
+    app = make_app(ASOK_QUEUES=ONE_THREAD)
+
+    def outer():
+        inner = background.using(retries=1, backoff=3600)(fail)
+        inner.join(0.01)
+        return inner
+
+    with app.app_context():
+        inner = background(outer).result(WAIT)
+        background(int).join(WAIT)
+
+    assert (inner.state, inner.attempts) == ("waiting", 1)
+    inner.cancel()
+
+
 def test_join_of_a_running_task(make_app, gate):
     """A task waits for one that another thread runs, with a timeout and without."""
     app = make_app(ASOK_QUEUES={"default": 2})
