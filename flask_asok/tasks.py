@@ -279,12 +279,18 @@ class Task(threading.Thread, Generic[R]):
         summary.state = "running"
         self._thread = thread
         lane.running[self] = app
-        timeout = self.options.timeout
-        if timeout is not None:
-            lane.watch(self, timeout)
-        if task_started.receivers:
-            emit(task_started, app, task=self)
-        value, error = Context().run(_attempt, self, call)
+        value: Any = None
+        error: BaseException | None
+        try:
+            timeout = self.options.timeout
+            if timeout is not None:
+                lane.watch(self, timeout)
+            if task_started.receivers:
+                emit(task_started, app, task=self)
+            value, error = Context().run(_attempt, self, call)
+        except BaseException as raised:
+            # Ctrl-C, in a caller who runs the task itself: it must come to an end all the same.
+            error = raised
         # Missing when a shutdown has abandoned the task: it is settled, and its outcome comes too late.
         if lane.running.pop(self, None) is None:
             return error
@@ -303,23 +309,27 @@ class Task(threading.Thread, Generic[R]):
         """Give the claimed task its last state, tell the receivers of `signal`, then let go who waits."""
         self.summary._finished = time.time()
         self.summary.state = state
-        if signal.receivers:
-            self._settler = threading.get_ident()
-            emit(signal, app, task=self, **kwargs)
-        # Last, so that whoever joins finds the context torn down, the error logged and the signals sent.
-        self._done = True
-        if self._waiters:
-            self.wake()
+        try:
+            if signal.receivers:
+                self._settler = threading.get_ident()
+                emit(signal, app, task=self, **kwargs)
+        finally:
+            # Last, so that whoever joins finds the context torn down, the error logged and the signals sent.
+            self._done = True
+            if self._waiters:
+                self.wake()
 
     def abandon(self, app: Flask, why: str, unrun: Call | None = None) -> None:
         """Settle as abandoned, and log, a task whose call the caller has claimed, or has taken out of `running`."""
-        log(
-            logging.ERROR, "Background task %s (%s) abandoned while %s: %s.",
-            self.name, self.id, self.state, why, extra=self.log_fields(),
-        )  # fmt: skip
-        self.unrun = unrun
-        self.settle("abandoned", app, task_abandoned)
-        self.unrun = None
+        try:
+            log(
+                logging.ERROR, "Background task %s (%s) abandoned while %s: %s.",
+                self.name, self.id, self.state, why, extra=self.log_fields(),
+            )  # fmt: skip
+        finally:
+            self.unrun = unrun
+            self.settle("abandoned", app, task_abandoned)
+            self.unrun = None
 
     def lose(self) -> None:
         """Settle as abandoned without a word: in a forked child, whose parent goes on with the task."""
@@ -355,32 +365,37 @@ class Task(threading.Thread, Generic[R]):
             summary.attempts -= 1
             self._wait_for_turn(call, error.after)
             return
-        summary.error = safe_repr(error)[:LONGEST_ERROR_TEXT]
         seconds = self._seconds_to_retry(error)
+        # Whatever happens while it is told, Ctrl-C in a caller who runs the task itself: somebody waits for its end.
         if seconds is not None:
-            log(
-                logging.WARNING, "Background task %s failed (attempt %s of %s, next in %.3g s): %r",
-                summary.name, summary.attempts, self.options.retries + 1, seconds, error,
-                exc_info=error, extra=self.log_fields(),
-            )  # fmt: skip
-            summary.state = "waiting"
-            if task_retried.receivers:
-                emit(task_retried, app, task=self, error=error, wait=seconds)
-            self._wait_for_turn(call, seconds)
+            try:
+                self._tell_of_retry(app, error, seconds)
+            finally:
+                self._wait_for_turn(call, seconds)
             return
         if isinstance(error, Retry) and error.__cause__ is not None:
             error = error.__cause__
-            summary.error = safe_repr(error)[:LONGEST_ERROR_TEXT]
         self._error = error
+        try:
+            summary.error = safe_repr(error)[:LONGEST_ERROR_TEXT]
+            log(
+                logging.ERROR, "Background task %s failed: %r",
+                summary.name, error, exc_info=error, extra=self.log_fields(),
+            )  # fmt: skip
+        finally:
+            self.settle("failed", app, task_failed, error=error)
+
+    def _tell_of_retry(self, app: Flask, error: BaseException, seconds: float) -> None:
+        summary = self.summary
+        summary.error = safe_repr(error)[:LONGEST_ERROR_TEXT]
         log(
-            logging.ERROR,
-            "Background task %s failed: %r",
-            summary.name,
-            error,
-            exc_info=error,
-            extra=self.log_fields(),
-        )
-        self.settle("failed", app, task_failed, error=error)
+            logging.WARNING, "Background task %s failed (attempt %s of %s, next in %.3g s): %r",
+            summary.name, summary.attempts, self.options.retries + 1, seconds, error,
+            exc_info=error, extra=self.log_fields(),
+        )  # fmt: skip
+        summary.state = "waiting"
+        if task_retried.receivers:
+            emit(task_retried, app, task=self, error=error, wait=seconds)
 
     def _wait_for_turn(self, call: Call, seconds: float) -> None:
         self.summary.state = "waiting"
@@ -395,7 +410,7 @@ class Task(threading.Thread, Generic[R]):
             return error.after
         try:
             return options.wait_before(attempts + 1)
-        except Exception as wrong:
+        except BaseException as wrong:
             log_exception("Backoff of background task %s failed: %r", self.name, wrong)
             return None
 

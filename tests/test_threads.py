@@ -15,7 +15,7 @@ from flask import Flask
 from flask_asok import FlaskAsok, QueueFull, Retry, TaskAbandoned, TaskCancelled, background, current_task
 from flask_asok.backends import clock as clock_module
 from flask_asok.backends import threads as threads_module
-from flask_asok.signals import task_abandoned, task_queued, task_started, task_succeeded
+from flask_asok.signals import task_abandoned, task_failed, task_queued, task_started, task_succeeded
 
 WAIT = 10
 ONE_THREAD = {"default": 1}
@@ -456,6 +456,29 @@ def test_ctrl_c_in_a_receiver_of_the_caller(threads_app):
         background(int)
 
 
+@pytest.mark.parametrize("signal", [task_started, task_succeeded, task_failed], ids=lambda signal: signal.name)
+def test_ctrl_c_in_a_receiver_while_the_caller_runs(threads_app, signal):
+    """Ctrl-C in a receiver, while the caller runs the task itself, goes up; the task has come to its end."""
+
+    def interrupted(sender, task, **kwargs):
+        tasks.append(task)
+        raise KeyboardInterrupt
+
+    tasks = []
+    FlaskAsok().close(threads_app)
+    with (
+        threads_app.app_context(),
+        signal.connected_to(interrupted, threads_app),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        background(fail if signal is task_failed else int)
+    with contextlib.suppress(BaseException):
+        tasks[0].result(WAIT)
+
+    assert tasks[0].state == ("succeeded" if signal is task_succeeded else "failed")
+    assert not tasks[0].is_alive()
+
+
 class BoomHandler(logging.Handler):
     def __init__(self, error):
         super().__init__()
@@ -512,8 +535,12 @@ def test_ctrl_c_while_the_caller_logs(make_app):
         try:
             with pytest.raises(KeyboardInterrupt):
                 background(fail)
+            with pytest.raises(KeyboardInterrupt):
+                background.using(retries=1)(fail)
         finally:
             logging.getLogger("asok.background").removeHandler(handler)
+
+        assert [summary.state for summary in FlaskAsok().tasks()] == ["failed", "failed", "abandoned"]
 
 
 @pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
@@ -569,11 +596,12 @@ def test_raising_push(make_app, caplog):
     assert after.result(WAIT) == 0
 
 
-def test_raising_backoff(threads_app, caplog):
+@pytest.mark.parametrize("error", [LookupError, SystemExit])
+def test_raising_backoff(threads_app, caplog, error):
     """A backoff that raises ends the retries: the task fails with its own error."""
 
     def backoff(attempt):
-        raise LookupError("no such attempt")
+        raise error("no such attempt")
 
     with threads_app.app_context():
         failed = background.using(retries=3, backoff=backoff)(fail)
@@ -581,7 +609,7 @@ def test_raising_backoff(threads_app, caplog):
     assert isinstance(failed.exception(WAIT), ValueError)
     assert failed.attempts == 1
     assert caplog.messages == [
-        "Backoff of background task fail failed: LookupError('no such attempt')",
+        f"Backoff of background task fail failed: {error.__name__}('no such attempt')",
         "Background task fail failed: ValueError('no stock')",
     ]
 
