@@ -8,7 +8,7 @@ from contextvars import ContextVar, copy_context
 from types import SimpleNamespace
 from typing import Any
 
-from flask import Flask, has_request_context, request
+from flask import Flask, Request, has_request_context, request
 from flask.ctx import AppContext
 from werkzeug.routing import MapAdapter
 
@@ -50,7 +50,8 @@ def capture(context: AppContext, adapters: Adapters) -> Carried:
         if name not in NOT_CARRIED:
             value = around[variable]
             variables = (*variables, (variable, value.copy() if name == "decimal_context" else value))
-    return app, values, variables, _request_adapter(app, adapters) if has_request_context() else context.url_adapter
+    own = request_of(app)
+    return app, values, variables, context.url_adapter if own is None else _request_adapter(app, own, adapters)
 
 
 def fresh(carried: Carried) -> AppContext:
@@ -62,6 +63,15 @@ def fresh(carried: Carried) -> AppContext:
     if adapter is not None:
         context.url_adapter = adapter
     return context
+
+
+def request_of(app: Flask) -> Request | None:
+    """Return the request that `app` answers here; None also inside of one that another application answers."""
+    if not has_request_context():
+        return None
+    found: Request = _current_request()
+    # Flask gives each request the JSON provider of its application: the one name for that in every version of Flask.
+    return found if found.json_module is app.json else None
 
 
 def is_bound_to_session(value: object) -> bool:
@@ -86,8 +96,8 @@ def _copied(value: Any) -> Any:
     return value
 
 
-def _request_adapter(app: Flask, adapters: Adapters) -> MapAdapter | None:
-    environ = _current_request().environ
+def _request_adapter(app: Flask, own: Request, adapters: Adapters) -> MapAdapter | None:
+    environ = own.environ
     host = environ.get("HTTP_HOST")
     key: tuple[str | None, ...] = (environ.get("wsgi.url_scheme"), host, environ.get("SCRIPT_NAME"))
     if host is None:
@@ -95,12 +105,12 @@ def _request_adapter(app: Flask, adapters: Adapters) -> MapAdapter | None:
     try:
         return adapters[key]
     except KeyError:
-        return _bind(app, adapters, key)
+        return _bind(app, own, adapters, key)
 
 
-def _bind(app: Flask, adapters: Adapters, key: tuple[str | None, ...]) -> MapAdapter | None:
+def _bind(app: Flask, own: Request, adapters: Adapters, key: tuple[str | None, ...]) -> MapAdapter | None:
     """Bind anew, so that nothing else of this request, its path or its query, stays in the cache."""
-    bound = app.create_url_adapter(_current_request())
+    bound = app.create_url_adapter(own)
     if bound is None:
         return None
     adapter = app.url_map.bind(bound.server_name, bound.script_name, bound.subdomain, bound.url_scheme)

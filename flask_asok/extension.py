@@ -13,7 +13,7 @@ from flask import Flask, current_app
 from .backends.base import Backend
 from .cli import asok_cli
 from .dispatch import background
-from .holds import listen
+from .holds import abandon_held, listen
 from .recipes.cache import warm_all, warm_cache
 from .recipes.cache.settings import DEFAULTS as CACHE_DEFAULTS
 from .recipes.images import resize_image
@@ -142,6 +142,7 @@ class FlaskAsok:
         its caller. Happens by itself at exit; call it in a server that stops in another way. Closing twice is harmless.
         """
         state_of(app).close(timeout)
+        abandon_held(app)
 
     send_webhook: Final = staticmethod(_in_background(send_webhook))
     resize_image: Final = staticmethod(_in_background(resize_image))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import weakref
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from flask import (
     Flask,
     Response,
+    current_app,
     got_request_exception,
     has_app_context,
     has_request_context,
@@ -18,6 +19,7 @@ from flask import (
     request_finished,
 )
 
+from .context import request_of
 from .errors import NotConfigured
 from .logs import log_exception
 from .tasks import Hold, Task
@@ -32,27 +34,46 @@ _SESSION_KEY = "flask_asok.held"
 def hold(task: Task[Any], app: Flask, start: Start) -> None:
     """Have `start(task)` called at the moment that its `when` option names; at once where none is to come."""
     if task.options.when == "response":
-        _hold_for_response(task, start)
+        _hold_for_response(task, app, start)
     else:
         _hold_for_commit(task, app, start)
 
 
-_held: weakref.WeakSet[Task[Any]] = weakref.WeakSet()
+# Not a WeakSet: one thread may add a task while another looks through all.
+_held: dict[int, weakref.ref[Task[Any]]] = {}
 
 
 def _keep(task: Task[Any], hold: Hold) -> None:
+    number = id(task)
     task._hold = hold
-    _held.add(task)
+    _held[number] = weakref.ref(task, lambda _: _held.pop(number, None))
+
+
+def abandon_held(app: Flask | None = None) -> None:
+    """Abandon, at the end of `app` or of the process, the tasks whose response or commit has not come."""
+    for reference in list(_held.values()):
+        task = reference()
+        hold = None if task is None else task._hold
+        if task is None or hold is None or (app is not None and hold.app is not app):
+            continue
+        call = task.claim()
+        if call is not None:
+            task._hold = None
+            task.abandon(call[3][0], "the application shuts down")
 
 
 def _lose_in_child() -> None:
     """Leave to the parent, in a forked child, what waits for the parent's responses and commits."""
-    for task in list(_held):
-        task._hold = None
-        task.lose()
+    for reference in list(_held.values()):
+        task = reference()
+        if task is not None and task._hold is not None:
+            task._hold = None
+            task.lose()
     _held.clear()
 
 
+# Runs after the backends have closed, theirs being registered later: until then a response may still come to its end.
+atexit.register(abandon_held)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_lose_in_child)
 
@@ -60,7 +81,7 @@ if hasattr(os, "register_at_fork"):
 def release(task: Task[Any], start: Start, *, bounded: bool) -> None:
     """Start a held task, once. Nobody is left to raise to, so what goes wrong is logged."""
     held, task._hold = task._hold, None
-    _held.discard(task)
+    _held.pop(id(task), None)
     if held is None or not task.requeue():
         return
     try:
@@ -76,21 +97,45 @@ def release(task: Task[Any], start: Start, *, bounded: bool) -> None:
 
 
 class _ResponseHold:
-    def __init__(self, environ: dict[str, Any]) -> None:
-        self._environ = environ
+    """Holds the tasks of one request until the response to it is closed."""
+
+    def __init__(self, app: Flask) -> None:
+        self.app = app
+        self.is_attached = False
+        """Is there a response, whose end will come?"""
+        self.is_over = False
+        """Has the request ended without one?"""
+        self._held: list[Held] = []
 
     def is_ours(self) -> bool:
-        return has_request_context() and request.environ is self._environ
+        return has_request_context() and request.environ.get(_ENVIRON_KEY) is self
+
+    def add(self, task: Task[Any], start: Start) -> None:
+        _keep(task, self)
+        self._held.append((task, start))
+
+    def release(self) -> None:
+        held, self._held = self._held, []
+        for task, start in held:
+            release(task, start, bounded=True)
+
+    def cancel(self) -> None:
+        held, self._held = self._held, []
+        for task, _start in held:
+            task.cancel()
 
 
-def _hold_for_response(task: Task[Any], start: Start) -> None:
-    if not has_request_context():
+def _response_hold(app: Flask) -> _ResponseHold:
+    found: _ResponseHold = request.environ.setdefault(_ENVIRON_KEY, _ResponseHold(app))
+    return found
+
+
+def _hold_for_response(task: Task[Any], app: Flask, start: Start) -> None:
+    response = None if request_of(app) is None else _response_hold(app)
+    if response is None or response.is_over:
         start(task)
-        return
-    if task.postpone():
-        environ = request.environ
-        _keep(task, _ResponseHold(environ))
-        environ.setdefault(_ENVIRON_KEY, []).append((task, start))
+    elif task.postpone():
+        response.add(task, start)
 
 
 def listen(app: Flask) -> None:
@@ -101,23 +146,29 @@ def listen(app: Flask) -> None:
 
 
 def _attach(sender: Flask, response: Response, **_: Any) -> None:
-    held: list[Held] = request.environ.pop(_ENVIRON_KEY, [])
-    for task, start in held:
-        response.call_on_close(partial(release, task, start, bounded=True))
+    # Also where nothing is held yet: a teardown may do so, or the body of the response while it is streamed.
+    hold = _response_hold(sender)
+    hold.is_attached = True
+    response.call_on_close(hold.release)
 
 
 def _cancel(sender: Flask, **_: Any) -> None:
-    for task, _start in request.environ.pop(_ENVIRON_KEY, []):
-        task.cancel()
+    """Cancel what is held, after the response was made too: it will not be sent. The error page holds its own."""
+    hold: _ResponseHold | None = request.environ.pop(_ENVIRON_KEY, None)
+    if hold is not None:
+        hold.cancel()
 
 
 def _release_left(error: BaseException | None) -> None:
     """End the wait of a request that made no response: `test_request_context()`, or an error past every handler."""
-    for task, start in request.environ.pop(_ENVIRON_KEY, []):
-        if error is None:
-            release(task, start, bounded=True)
-        else:
-            task.cancel()
+    hold = _response_hold(current_app._get_current_object())  # type: ignore[attr-defined]
+    if hold.is_attached:
+        return
+    hold.is_over = True
+    if error is None:
+        hold.release()
+    else:
+        hold.cancel()
 
 
 # The commit
@@ -125,12 +176,12 @@ def _release_left(error: BaseException | None) -> None:
 
 class _CommitHold:
     def __init__(self, app: Flask, session: Any) -> None:
-        self._app = app
+        self.app = app
         self._session = session
 
     def is_ours(self) -> bool:
         # Outside of an app context there is no session that could be this one.
-        return has_app_context() and _session_of(self._app) is self._session
+        return has_app_context() and _session_of(self.app) is self._session
 
 
 def _session_of(app: Flask) -> Any:

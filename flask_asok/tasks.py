@@ -58,6 +58,8 @@ class Lane(Protocol):
 class Hold(Protocol):
     """What keeps a task from being started."""
 
+    app: Flask
+
     def is_ours(self) -> bool:
         """Does this very thread have to go on before the hold can end?"""
 

@@ -439,6 +439,17 @@ def test_url_for_without_host_header(site):
     assert started.result(WAIT) == "http://shop.internal:8080/orders/42"
 
 
+def test_url_for_in_the_request_of_another_app(make_app, site):
+    """An app whose context is entered in the request of another one links to itself, not to where that one is."""
+    shop = make_app("another shop")
+    site.config["SERVER_NAME"] = "shop.example"
+
+    with shop.test_request_context(base_url="http://other.example/eu"), site.app_context():
+        started = background(link)
+
+    assert started.result(WAIT) == "http://shop.example/orders/42"
+
+
 def test_url_for_outside_of_a_request(site):
     """Outside of a request links need SERVER_NAME, as everywhere in Flask."""
     with site.app_context():

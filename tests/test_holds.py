@@ -4,7 +4,7 @@ import threading
 import warnings
 
 import pytest
-from flask import abort, stream_with_context
+from flask import Flask, abort, request_finished, stream_with_context
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -133,6 +133,60 @@ def test_held_in_after_request(app):
     assert [task.result(WAIT) for task in tasks] == [0, 0]
 
 
+def test_held_in_an_early_teardown(backend):
+    """A teardown registered before the extension may hold a task too, of a request without response as well."""
+    app = Flask("shop")
+    tasks = []
+
+    @app.teardown_request
+    def tear_down(error):
+        tasks.append(after_response(int))
+
+    @app.get("/")
+    def view():
+        return "page"
+
+    app.config.update(backend)
+    FlaskAsok(app)
+    app.test_client().get("/").close()
+    with app.test_request_context():
+        pass
+
+    assert [task.result(WAIT) for task in tasks] == [0, 0]
+
+
+def test_in_the_request_of_another_app(make_app, backend):
+    """An app whose context is entered in the request of another one has no request: its task starts now."""
+    shop, blog = Flask("shop"), make_app("blog", **backend)
+
+    @shop.get("/")
+    def view():
+        with blog.app_context():
+            return str(after_response(int).result(WAIT))
+
+    assert shop.test_client().get("/").text == "0"
+
+
+def test_closing_abandons_what_is_held(make_app, caplog):
+    """A task whose response has not come when its app is closed is abandoned by name; other apps keep theirs."""
+    shop, blog = make_app("shop"), make_app("blog")
+
+    with shop.test_request_context(), blog.test_request_context():
+        of_blog = after_response(int)
+        cancelled = after_response(int)
+        cancelled.cancel()
+        with shop.test_request_context():
+            of_shop = background.using(when="response", name="letter")(int)
+            FlaskAsok().close(shop)
+            state = of_shop.state
+
+    assert (state, of_shop.state, cancelled.state) == ("abandoned", "abandoned", "cancelled")
+    assert caplog.messages == [
+        f"Background task letter ({of_shop.id}) abandoned while waiting: the application shuts down."
+    ]
+    assert of_blog.result(WAIT) == 0
+
+
 def test_not_when_the_view_failed(app):
     """When the view fails, the task it held is cancelled and never runs."""
     ran = []
@@ -181,6 +235,27 @@ def test_not_when_the_context_ends_with_an_error(app):
     with pytest.raises(KeyboardInterrupt):
         interrupted()
 
+    assert tasks[0].state == "cancelled"
+
+
+def test_not_when_the_finished_response_is_dropped(app):
+    """An error after the response was made, in a receiver of `request_finished`, cancels the task too."""
+
+    def fail(sender, response):
+        if response.status_code == 200:
+            raise ValueError("no stock")
+
+    @app.get("/")
+    def view():
+        tasks.append(after_response(int))
+        return "page"
+
+    tasks = []
+    with request_finished.connected_to(fail, app):
+        response = app.test_client().get("/")
+        response.close()
+
+    assert response.status_code == 500
     assert tasks[0].state == "cancelled"
 
 

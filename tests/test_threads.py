@@ -881,6 +881,8 @@ def ship(seconds):
 with app.app_context():
     task = background(ship, float(sys.argv[2]))
     background.using(delay=60, name="reminder")(print)
+app.test_request_context().push()
+held = background.using(when="response", name="letter")(print)
 print(task.id)
 """
 
@@ -894,6 +896,7 @@ def test_at_exit(limit, seconds, shipped):
 
     assert ("shipped" in ended.stdout) is shipped
     assert "Background task reminder" in ended.stderr
+    assert "Background task letter" in ended.stderr
     assert ("Background task ship (" + ended.stdout.split()[0] in ended.stderr) is not shipped
 
 
