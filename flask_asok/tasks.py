@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from contextvars import Context, ContextVar
+from contextvars import Context, ContextVar, copy_context
 from datetime import datetime
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
@@ -497,6 +497,8 @@ def _attempt(task: Task[Any], call: Call) -> tuple[Any, BaseException | None]:
 
 
 def _run_coroutine(app: Flask, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    import asyncio
+
     async def outcome() -> Any:
         return await coroutine
 
@@ -506,4 +508,32 @@ def _run_coroutine(app: Flask, coroutine: Coroutine[Any, Any, Any]) -> Any:
         # Flask's "async" extra is not installed; its text says so. Not to be awaited any more.
         coroutine.close()
         raise
-    return run()
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return run()
+    # An `async def` view or task runs this one itself, and its event loop, which waits meanwhile, can take no other.
+    return _run_beside(run)
+
+
+def _run_beside(run: Callable[[], Any]) -> Any:
+    """Run in a thread of its own, in this very context, and wait."""
+    outcomes: list[tuple[Any, BaseException | None]] = []
+
+    def work() -> None:
+        try:
+            outcomes.append((run(), None))
+        except BaseException as error:
+            outcomes.append((None, error))
+
+    thread = threading.Thread(target=copy_context().run, args=(work,), name="asok-async", daemon=True)
+    thread.start()
+    thread.join()
+    value, error = outcomes.pop()
+    if error is None:
+        return value
+    try:
+        raise error
+    finally:
+        # As in `result`: a cycle otherwise.
+        del error

@@ -36,6 +36,14 @@ async def add_slowly(left, right):
     return left + right + len(current_app.import_name)
 
 
+async def fail_slowly():
+    raise ValueError("no stock")
+
+
+async def own_task():
+    return current_task()
+
+
 class Greeter:
     def __init__(self, word):
         self.word = word
@@ -141,6 +149,33 @@ def test_coroutine_function_without_the_extra(app, monkeypatch):
 
     with pytest.raises(RuntimeError, match="Install Flask with the 'async' extra"):
         started.result(WAIT)
+
+
+def test_coroutine_function_in_place_of_another(make_app):
+    """One that another one waits for, on a queue that it fills, is run in its place."""
+    app = make_app(ASOK_QUEUES={"default": 1})
+
+    async def outer():
+        failed = background(fail_slowly)
+        with pytest.raises(ValueError, match="no stock"):
+            failed.result(WAIT)
+        same = background(own_task)
+        return same.result(WAIT) is same
+
+    with app.app_context():
+        assert background(outer).result(WAIT)
+
+
+def test_coroutine_function_in_its_caller(make_app):
+    """One that an `async def` view must run itself, since the app is closed, runs beside the view's own event loop."""
+    app = make_app()
+    FlaskAsok().close(app)
+
+    @app.get("/")
+    async def view():
+        return str(background(add_slowly, 1, 2).result(WAIT))
+
+    assert app.test_client().get("/").text == str(3 + len("shop"))
 
 
 def test_current_app_is_unwrapped(app):
