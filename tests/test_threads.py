@@ -179,6 +179,31 @@ def test_unused_apps_leave_nothing():
     assert threading.active_count() == before
 
 
+def test_dropping_an_app_waits_for_no_thread(monkeypatch):
+    """Where an app is dropped its threads are told to leave, and none is waited for: it may be a garbage collection."""
+    join, waited_for = threading.Thread.join, []
+
+    def listen(self, timeout=None):
+        waited_for.append(self.name)
+        join(self, timeout)
+
+    def use():
+        app = Flask("shop")
+        FlaskAsok(app)
+        with app.app_context():
+            worker = background.using(timeout=60)(threading.current_thread).result(WAIT)
+        return weakref.ref(app), worker
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "join", listen)
+        app, worker = use()
+        gc.collect()
+        join(worker, WAIT)
+
+    assert app() is None
+    assert waited_for == []
+
+
 def test_idle_threads_hold_no_app():
     """While the threads of an app are idle, nothing of the library keeps the app, an argument or a result alive."""
 
@@ -760,6 +785,37 @@ def test_close_abandons_what_takes_too_long(make_app, gate, caplog):
             queued.result(0)
 
 
+def test_close_names_what_no_thread_has_taken_yet(make_app, gate, monkeypatch, caplog):
+    """While a worker starts another one, which may take long, the task that it will run is not forgotten."""
+    app = make_app(ASOK_QUEUES={"default": 2})
+    start, entered, go = threading.Thread.start, threading.Event(), threading.Event()
+
+    def slow_start(self):
+        if self.name == "asok-default-2":
+            entered.set()
+            go.wait(WAIT)
+        start(self)
+
+    def call():
+        with app.app_context():
+            tasks.extend(background(int) for _ in range(2))
+
+    with app.app_context():
+        held = background(gate.wait, WAIT)
+        monkeypatch.setattr(app.extensions["asok"].backend._lanes["default"], "free", [])
+        tasks = [background(int), background(int)]
+        app.extensions["asok"].backend._lanes["default"].free.append(2)
+        monkeypatch.setattr(threading.Thread, "start", slow_start)
+        gate.set()
+        entered.wait(WAIT)
+        FlaskAsok().close(app, timeout=0.01)
+        states = held.state, *(task.state for task in tasks)
+        go.set()
+
+    assert states == ("succeeded", "abandoned", "abandoned")
+    assert len(caplog.messages) == 2
+
+
 def test_abandoned_stays_abandoned(make_app, gate):
     """The outcome of an abandoned task comes too late to change anything."""
     app = make_app(ASOK_QUEUES=ONE_THREAD)
@@ -962,6 +1018,23 @@ def test_timeouts_count_for_nothing(make_app):
         gc.collect()
         assert [report() for report in reports] == [None] * 3
         assert waiting.cancel()
+
+
+def test_timeouts_of_tasks_that_are_over(make_app):
+    """Nothing of a task that is over is kept until its timeout, however many there are."""
+    app = make_app()
+    timeouts = app.extensions["asok"].backend._timeouts
+
+    with app.app_context():
+        for _ in range(4):
+            tasks = [background.using(timeout=3600)(int) for _ in range(clock_module.MOST_STALE)]
+            for each in tasks:
+                each.join(WAIT)
+        del tasks, each
+        FlaskAsok().close(app, WAIT)
+
+    assert len(timeouts) == 0
+    assert len(timeouts._heap) < 2 * clock_module.MOST_STALE
 
 
 def test_cancelled_tasks_make_room(make_app):

@@ -22,6 +22,9 @@ IDLE_SECONDS = 10.0
 TIDY_SECONDS = 1.0
 """How long a clock that is full waits before it looks once more for tasks that were cancelled."""
 
+MOST_STALE = 1_000
+"""Entries of tasks that are over, besides as many as there are others, that the heap keeps before it is tidied."""
+
 Action = Callable[[Task[Any], int], None]
 Entry = tuple[float, int, Action, int]
 """When, the entry's number, what, and in which of the task's attempts."""
@@ -47,7 +50,6 @@ class Clock:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._tidied_at = float("-inf")
-        self._untidy = False
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -63,7 +65,6 @@ class Clock:
                 task = reference()
                 if task is None or task.state != "waiting":
                     self._tasks.pop(number, None)
-            self._untidy = True
             self.wake()
         return len(self) >= bound
 
@@ -71,12 +72,12 @@ class Clock:
         """
         Call `action(task, attempt)` in `seconds` from now, `attempt` being the one of this moment.
 
-        With `weak` the clock does not keep the task alive for that.
+        With `weak` the clock does not keep the task alive for that, and forgets it with the task.
         """
-        reference = weakref.ref(task) if weak else partial(_itself, task)
         # Made by the first entry, and not with the clock: gevent may patch the class after the app is made and forked.
         inbox = self._inbox or self.__dict__.setdefault("_inbox", queue.SimpleQueue())
         due, number = self._now() + seconds, next(self._numbers)
+        reference = weakref.ref(task, partial(self._tasks.pop, number)) if weak else partial(_itself, task)
         self._tasks[number] = due, reference
         inbox.put((due, number, action, task.attempts))
         if self._free:
@@ -87,10 +88,14 @@ class Clock:
         if self._inbox is not None:
             self._inbox.put(None)
 
-    def close(self) -> None:
+    def dismiss(self) -> None:
         """Have the thread leave; what still waits stays for `drain`."""
         self._closed = True
         self.wake()
+
+    def close(self) -> None:
+        """Dismiss the thread, and wait until it has left."""
+        self.dismiss()
         thread = self._thread
         # One without an identifier is just being started, or could not be: it will find the clock closed.
         if thread is not None and thread.ident is not None and thread is not threading.current_thread():
@@ -137,8 +142,7 @@ class Clock:
         else:
             if entry is not None:
                 heapq.heappush(heap, entry)
-        if self._untidy:
-            self._untidy = False
+        if len(heap) > 2 * len(self._tasks) + MOST_STALE:
             heap[:] = [entry for entry in heap if entry[1] in self._tasks]
             heapq.heapify(heap)
         while heap and heap[0][0] <= self._now() and not self._closed:

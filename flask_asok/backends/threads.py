@@ -150,14 +150,15 @@ def _work(lane: ThreadLane, number: int) -> None:
     lane.token.append(True)
     try:
         while True:
+            # Before one is taken: starting a thread takes long, and a shutdown names what it finds queued or running.
+            if len(queue) > 1 and lane.token and (lane.parked or lane.free):
+                lane.wake()
             try:
                 task = take()
             except IndexError:
                 if not lane.park(lock):
                     return
             else:
-                if queue and lane.token and (lane.parked or lane.free):
-                    lane.wake()
                 task.perform(thread)
                 del task
     finally:
@@ -293,11 +294,11 @@ _backends: weakref.WeakSet[ThreadsBackend] = weakref.WeakSet()
 
 
 def _dismiss(lanes: dict[str, ThreadLane], *clocks: Clock) -> None:
-    """Let the idle threads of an application that is gone leave at once."""
+    """Let the idle threads of an application that is gone leave at once. Waits for none: it is a garbage collection."""
     for lane in lanes.values():
         lane.close()
     for clock in clocks:
-        clock.close()
+        clock.dismiss()
 
 
 def _close(backends: list[ThreadsBackend], timeout: float | None = None) -> None:
