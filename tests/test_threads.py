@@ -886,6 +886,79 @@ def test_retry_during_close(make_app, gate):
     assert (asking.state, waiting.state) == ("abandoned", "abandoned")
 
 
+def test_delayed_during_close(make_app, monkeypatch):
+    """A delayed task whose caller found the app still open, while another thread closes it, is abandoned, not lost."""
+    app = make_app()
+    at, entered, go = clock_module.Clock.at, threading.Event(), threading.Event()
+
+    def slow_at(*args, **kwargs):
+        entered.set()
+        go.wait(WAIT)
+        at(*args, **kwargs)
+
+    def call():
+        with app.app_context():
+            tasks.append(background.using(delay=60)(int))
+
+    def closing(sender, task):
+        if task is waiting:
+            # The app has just looked for tasks that wait.
+            go.set()
+            caller.join(WAIT)
+
+    tasks = []
+    caller = threading.Thread(target=call)
+    with app.app_context(), task_abandoned.connected_to(closing, app):
+        waiting = background.using(delay=60)(int)
+        monkeypatch.setattr(clock_module.Clock, "at", slow_at)
+        caller.start()
+        entered.wait(WAIT)
+        FlaskAsok().close(app, WAIT)
+
+    assert tasks[0].state == "abandoned"
+
+
+@pytest.mark.parametrize("options", [{}, {"delay": 60}], ids=["worker", "clock"])
+def test_close_meets_a_thread_on_its_first_steps(make_app, monkeypatch, options):
+    """A thread that runs already, but is not yet known to be started, cannot be joined; closing the app still works."""
+    app = make_app()
+    set_, entered, go = threading.Event.set, threading.Semaphore(0), threading.Semaphore(0)
+    called, closed = threading.Event(), threading.Event()
+
+    def slow_set(self):
+        if threading.get_ident() not in known:
+            entered.release()
+            go.acquire(timeout=WAIT)
+        set_(self)
+
+    def call():
+        called.wait(WAIT)
+        with app.app_context():
+            tasks.append(background.using(**options)(int))
+
+    def close():
+        closed.wait(WAIT)
+        FlaskAsok().close(app, WAIT)
+        ended.append(True)
+
+    tasks, ended = [], []
+    caller, closer = threading.Thread(target=call), threading.Thread(target=close)
+    caller.start()
+    closer.start()
+    known = {threading.get_ident(), caller.ident, closer.ident}
+    monkeypatch.setattr(threading.Event, "set", slow_set)
+    called.set()
+    entered.acquire(timeout=WAIT)
+    closed.set()
+    closer.join(0.05)
+    go.release()
+    caller.join(WAIT)
+    closer.join(WAIT)
+
+    assert ended == [True]
+    assert tasks[0].state == ("abandoned" if options else "succeeded")
+
+
 def test_close_inside_a_task(make_app):
     """A task may close its app: it does not wait for itself."""
     app = make_app()

@@ -48,7 +48,8 @@ class Clock:
         self._free = [True]
         """Who pops it may start the thread."""
         self._thread: threading.Thread | None = None
-        self._closed = False
+        self.is_closed = False
+        """Once True, `drain` may have been through: who calls `at` looks after that whether the clock is closed."""
         self._tidied_at = float("-inf")
 
     def __len__(self) -> int:
@@ -90,15 +91,15 @@ class Clock:
 
     def dismiss(self) -> None:
         """Have the thread leave; what still waits stays for `drain`."""
-        self._closed = True
+        self.is_closed = True
         self.wake()
 
     def close(self) -> None:
         """Dismiss the thread, and wait until it has left."""
         self.dismiss()
         thread = self._thread
-        # One without an identifier is just being started, or could not be: it will find the clock closed.
-        if thread is not None and thread.ident is not None and thread is not threading.current_thread():
+        # One that is not alive is over, or just being started: then it will find the clock closed.
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
             thread.join(1)
 
     def drain(self) -> Iterable[Task[Any]]:
@@ -121,12 +122,12 @@ class Clock:
 
     def _run(self) -> None:
         try:
-            while not self._closed and self._turn():
+            while not self.is_closed and self._turn():
                 pass
         finally:
             # First leave, then look, as the workers do.
             self._free.append(True)
-            if self._inbox is not None and self._inbox.qsize() and not self._closed:
+            if self._inbox is not None and self._inbox.qsize() and not self.is_closed:
                 self._start()
 
     def _turn(self) -> bool:
@@ -145,7 +146,7 @@ class Clock:
         if len(heap) > 2 * len(self._tasks) + MOST_STALE:
             heap[:] = [entry for entry in heap if entry[1] in self._tasks]
             heapq.heapify(heap)
-        while heap and heap[0][0] <= self._now() and not self._closed:
+        while heap and heap[0][0] <= self._now() and not self.is_closed:
             due, number, action, attempt = heapq.heappop(heap)
             _, reference = self._tasks.pop(number, (due, None))
             task = None if reference is None else reference()

@@ -80,7 +80,7 @@ class ThreadLane:
             self.clock.at(seconds, _queue_again, task)
         except RuntimeError as error:
             _abandon(task, str(error))
-        if self.closed:
+        if self.clock.is_closed:
             _abandon(task, "the application shuts down")
 
     def hire(self) -> None:
@@ -345,11 +345,11 @@ def _finish(lane: ThreadLane, deadline: float) -> None:
             # Whoever saw the backend open may have queued a task after the last thread had left.
             lane.run_queued()
             return
-        if thread.ident is None:
+        if thread.is_alive():
+            thread.join(left)
+        else:
             # Just being started, and not to be joined before it is.
             time.sleep(min(left, 0.001))
-        else:
-            thread.join(left)
 
 
 def _abandon(task: Task[Any], why: str) -> None:
