@@ -203,6 +203,13 @@ def _hold_for_commit(task: Task[Any], app: Flask, start: Start) -> None:
     if not session.in_transaction():
         start(task)
         return
+    transaction = session.get_nested_transaction() or session.get_transaction()
+    if _is_committed(transaction):
+        if transaction is session.get_transaction():
+            # As at a release: this thread is in the middle of its commit.
+            start(task, bounded=False)
+            return
+        transaction = transaction.parent
     if not task.postpone():
         return
     _keep(task, _CommitHold(app, session))
@@ -212,8 +219,13 @@ def _hold_for_commit(task: Task[Any], app: Flask, start: Start) -> None:
         session.info[_SESSION_KEY] = []
         event.listen(session, "after_commit", _after_commit)
         event.listen(session, "after_transaction_end", _after_transaction_end)
-    transaction = session.get_nested_transaction() or session.get_transaction()
     session.info[_SESSION_KEY].append((task, start, transaction))
+
+
+def _is_committed(transaction: Any) -> bool:
+    """Is this a listener of `after_commit`, in which the committed transaction is still the session's?"""
+    # SQLAlchemy has no public name that tells this from a transaction that only a rollback is left for.
+    return getattr(getattr(transaction, "_state", None), "name", None) == "COMMITTED"
 
 
 def _after_commit(session: Any) -> None:

@@ -6,6 +6,7 @@ import warnings
 import pytest
 from flask import Flask, abort, request_finished, stream_with_context
 from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import event
 from sqlalchemy.orm import Mapped, mapped_column
 
 from flask_asok import FlaskAsok, NotConfigured, TaskCancelled, background
@@ -564,6 +565,53 @@ def test_a_read_opens_a_transaction(shop):
 
     assert before == "waiting"
     assert held.result(WAIT) == 0
+
+
+@pytest.mark.parametrize("held_before", [False, True])
+def test_in_a_listener_of_the_commit(shop, held_before):
+    """In a listener of `after_commit` there is no commit to wait for any more: the task starts now."""
+
+    def listen(session):
+        tasks.append(after_commit(names))
+
+    tasks = []
+    add("a")
+    event.listen(db.session(), "after_commit", listen)
+    if held_before:
+        tasks.append(after_commit(names))
+    db.session.commit()
+
+    assert [task.result(WAIT) for task in tasks] == [["a"]] * (1 + held_before)
+
+
+def test_in_a_listener_of_a_savepoint(shop):
+    """In one that hears of a savepoint's release the task waits for the transaction around it."""
+
+    def listen(session):
+        if session.in_nested_transaction():
+            tasks.append(after_commit(names))
+
+    add("a")
+    tasks = [after_commit(names)]
+    event.listen(db.session(), "after_commit", listen)
+    with db.session.begin_nested():
+        add("b")
+    states = [task.state for task in tasks]
+    db.session.commit()
+
+    assert states == ["waiting", "waiting"]
+    assert [task.result(WAIT) for task in tasks] == [["a", "b"]] * 2
+
+
+def test_after_a_flush_that_failed(shop):
+    """Where only a rollback is left, before it is made, the task is cancelled by that."""
+    db.session.add(Order(name=None))
+    with pytest.raises(Exception, match="NOT NULL"):
+        db.session.commit()
+    held = after_commit(names)
+    db.session.rollback()
+
+    assert held.state == "cancelled"
 
 
 def test_cancel_before_the_commit(shop):
