@@ -342,10 +342,12 @@ class Task(threading.Thread, Generic[R]):
 
     def wake(self) -> None:
         """Let all who wait look again."""
-        while self._waiters:
+        waiters = self._waiters
+        # The first ones, and as many as there are now: whoever finds nothing changed waits again, at the end.
+        for _ in range(len(waiters)):
             try:
-                self._waiters.pop().release()
-            except IndexError:  # pragma: no cover - a waiter timed out between the two lines
+                waiters.pop(0).release()
+            except IndexError:  # pragma: no cover - a waiter timed out meanwhile
                 break
 
     def log_fields(self) -> dict[str, Any]:

@@ -310,6 +310,27 @@ def test_many_wait(running, gate):
     assert seen == [False] * 20
 
 
+def test_waking_those_who_wait_again(running):
+    """Whoever is woken for nothing, and waits again at once, is not woken again: the timer has other work to do."""
+
+    class Restless(list):
+        def pop(self, index=-1):
+            woken.append(super().pop(index))
+            self.append(threading.Lock())
+            self[-1].acquire()
+            return woken[-1]
+
+    woken = []
+    running._waiters = Restless([threading.Lock(), threading.Lock()])
+    for lock in running._waiters:
+        lock.acquire()
+    running.wake()
+
+    assert len(woken) == 2
+    assert not any(lock.locked() for lock in woken)
+    running._waiters = []
+
+
 def test_some_wait_in_vain(running, gate):
     """Those whose timeout passes go away; the others still get the result."""
     impatient = []
