@@ -80,9 +80,8 @@ def status(as_json: bool) -> None:
 def ping(timeout: float) -> None:
     """Run a task that does nothing, end to end. Exits with 1 when it does not come back."""
     started = time.perf_counter()
-    task = background.using(name="ping")(_pong)
     try:
-        answer = task.result(timeout)
+        answer = background.using(name="ping")(_pong).result(timeout)
     except Exception as error:
         click.echo(f"No answer: {error!r}", err=True)
         sys.exit(1)

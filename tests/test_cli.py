@@ -94,6 +94,25 @@ def test_ping_in_vain(make_app, gate):
     assert "No answer: TimeoutError('Task ping is queued after 0.01 s.')" in result.stderr
 
 
+def test_ping_that_is_refused(make_app, gate):
+    """So it does where the task is not even accepted."""
+    app = make_app(ASOK_QUEUES={"default": 1}, ASOK_MAX_QUEUED=1, ASOK_QUEUE_FULL="raise")
+    started = threading.Event()
+
+    def occupy():
+        started.set()
+        gate.wait(WAIT)
+
+    with app.app_context():
+        background(occupy)
+        started.wait(WAIT)
+        background(int)
+    result = invoke(app, "ping")
+
+    assert result.exit_code == 1
+    assert result.stderr.startswith("No answer: QueueFull(")
+
+
 @pytest.mark.parametrize("command", ["failed", "retry 1", "cancel 1", "worker"])
 def test_commands_of_distributed_backends(app, command):
     """A command about tasks of other processes exits with 2 where the backend has none, and says which setting does."""
