@@ -861,6 +861,19 @@ def test_no_retry_after_close(make_app, used):
     assert late.state == "abandoned"
 
 
+def test_no_delay_after_close(make_app, caplog):
+    """A task with a delay that is started after the end is abandoned, by name: it must not run too early."""
+    app = make_app()
+    FlaskAsok().close(app)
+
+    with app.app_context():
+        late = background.using(delay=3600, timeout=60)(int)
+
+    assert late.state == "abandoned"
+    assert caplog.messages == [f"Background task int ({late.id}) abandoned while waiting: the application shuts down."]
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("asok")] == []
+
+
 def test_retry_during_close(make_app, gate):
     """A running task that asks for a retry while the app closes is abandoned."""
     app = make_app(ASOK_QUEUES=ONE_THREAD)

@@ -81,7 +81,7 @@ class Clock:
         reference = weakref.ref(task, partial(self._tasks.pop, number)) if weak else partial(_itself, task)
         self._tasks[number] = due, reference
         inbox.put((due, number, action, task.attempts))
-        if self._free:
+        if self._free and not self.is_closed:
             self._start()
 
     def wake(self) -> None:

@@ -76,10 +76,12 @@ class ThreadLane:
 
     def wait(self, task: Task[Any], seconds: float) -> None:
         """Queue `task` after `seconds`; abandon it where there will be no such time."""
-        try:
-            self.clock.at(seconds, _queue_again, task)
-        except RuntimeError as error:
-            _abandon(task, str(error))
+        if not self.clock.is_closed:
+            try:
+                self.clock.at(seconds, _queue_again, task)
+            except RuntimeError as error:
+                _abandon(task, str(error))
+        # Once more: it may have been closed, and drained, meanwhile.
         if self.clock.is_closed:
             _abandon(task, "the application shuts down")
 
@@ -228,14 +230,18 @@ class ThreadsBackend(Backend):
             return lane
 
     def start(self, task: Task[Any], *, bounded: bool = True) -> None:
-        """Queue `task`, or have it wait for its delay; a full queue and a closed backend make the caller run it."""
+        """
+        Queue `task`, or have it wait for its delay; a full queue and a closed backend make the caller run it.
+
+        A delay that a closed backend cannot wait for abandons the task: to run it too early may be worse.
+        """
         lane = task.lane
         assert isinstance(lane, ThreadLane)
         options = task.options
-        if self._closed:
-            self._run_here(task)
-        elif options.delay:
+        if options.delay:
             self._wait_for_delay(task, lane, bounded)
+        elif self._closed:
+            self._run_here(task)
         elif bounded and len(lane.queue) >= self._max_queued:
             self._overflow(task, lane)
         else:
