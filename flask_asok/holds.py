@@ -93,6 +93,18 @@ def release(task: Task[Any], start: Start, *, bounded: bool) -> None:
     task.wake()
 
 
+def _release_all(held: list[Held], *, bounded: bool) -> None:
+    """Start each, though one that its releaser must run itself may raise SystemExit, which then goes on up."""
+    interrupted: BaseException | None = None
+    for task, start in held:
+        try:
+            release(task, start, bounded=bounded)
+        except BaseException as error:
+            interrupted = error
+    if interrupted is not None:
+        raise interrupted
+
+
 # The response
 
 
@@ -116,8 +128,7 @@ class _ResponseHold:
 
     def release(self) -> None:
         held, self._held = self._held, []
-        for task, start in held:
-            release(task, start, bounded=True)
+        _release_all(held, bounded=True)
 
     def cancel(self) -> None:
         held, self._held = self._held, []
@@ -239,9 +250,8 @@ def _after_commit(session: Any) -> None:
         ]
         return
     session.info[_SESSION_KEY] = []
-    for task, start, _ in held:
-        # Not in this thread, full queue or not: it is in the middle of its commit.
-        release(task, start, bounded=False)
+    # Not in this thread, full queue or not: it is in the middle of its commit.
+    _release_all([(task, start) for task, start, _ in held], bounded=False)
 
 
 def _after_transaction_end(session: Any, transaction: Any) -> None:

@@ -376,6 +376,25 @@ def test_full_queue_at_the_release(make_app, gate, caplog):
     assert held.result(0) == threading.get_ident()
 
 
+def test_an_exit_at_the_release(make_app):
+    """A task that leaves by SystemExit, where the server's thread runs it, keeps none of the others from starting."""
+    app = make_app()
+
+    def leave():
+        raise SystemExit
+
+    context = app.test_request_context()
+    context.push()
+    leaving, other = after_response(leave), after_response(int)
+    # From now on the caller runs each task itself.
+    app.extensions["asok"].close()
+    with pytest.raises(SystemExit):
+        context.pop()
+
+    assert isinstance(leaving.exception(0), SystemExit)
+    assert other.result(0) == 0
+
+
 def test_a_release_that_fails(make_app, monkeypatch, caplog):
     """When a held task cannot be started, the log says so and it is cancelled: nobody is left to raise to."""
     app = make_app()
