@@ -268,9 +268,6 @@ class Task(threading.Thread, Generic[R]):
 
     def perform(self, thread: threading.Thread) -> BaseException | None:
         """Run one attempt here and now, in `thread`, unless somebody else has claimed it. Return what it raised."""
-        if self.summary.state != "queued":
-            # An old entry of its queue: it was run in place, or cancelled, and may wait for a retry by now.
-            return None
         try:
             call = self._box.pop()
         except IndexError:

@@ -133,7 +133,8 @@ class ThreadLane:
     def run_queued(self) -> None:
         """Run in this very thread what is queued."""
         for task in self.drain():
-            task.perform(threading.current_thread())
+            if task.summary.state == "queued":
+                task.perform(threading.current_thread())
 
     def close(self) -> None:
         """Have each thread leave as soon as nothing is queued."""
@@ -161,7 +162,9 @@ def _work(lane: ThreadLane, number: int) -> None:
                 if not lane.park(lock):
                     return
             else:
-                task.perform(thread)
+                # Not so where it was run in place of another task, and waits for its retry by now.
+                if task.summary.state == "queued":
+                    task.perform(thread)
                 del task
     finally:
         lane.leave(number)
