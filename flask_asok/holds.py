@@ -113,11 +113,11 @@ class _ResponseHold:
 
     def __init__(self, app: Flask) -> None:
         self.app = app
-        self.is_attached = False
-        """Is there a response, whose end will come?"""
         self.is_over = False
-        """Has the request ended without one?"""
+        """Has the request ended without a response?"""
         self._held: list[Held] = []
+        self._response: weakref.ref[Response] | None = None
+        self._is_awaited = False
 
     def is_ours(self) -> bool:
         return has_request_context() and request.environ.get(_ENVIRON_KEY) is self
@@ -125,6 +125,21 @@ class _ResponseHold:
     def add(self, task: Task[Any], start: Start) -> None:
         _keep(task, self)
         self._held.append((task, start))
+        self._await_response()
+
+    def answer(self, response: Response) -> None:
+        self._response = weakref.ref(response)
+        self._is_awaited = False
+        self._await_response()
+
+    def end(self, error: BaseException | None) -> None:
+        if self._response is not None:
+            return
+        self.is_over = True
+        if error is None:
+            self.release()
+        else:
+            self.cancel()
 
     def release(self) -> None:
         held, self._held = self._held, []
@@ -134,6 +149,13 @@ class _ResponseHold:
         held, self._held = self._held, []
         for task, _start in held:
             task.cancel()
+
+    def _await_response(self) -> None:
+        # Only where there is something to release: one response, kept by the application, may answer each request.
+        response = None if self._response is None else self._response()
+        if response is not None and self._held and not self._is_awaited:
+            self._is_awaited = True
+            response.call_on_close(self.release)
 
 
 def _response_hold(app: Flask) -> _ResponseHold:
@@ -158,9 +180,7 @@ def listen(app: Flask) -> None:
 
 def _attach(sender: Flask, response: Response, **_: Any) -> None:
     # Also where nothing is held yet: a teardown may do so, or the body of the response while it is streamed.
-    hold = _response_hold(sender)
-    hold.is_attached = True
-    response.call_on_close(hold.release)
+    _response_hold(sender).answer(response)
 
 
 def _cancel(sender: Flask, **_: Any) -> None:
@@ -172,14 +192,7 @@ def _cancel(sender: Flask, **_: Any) -> None:
 
 def _release_left(error: BaseException | None) -> None:
     """End the wait of a request that made no response: `test_request_context()`, or an error past every handler."""
-    hold = _response_hold(current_app._get_current_object())  # type: ignore[attr-defined]
-    if hold.is_attached:
-        return
-    hold.is_over = True
-    if error is None:
-        hold.release()
-    else:
-        hold.cancel()
+    _response_hold(current_app._get_current_object()).end(error)  # type: ignore[attr-defined]
 
 
 # The commit

@@ -4,7 +4,7 @@ import threading
 import warnings
 
 import pytest
-from flask import Flask, abort, request_finished, stream_with_context
+from flask import Flask, Response, abort, request_finished, stream_with_context
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import event
 from sqlalchemy.orm import Mapped, mapped_column
@@ -154,6 +154,17 @@ def test_held_in_an_early_teardown(backend):
         pass
 
     assert [task.result(WAIT) for task in tasks] == [0, 0]
+
+
+def test_a_response_for_every_request(app):
+    """A response that the app makes once, and gives to every request, gathers nothing where no task is held."""
+    kept = Response("fine")
+    app.add_url_rule("/", "health", lambda: kept)
+
+    for _ in range(3):
+        app.test_client().get("/")
+
+    assert kept._on_close == []
 
 
 def test_in_the_request_of_another_app(make_app, backend):
