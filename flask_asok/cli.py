@@ -100,7 +100,8 @@ def worker(queues: str, concurrency: int | None, arguments: tuple[str, ...]) -> 
     """Run tasks of a distributed backend. ARGUMENTS are options of the engine's own worker, such as --loglevel."""
     if concurrency is not None:
         arguments = ("--concurrency", str(concurrency), *arguments)
-    _asked(state_of(current_app).backend.run_worker, [name for name in queues.split(",") if name], arguments)
+    names = [name.strip() for name in queues.split(",") if name.strip()]
+    _asked(state_of(current_app).backend.run_worker, names, arguments)
 
 
 @asok_cli.command("failed")

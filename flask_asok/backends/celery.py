@@ -11,9 +11,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context, copy_context
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
-from celery.exceptions import Reject
+from celery.exceptions import Ignore, Reject
 from flask import Flask
 from flask.ctx import AppContext
 
@@ -25,9 +25,20 @@ from ..signals import emit, task_abandoned
 from ..summaries import SETTLED, TaskSummary
 from ..tasks import Call, Task
 from .base import Backend
-from .engine import HOP_SECONDS, RUN, RUN_ONCE, add_tasks, make_engine, queue_name, start_worker, trace_headers
+from .engine import (
+    HOP_SECONDS,
+    ONCE,
+    RUN,
+    RUN_ONCE,
+    Publisher,
+    add_tasks,
+    make_engine,
+    queue_name,
+    start_worker,
+    trace_headers,
+)
 from .message import Codec, Names, Seal
-from .records import Records
+from .records import REDIS_URLS, Records
 from .threads import ThreadsBackend
 
 R = TypeVar("R", covariant=True)
@@ -94,17 +105,17 @@ class CeleryTask(Task[R]):
         return f"<Task {self.name} {self.summary.state} {self.id}>"
 
     def cancel(self) -> bool:
-        """Keep the task from running, wherever it is queued. False when it already runs, or ran."""
-        if self._done or self._hold is not None or self.lane.backend.records is None:
+        """Keep it from running, wherever it is queued. False when it already runs, or ran. Needs what `join` needs."""
+        if self._done or self._hold is not None:
             return super().cancel()
-        if self.lane.backend.records.cancel(self.id):
+        if self.lane.backend.need_records().cancel(self.id):
             self._look()
         return self.summary.state == "cancelled"
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until the task is settled; without a Redis for the records nobody could tell: NotConfigured."""
-        if not self._done and self.lane.backend.records is None and self.lane.running.get(self) is None:
-            raise NotConfigured("Waiting for a task on Celery needs ASOK_CELERY['result_backend'] = 'redis://...'.")
+        if not self._done and self not in self.lane.running:
+            self.lane.backend.need_records()
         super().join(timeout)
 
     def _is_claimable(self) -> bool:
@@ -112,13 +123,9 @@ class CeleryTask(Task[R]):
 
     def perform(self, thread: threading.Thread) -> BaseException | None:
         """Run the attempt here, in a worker that waits for it, unless another worker has it."""
-        backend, message = self.lane.backend, self.message
-        records = backend.records
-        if records is not None and records.claim(self.id, message["attempt"], facts_of(message)) not in (
-            "ours",
-            "lost",
-        ):
-            self._box.clear()
+        backend = self.lane.backend
+        if backend.claim(self) != "ours":
+            self._look()
             return None
         try:
             return backend.perform(self, thread)
@@ -160,8 +167,12 @@ class CeleryTask(Task[R]):
         self.message["attempt"] = int(fields.get("attempt", 1))
         if self.summary.state not in SETTLED:
             return
-        if "outcome" in fields:
-            self._value, self._error = self.lane.backend.outcome(self.id, fields["outcome"])
+        if self.summary.state != "cancelled":
+            try:
+                self._value, self._error = self.lane.backend.outcome(self.id, fields.get("outcome"))
+            except MessageRefused as refused:
+                # Signed with a key that is gone, or by somebody else; only who asks for the result shall hear of it.
+                self._error = refused
         self._box.clear()
         self._done = True
         self.wake()
@@ -173,9 +184,9 @@ def facts_of(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fill(summary: TaskSummary, fields: Mapping[str, str]) -> TaskSummary:
-    """Write a record into a summary."""
+    """Write a record, which has its `state` and `attempt`, into a summary."""
     summary.state = fields["state"]  # type: ignore[assignment]
-    summary.attempts = int(fields.get("attempts", 0))
+    summary.attempts = int(fields.get("attempts", int(fields["attempt"]) - 1))
     claim = fields.get(f"claim:{fields.get('attempt')}", "").split(" ")
     if len(claim) == 2:
         summary._started = float(claim[1])
@@ -200,9 +211,9 @@ class CeleryBackend(Backend):
         super().__init__(app, config)
         self._app = app
         self._config = config
-        self._lock = threading.RLock()
-        self._engine: Any = None
-        self._local: ThreadsBackend | None = None
+        # Filled by setdefault: a lock could be held by another thread when the process forks.
+        self._engines: dict[str, Any] = {}
+        self._locals: dict[str, ThreadsBackend] = {}
         self._down_until = float("-inf")
         self._lane = Remote(self)
         root = app.import_name.partition(".")[0]
@@ -229,7 +240,12 @@ class CeleryBackend(Backend):
         made = super().create(fn, args, kwargs, options, context)
         (call,) = made._box
         task: CeleryTask[Any] = CeleryTask(call, options, made.summary, self._lane)
-        task.message = self._message(task, fn, args, kwargs, call[3])
+        try:
+            task.message = self._message(task, fn, args, kwargs, call[3])
+        except Exception:
+            with contextlib.suppress(ValueError):
+                self._recent.remove(made.summary)
+            raise
         return task
 
     def start(self, task: Task[Any], *, bounded: bool = True) -> None:
@@ -256,9 +272,9 @@ class CeleryBackend(Backend):
 
     def get(self, id: str) -> TaskSummary | None:
         """Return what is known of the task with this id, in any process; None when nothing is."""
-        local = None if self._local is None else self._local.get(id)
-        if local is not None:
-            return local
+        for local in self._locals.values():
+            if (found := local.get(id)) is not None:
+                return found
         fields = self.records.read(id) if self.records is not None else {}
         if not fields:
             return super().get(id)
@@ -269,8 +285,8 @@ class CeleryBackend(Backend):
 
     def close(self, timeout: float | None = None) -> None:
         """Finish what runs on local threads for want of a broker; what was sent is the workers'."""
-        if self._local is not None:
-            self._local.close(timeout)
+        for local in self._locals.values():
+            local.close(timeout)
 
     # In a worker
 
@@ -284,53 +300,71 @@ class CeleryBackend(Backend):
         except (MessageRefused, KeyError) as error:
             # Acknowledged and dropped: it would be no better the next time.
             log(logging.ERROR, "Refused a message for background tasks: %r", error)
-            return
+            raise Ignore from None
+        try:
+            self._go_on(message)
+        except BackendUnavailable as error:
+            self.leave(request.id)
+            log(
+                logging.ERROR,
+                "Background task %s (%s) is left to another worker: %s",
+                message["name"], request.id, error,
+            )  # fmt: skip
+            raise Reject(error, requeue=True) from None
+
+    def _go_on(self, message: dict[str, Any]) -> None:
+        """
+        Run the attempt, or send its message on where it is not due, or where a live process has it.
+
+        Celery acknowledges the message after Ignore too, and does not log that something has succeeded.
+        """
         try:
             task = self._restore(self.names.find(message["fn"]), message)
         except Exception as error:
             # Signed, yet not to be run by this code: an older one perhaps. Kept, for `flask asok retry`.
-            self.give_up(request.id, f"refused by its worker: {error!r}", str(sealed))
-            return
-        try:
-            self._go_on(task, request.delivery_info or {})
-        except BackendUnavailable as error:
-            self.leave(task.id)
-            log(logging.ERROR, "Background task %s (%s) is left to another worker: %s", task.name, task.id, error)
-            raise Reject(error, requeue=True) from None
-
-    def _go_on(self, task: CeleryTask[Any], delivery: Mapping[str, Any]) -> None:
-        """Run the attempt, or send its message on where it is not due, or where a live process has it."""
-        message = task.message
+            self.give_up(message, f"refused by its worker: {error!r}")
+            raise Ignore from None
         wait = message["due"] - time.time()
         if wait > 1:
             insist(lambda: self._publish(message, wait))
-        elif (records := self.records) is None:
-            self._run(task)
+            raise Ignore
+        match insist(lambda: self.claim(task)):
+            case "ours":
+                self.perform(task, threading.current_thread())
+                self._tell_celery(task)
+                return
+            case "taken":
+                # Handed out twice, or run in place by a task that waits for it. Should that process be lost, this is
+                # the only message there is.
+                insist(lambda: self._publish(message, WATCH_SECONDS))
+            case "over":
+                insist(lambda: self._send_lost_retry(task))
+        raise Ignore
+
+    def claim(self, task: CeleryTask[Any]) -> Literal["ours", "taken", "over"]:
+        """Claim the attempt whose turn it is: "ours", to be run at once; "taken" by another; "over", not to be run."""
+        message, records = task.message, self.records
+        if records is None:
+            return "ours"
+        found = records.claim(task.id, message["attempt"], facts_of(message))
+        if found != "lost":
+            return found
+        if message["once"]:
+            why = ONCE
+        elif records.delivered_again(task.id, message["attempt"]) >= MOST_DELIVERIES:
+            why = f"given up: {MOST_DELIVERIES} workers were lost with it"
         else:
-            match insist(lambda: records.claim(task.id, message["attempt"], facts_of(message))):
-                case "taken":
-                    # Handed out twice, or run in place by a task that waits for it. Should that process be lost, this
-                    # is the only message there is.
-                    insist(lambda: self._publish(message, WATCH_SECONDS))
-                case "over":
-                    insist(lambda: self._send_lost_retry(records, task))
-                case "lost" if records.delivered_again(task.id, message["attempt"]) >= MOST_DELIVERIES:
-                    why = f"given up: {MOST_DELIVERIES} workers were lost with it"
-                    self.give_up(task.id, why, self.seal.close(message, "call"))
-                    emit(task_abandoned, self._app, task=task)
-                case _:
-                    self._run(task)
+            return "ours"
+        self.give_up(message, why)
+        emit(task_abandoned, self._app, task=task)
+        return "over"
 
-    def _run(self, task: CeleryTask[Any]) -> None:
-        self.perform(task, threading.current_thread())
-        self._tell_celery(task)
-
-    def _send_lost_retry(self, records: Records, task: CeleryTask[Any]) -> None:
+    def _send_lost_retry(self, task: CeleryTask[Any]) -> None:
         """Send the next attempt again: a worker may have been lost between writing that it is due and sending it."""
-        fields = records.read(task.id)
+        fields = self.need_records().read(task.id)
         attempt = task.message["attempt"] + 1
         # Sent twice it does no harm: the second finds it claimed.
-        if fields.get("state") == "waiting" and fields["attempt"] == str(attempt) and "due" in fields:
+        if fields.get("state") in ("waiting", "queued") and fields["attempt"] == str(attempt) and "due" in fields:
             due = float(fields["due"])
             self._publish({**task.message, "attempt": attempt, "due": due}, max(0.0, due - time.time()))
 
@@ -354,7 +388,6 @@ class CeleryBackend(Backend):
 
     def send_next(self, task: CeleryTask[Any], seconds: float) -> None:
         """Send the next attempt of a task that waits for it."""
-        task._box.clear()
         task.message["attempt"] = task.attempts + 1
         task.message["due"] = time.time() + seconds
         records = self.records
@@ -366,15 +399,34 @@ class CeleryBackend(Backend):
             if not task.options.at_most_once:
                 # The message of this attempt, which is not acknowledged yet, is good for the next one too.
                 raise
-            self.give_up(task.id, "not tried again: its retry could not be sent", self.seal.close(task.message, "call"))
+            self.give_up(task.message, "not tried again: its retry could not be sent")
 
-    def give_up(self, id: str, why: str, sealed: str) -> None:
-        """Settle as failed a task that was ended from outside; `sealed` is its message."""
-        log(logging.ERROR, "Background task %s failed: %s", id, why)
-        if self.records is not None:
+    def give_up(self, message: Mapping[str, Any], why: str) -> None:
+        """Settle as failed a task that was ended from outside, unless it is settled."""
+        id, records = message["id"], self.records
+        if records is not None and records.read(id).get("state") in SETTLED:
+            return
+        log(logging.ERROR, "Background task %s (%s) failed: %s", message["name"], id, why)
+        if records is not None:
             error = self.codec.encode_error(TaskAbandoned(f"The task was {why}."))
-            outcome = self._sealed_outcome(id, {"error": error})
-            self.records.finish(id, {"state": "failed", "error": why, "outcome": outcome, "message": sealed})
+            records.finish(
+                id,
+                {
+                    **facts_of(message),
+                    "attempt": message["attempt"],
+                    "state": "failed",
+                    "error": why,
+                    "outcome": self._sealed_outcome(id, {"error": error}),
+                    "message": self.seal.close(message, "call"),
+                },
+            )
+
+    def stopped(self, id: str, sealed: object, why: str) -> None:
+        """Give up the task of a message, in the worker's main process, which knows nothing else of it."""
+        with contextlib.suppress(MessageRefused):
+            message = self.seal.open(sealed, "call")
+            if message["id"] == id:
+                self.give_up(message, why)
 
     def run_worker(self, queues: Sequence[str], arguments: Sequence[str]) -> None:
         """Run Celery's worker on `queues`, all of `ASOK_QUEUES` when empty, with more of its own `arguments`."""
@@ -383,6 +435,8 @@ class CeleryBackend(Backend):
             raise ValueError(
                 f"Unknown queue {', '.join(sorted(unknown))}. Queues are: {', '.join(sorted(self.queues))}."
             )
+        # Raises where there is no key: such a worker would refuse every task.
+        Seal(self._app)
         names = ",".join(queue_name(self._app, queue) for queue in (queues or self.queues))
         start_worker(self.engine, ["--queues", names, *arguments])
 
@@ -390,14 +444,10 @@ class CeleryBackend(Backend):
 
     def status(self) -> dict[str, Any]:
         """Return the workers that answer, and the number of messages in each queue."""
-        try:
-            with self.engine.connection_for_write() as connection:
-                connection.ensure_connection(max_retries=1, timeout=2)
-                channel = connection.default_channel
-                lengths = {queue: _length(channel, queue_name(self._app, queue)) for queue in self.queues}
-            consumed = self.engine.control.inspect(timeout=1).active_queues() or {}
-        except _broker_errors() as error:
-            raise BackendUnavailable(f"The broker cannot be reached: {type(error).__name__}.") from None
+        with self.publisher.connected() as connection:
+            channel = connection.default_channel
+            lengths = {queue: _length(channel, queue_name(self._app, queue)) for queue in self.queues}
+            consumed = self.engine.control.inspect(timeout=1, connection=connection).active_queues() or {}
         ours = {queue_name(self._app, queue) for queue in self.queues}
         # Workers of other applications on this broker answer too.
         workers = [worker for worker, found in consumed.items() if ours & {queue["name"] for queue in found}]
@@ -405,12 +455,12 @@ class CeleryBackend(Backend):
 
     def failed(self) -> list[TaskSummary]:
         """Return the failed tasks that are remembered, the latest first."""
-        found = [self.get(failed) for failed in self._need_records().failed()]
+        found = [self.get(failed) for failed in self.need_records().failed()]
         return [summary for summary in found if summary is not None]
 
     def retry(self, id: str) -> bool:
         """Send a failed task once more, from its first attempt on, under the same id; False when it has not failed."""
-        records = self._need_records()
+        records = self.need_records()
         fields = records.read(id)
         if fields.get("state") != "failed" or "message" not in fields:
             return False
@@ -428,21 +478,19 @@ class CeleryBackend(Backend):
 
     def cancel(self, id: str) -> bool:
         """Keep a task from running; False when it runs, ran, or is unknown."""
-        return self._need_records().cancel(id)
+        return self.need_records().cancel(id)
 
     # Parts made on first use
 
     @property
     def engine(self) -> Any:
         """The Celery application."""
-        with self._lock:
-            if self._engine is None:
-                engine = make_engine(self._app, self._config["ASOK_CELERY"])
-                add_tasks(engine, self.work)
-                for name in (RUN, RUN_ONCE):
-                    engine.tasks[name].backend_of_asok = self
-                self._engine = engine
-            return self._engine
+        try:
+            return self._engines[""]
+        except KeyError:
+            engine = make_engine(self._app, self._config["ASOK_CELERY"])
+            add_tasks(engine, self)
+            return self._engines.setdefault("", engine)
 
     @property
     def seal(self) -> Seal:
@@ -450,19 +498,27 @@ class CeleryBackend(Backend):
         return Seal(self._app)
 
     @property
+    def publisher(self) -> Publisher:
+        """What sends messages."""
+        state = self._app.extensions["asok"]
+        return state.shared("celery.publisher", lambda: Publisher(self.engine))  # type: ignore[no-any-return]
+
+    @property
     def records(self) -> Records | None:
         """The records in Redis; None where neither the result backend nor the broker is a Redis."""
         conf = self.engine.conf
         urls = [str(url) for url in (conf.result_backend, conf.broker_url) if url]
-        url = next((url for url in urls if url.startswith(("redis://", "rediss://", "unix://"))), None)
+        url = next((url for url in urls if url.startswith(REDIS_URLS)), None)
         if url is None:
             return None
         state = self._app.extensions["asok"]
         return state.shared("celery.records", lambda: Records(url, self._app.name))  # type: ignore[no-any-return]
 
-    def _need_records(self) -> Records:
+    def need_records(self) -> Records:
         if self.records is None:
-            raise NotConfigured("This needs ASOK_CELERY['result_backend'] = 'redis://...'.")
+            raise NotConfigured(
+                "This needs a Redis for the records of tasks: ASOK_CELERY['result_backend'] = 'redis://...'."
+            )
         return self.records
 
     # The way of a message
@@ -484,7 +540,7 @@ class CeleryBackend(Backend):
             "fn": self.names.of(fn),
             "args": [encode(arg, f"Argument {n} of {name}") for n, arg in enumerate(args, 1)],
             "kwargs": {key: encode(arg, f"Argument {key!r} of {name}") for key, arg in kwargs.items()},
-            "g": {key: value for key, value in values.items() if type(value) in PLAIN},
+            "g": {key: encode(value, key) for key, value in values.items() if type(value) in PLAIN},
             "url": adapter and [adapter.server_name, adapter.script_name, adapter.subdomain, adapter.url_scheme],
             "trace": trace_headers(),
             "name": name,
@@ -561,31 +617,25 @@ class CeleryBackend(Backend):
     def _publish(self, message: dict[str, Any], wait: float) -> None:
         """Hand a message to the broker, to be delivered in `wait` seconds, or to wait once more by then."""
         timeout = message["timeout"]
-        sealed = self.seal.close(message, "call")
-        try:
-            self.engine.tasks[RUN_ONCE if message["once"] else RUN].apply_async(
-                args=(sealed,),
-                task_id=message["id"],
-                queue=queue_name(self._app, message["queue"]),
-                countdown=min(wait, self._longest_hop()) if wait > 0 else None,
-                soft_time_limit=timeout,
-                time_limit=None if timeout is None else timeout + 5,
-                shadow=message["name"],
-                argsrepr="(...)",
-                kwargsrepr="{}",
-                retry=False,
-            )
-        except _broker_errors() as error:
-            raise BackendUnavailable(f"The broker cannot be reached: {type(error).__name__}.") from None
+        self.publisher.send(
+            self.engine.tasks[RUN_ONCE if message["once"] else RUN],
+            args=(self.seal.close(message, "call"),),
+            task_id=message["id"],
+            queue=queue_name(self._app, message["queue"]),
+            countdown=min(wait, self._longest_hop()) if wait > 0 else None,
+            soft_time_limit=timeout,
+            time_limit=None if timeout is None else timeout + 5,
+            shadow=message["name"],
+            argsrepr="(...)",
+            kwargsrepr="{}",
+        )
 
     def _run_locally(self, task: CeleryTask[Any]) -> None:
-        with self._lock:
-            if self._local is None:
-                self._local = ThreadsBackend(self._app, self._config)
+        local = self._locals.get("") or self._locals.setdefault("", ThreadsBackend(self._app, self._config))
         task.__class__ = Task  # type: ignore[assignment]
-        task.lane = self._local.lane(task.queue)  # type: ignore[assignment]
-        self._local._recent.append(task.summary)
-        self._local.start(task)
+        task.lane = local.lane(task.queue)  # type: ignore[assignment]
+        local._recent.append(task.summary)
+        local.start(task)
 
     def _restore(self, fn: Callable[..., Any], message: dict[str, Any]) -> CeleryTask[Any]:
         """Make the worker's Task of a message."""
@@ -599,7 +649,7 @@ class CeleryBackend(Backend):
         options = dataclasses.replace(options, name=message["name"], queue=message["queue"])
         url = message["url"]
         adapter = url and self._app.url_map.bind(url[0], url[1], url[2], url[3])
-        carried: Carried = (self._app, dict(message["g"]), _trace_variables(message.get("trace")), adapter)
+        carried: Carried = (self._app, decode(message["g"]), _trace_variables(message.get("trace")), adapter)
         args = tuple(decode(arg) for arg in message["args"])
         kwargs = {key: decode(arg) for key, arg in message["kwargs"].items()}
         summary = TaskSummary(message["name"], message["queue"])
@@ -615,14 +665,12 @@ class CeleryBackend(Backend):
         if self.records is None:
             return
         error = task._error
-        outcome: dict[str, Any]
-        if error is not None:
-            outcome = {"error": self.codec.encode_error(error)}
-        else:
-            try:
-                outcome = {"value": self.codec.encode(task._value, f"What {task.name} returned")}
-            except TypeError as wrong:
-                outcome = {"error": self.codec.encode_error(wrong)}
+        try:
+            value = None if error is not None else self.codec.encode(task._value, f"What {task.name} returned")
+            wrong = error
+        except TypeError as unfit:
+            value, wrong = None, unfit
+        outcome = {"value": value} if wrong is None else {"error": self.codec.encode_error(wrong)}
         fields = {
             "state": task.summary.state,
             "attempts": task.attempts,
@@ -637,7 +685,7 @@ class CeleryBackend(Backend):
     def _sealed_outcome(self, id: str, outcome: dict[str, Any]) -> str:
         return self.seal.close(outcome, f"outcome:{id}")
 
-    def outcome(self, id: str, sealed: str) -> tuple[Any, BaseException | None]:
+    def outcome(self, id: str, sealed: str | None) -> tuple[Any, BaseException | None]:
         """Return the value and the error that the record of this task, and no other, holds."""
         outcome = self.seal.open(sealed, f"outcome:{id}")
         if "error" in outcome:
@@ -663,13 +711,6 @@ def insist(do: Callable[[], T]) -> T:
         except BackendUnavailable:
             time.sleep(pause)
     return do()
-
-
-def _broker_errors() -> tuple[type[BaseException], ...]:
-    from kombu.exceptions import KombuError, OperationalError
-
-    # kombu raises a plain RuntimeError when its retries are used up.
-    return (KombuError, OperationalError, OSError, RuntimeError, TimeoutError)
 
 
 def _length(channel: Any, queue: str) -> int:

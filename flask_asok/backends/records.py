@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import threading
 import time
@@ -25,6 +26,9 @@ LEASE_SECONDS = 10
 BEAT_SECONDS = 3.0
 """How often it says so."""
 
+REDIS_URLS = ("redis://", "rediss://", "redis+socket://", "socket://", "unix://")
+"""The beginnings of the URLs of a Redis, as Celery has them."""
+
 CANCELLED = "cancelled"
 
 
@@ -44,7 +48,11 @@ class Records:
 
         # redis-py tries for seconds by default; a request must not wait that long to learn that Redis is down.
         self._redis: Any = Redis.from_url(
-            url, decode_responses=True, socket_connect_timeout=1, socket_timeout=2, retry=Retry(NoBackoff(), 0)
+            _as_redis_has_it(url),
+            decode_responses=True,
+            socket_connect_timeout=1,
+            socket_timeout=2,
+            retry=Retry(NoBackoff(), 0),
         )
         self._prefix = f"asok:{app_name}:"
         self._failed = f"{self._prefix}failed"
@@ -57,7 +65,8 @@ class Records:
     def add(self, id: str, fields: Mapping[str, Any], delay: float = 0.0) -> None:
         """Make the record of a new task, which starts in `delay` seconds."""
         state = "waiting" if delay > 0 else "queued"
-        self._write(id, {**fields, "attempt": 1, "state": state}, KEEP_SECONDS + int(delay))
+        due = time.time() + delay
+        self._write(id, {**fields, "attempt": 1, "state": state, "due": due}, KEEP_SECONDS + int(delay))
 
     def read(self, id: str) -> dict[str, str]:
         """Return the fields of a record, an empty dict where there is none; `state` is the one of this moment."""
@@ -65,6 +74,9 @@ class Records:
             fields: dict[str, str] = self._redis.hgetall(self._prefix + id)
         if "state" not in fields:
             return {}
+        if fields["state"] == "waiting" and float(fields.get("due", 0)) <= time.time():
+            # So that a task which waits for it in the last free process runs it in place.
+            fields["state"] = "queued"
         claim = fields.get(f"claim:{fields['attempt']}")
         if claim is not None and fields["state"] in ("queued", "waiting"):
             fields["state"] = CANCELLED if claim == CANCELLED else "running"
@@ -132,11 +144,6 @@ class Records:
     def finish(self, id: str, fields: Mapping[str, Any]) -> None:
         """Note the last state of a task, and what came out."""
         self._write(id, {"finished": time.time(), **fields}, release=True)
-        if fields["state"] == "failed":
-            with _Reached(), self._redis.pipeline(transaction=False) as pipe:
-                pipe.zadd(self._failed, {id: time.time()})
-                pipe.zremrangebyrank(self._failed, 0, -MOST_FAILED - 1)
-                pipe.execute()
 
     def failed(self) -> list[str]:
         """Return the ids of failed tasks, the latest first."""
@@ -163,6 +170,9 @@ class Records:
         with _Reached(), self._redis.pipeline(transaction=False) as pipe:
             pipe.hset(key, mapping=dict(fields))
             pipe.expire(key, keep)
+            if fields.get("state") == "failed":
+                pipe.zadd(self._failed, {id: time.time()})
+                pipe.zremrangebyrank(self._failed, 0, -MOST_FAILED - 1)
             if release:
                 with self._lock:
                     self._leases.discard(id)
@@ -193,6 +203,12 @@ class Records:
                     pipe.execute()
             except BackendUnavailable as error:
                 log(logging.WARNING, "Leases of background tasks could not be renewed: %s", error)
+
+
+def _as_redis_has_it(url: str) -> str:
+    """Translate what Celery wants in a URL."""
+    url = re.sub(r"ssl_cert_reqs=CERT_(\w+)", lambda found: f"ssl_cert_reqs={found[1].lower()}", url)
+    return re.sub(r"^(redis\+)?socket://", "unix://", url).replace("virtual_host=", "db=")
 
 
 class _Reached:

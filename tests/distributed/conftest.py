@@ -12,7 +12,10 @@ import sys
 import time
 from pathlib import Path
 
+import kombu
 import pytest
+import trustme
+from amqp.exceptions import AMQPError
 
 HERE = Path(__file__).parent
 
@@ -67,15 +70,18 @@ class Redis:
         self.process = None
         self.url = f"redis://127.0.0.1:{self.port}/0"
 
-    def start(self):
+    def start(self, *options):
         command = [need("redis-server"), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
-        command += ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
+        command += ["--appendonly", "yes", "--appendfsync", "always", "--save", "", *options]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         wait_until(lambda: answers(self.port), what="the start of redis-server")
         return self
 
-    def stop(self, number=signal.SIGTERM):
+    def tell(self, number):
         self.process.send_signal(number)
+
+    def stop(self, number=signal.SIGTERM):
+        self.tell(number)
         self.process.wait(10)
 
 
@@ -86,41 +92,66 @@ def redis(tmp_path_factory):
     server.stop()
 
 
+class RabbitMQ:
+    """A RabbitMQ node of our own."""
+
+    def __init__(self, folder):
+        program = need("rabbitmq-server")
+        # Debian's wrapper becomes the user rabbitmq, who may not write where the tests do.
+        inner = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+        self.program = str(inner) if inner.exists() else program
+        self.folder = folder
+        self.process = None
+        port = free_port()
+        self.url = f"amqp://guest:guest@127.0.0.1:{port}//"
+        self.environ = {
+            **os.environ,
+            "HOME": str(folder),
+            # Not what the system's own node is configured with.
+            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq"),
+            "RABBITMQ_CONF_ENV_FILE": str(folder / "rabbitmq-env.conf"),
+            "RABBITMQ_NODENAME": f"asok{port}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(port),
+            "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_MNESIA_BASE": str(folder),
+            "RABBITMQ_LOG_BASE": str(folder),
+            "RABBITMQ_PID_FILE": str(folder / "pid"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
+        }
+        (folder / "rabbitmq.conf").write_text(f"listeners.tcp.default = 127.0.0.1:{port}\n")
+
+    def start(self):
+        with open(self.folder / "out", "ab") as log:
+            self.process = subprocess.Popen(
+                [self.program], env=self.environ, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        wait_until(self.is_up, 60, "the start of rabbitmq-server")
+        return self
+
+    def is_up(self):
+        """Does it take a connection? Its port is open long before it does."""
+        with contextlib.suppress(OSError, AMQPError), kombu.Connection(self.url, connect_timeout=2) as connection:
+            connection.connect()
+            return True
+        return False
+
+    def tell(self, number):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
+
+    def stop(self, number=signal.SIGKILL):
+        self.tell(number)
+        self.process.wait(20)
+
+
 @pytest.fixture(scope="session")
 def rabbitmq(tmp_path_factory):
-    """The URL of a RabbitMQ node of our own."""
-    program = need("rabbitmq-server")
-    # Debian's wrapper becomes the user rabbitmq, who may not write where the tests do.
-    inner = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
-    program = str(inner) if inner.exists() else program
-    folder = tmp_path_factory.mktemp("rabbitmq")
-    port = free_port()
-    environ = {
-        **os.environ,
-        "HOME": str(folder),
-        # Not what the system's own node is configured with.
-        "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq"),
-        "RABBITMQ_CONF_ENV_FILE": str(folder / "rabbitmq-env.conf"),
-        "RABBITMQ_NODENAME": f"asok{port}@localhost",
-        "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
-        "RABBITMQ_NODE_PORT": str(port),
-        "RABBITMQ_DIST_PORT": str(free_port()),
-        "RABBITMQ_MNESIA_BASE": str(folder),
-        "RABBITMQ_LOG_BASE": str(folder),
-        "RABBITMQ_PID_FILE": str(folder / "pid"),
-        "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
-    }
-    (folder / "rabbitmq.conf").write_text(f"listeners.tcp.default = 127.0.0.1:{port}\n")
-    log = open(folder / "out", "wb")  # noqa: SIM115
-    process = subprocess.Popen([program], env=environ, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    node = RabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
     try:
-        wait_until(lambda: answers(port), 60, "the start of rabbitmq-server")
-        yield f"amqp://guest:guest@127.0.0.1:{port}//"
+        yield node.start()
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(10)
-        log.close()
+        node.stop()
 
 
 class Worker:
@@ -190,8 +221,8 @@ def start_worker(tmp_path):
 @pytest.fixture(scope="session", params=["redis", "rabbitmq"])
 def config(request, redis):
     """What application and worker share; tasks wait on Redis and on RabbitMQ alike."""
-    url = redis.url if request.param == "redis" else request.getfixturevalue("rabbitmq")
-    return {"ASOK_CELERY": {"broker_url": url, "result_backend": redis.url}}
+    broker = redis if request.param == "redis" else request.getfixturevalue("rabbitmq")
+    return {"ASOK_CELERY": {"broker_url": broker.url, "result_backend": redis.url}}
 
 
 @pytest.fixture(scope="session")
@@ -211,6 +242,31 @@ def own_redis(tmp_path):
         server.stop()
 
 
+@pytest.fixture(params=["rediss://127.0.0.1:{port}/0?ssl_cert_reqs=CERT_NONE", "redis+socket://{path}"])
+def celery_url(request, tmp_path):
+    """The URL, in Celery's own way, of a server behind TLS and behind a socket."""
+    certificate = trustme.CA().issue_cert("127.0.0.1")
+    certificate.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "pem"))
+    port, path = free_port(), tmp_path / "socket"
+    server = Redis(tmp_path).start(
+        "--unixsocket", str(path), "--tls-port", str(port), "--tls-cert-file", str(tmp_path / "pem"),
+        "--tls-key-file", str(tmp_path / "pem"), "--tls-ca-cert-file", str(tmp_path / "pem"),
+    )  # fmt: skip
+    yield request.param.format(port=port, path=path)
+    server.stop()
+
+
+@pytest.fixture(params=["redis", "rabbitmq"])
+def own_broker(request, tmp_path):
+    """A broker of this test alone, to be killed; the records are kept elsewhere."""
+    (tmp_path / "broker").mkdir()
+    broker = {"redis": Redis, "rabbitmq": RabbitMQ}[request.param](tmp_path / "broker")
+    try:
+        yield broker.start()
+    finally:
+        broker.stop(signal.SIGKILL)
+
+
 @pytest.fixture
 def app(config, close):
     app = jobs.create_app(**config)
@@ -224,7 +280,6 @@ def close():
 
     def close(app):
         app.extensions["asok"].close(5)
-        app.extensions["asok"].backend.engine.close()
 
     return close
 

@@ -5,11 +5,12 @@ import json
 import os
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 
 import opentelemetry.propagate
 import opentelemetry.trace
+from celery import Celery
 from flask import Flask, g, request, url_for
 
 from flask_asok import FlaskAsok, Retry, background, current_task, task
@@ -25,6 +26,24 @@ class Order:
     colour: Colour
 
 
+class Rights(enum.Flag):
+    READ = enum.auto()
+    WRITE = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Its constructor takes what is no field, and changes what it is given."""
+
+    amount: float
+    currency: InitVar[str]
+    text: str = field(init=False)
+
+    def __post_init__(self, currency):
+        object.__setattr__(self, "amount", self.amount * 100)
+        object.__setattr__(self, "text", f"{self.amount} {currency}")
+
+
 class ShopClosed(Exception):
     """An error that a worker raises and the caller can catch."""
 
@@ -37,6 +56,9 @@ def create_app(name="jobs", **config):
     app.config.update(config)
     # Two applications of one broker are told apart by their names.
     app.name = app.config.get("NAME", name)
+    if "OWN_CELERY" in app.config:
+        app.extensions["celery"] = Celery(app.name, set_as_current=False)
+        app.extensions["celery"].conf.update(app.config["OWN_CELERY"])
     FlaskAsok(app)
 
     @app.get("/page")
@@ -91,6 +113,26 @@ def raise_unnamed():
     raise Unnamed("only here")
 
 
+def raise_mute():
+    class Mute(Exception):
+        def __str__(self):
+            raise ZeroDivisionError
+
+        __repr__ = __str__
+
+    raise Mute
+
+
+def endless():
+    found = []
+    found.append(found)
+    return found
+
+
+def factorial():
+    return 2**20_000
+
+
 def leave():
     raise SystemExit(3)
 
@@ -107,6 +149,11 @@ def ask_for_retry(path):
     if current_task().attempts == 1:
         raise Retry(after=0.2) from ConnectionError("busy")
     return "done"
+
+
+def wait_for_late_child(**options):
+    """Wait for a task that is not due yet, in what may be the only process there is."""
+    return background.using(**options)(flaky, os.devnull, 1 + options.get("retries", 0)).result(20)
 
 
 def add_all(depth):
@@ -132,6 +179,14 @@ def kill_me(path):
 @task(at_most_once=True)
 def wait_once(path, gate):
     return wait_for(path, gate)
+
+
+def wait_once_in_place(ids, path, gate):
+    """Wait for a task that is to run at most once, and runs in place."""
+    child = background(wait_once, path, gate)
+    with open(ids, "a") as file:
+        file.write(f"{child.id}\n")
+    child.join(30)
 
 
 def not_json():
