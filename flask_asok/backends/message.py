@@ -15,6 +15,7 @@ from decimal import Decimal
 from pathlib import Path, PurePath
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from flask import Flask
 from itsdangerous import BadData, Signer
@@ -24,6 +25,12 @@ from ..errors import MessageRefused, NotConfigured, TaskFailed
 
 TAG = "__asok__"
 """The key of a JSON object that stands for a value which JSON lacks: `{TAG: kind, "": data}`."""
+
+DEEPEST = 100
+"""How deep a value may be nested: a worker, called from deeper down than a request, has to read it as well."""
+
+LARGEST = 2**1024
+"""Python neither writes nor reads an int of more than 4,300 decimal digits."""
 
 
 class Names:
@@ -45,7 +52,7 @@ class Names:
                     "Move it to a module."
                 )
         name = f"{module}:{qualname}"
-        if "<" in qualname or self._find(module, qualname) is not thing:
+        if "<" in qualname or not self._is_there(thing, module, qualname):
             raise TypeError(
                 f"{name} cannot be imported by that name: a lambda, a function in a function, a bound method or a "
                 "wrapper. Pass a function that stands at the top of a module."
@@ -65,10 +72,19 @@ class Names:
             raise MessageRefused(f"{name!r} cannot be imported: {error}") from error
         if found is None:
             raise MessageRefused(f"{name!r} is not there.")
+        # What an allowed module has imported is not its own: `shop.tasks:os.system`.
+        if f"{getattr(found, '__module__', None)}:{getattr(found, '__qualname__', None)}" != name:
+            raise MessageRefused(f"{name!r} belongs to another module.")
         return found
 
     def _allows(self, module: str) -> bool:
         return any(module == allowed or module.startswith(f"{allowed}.") for allowed in self.modules)
+
+    def _is_there(self, thing: Any, module: str, qualname: str) -> bool:
+        try:
+            return self._find(module, qualname) is thing
+        except ImportError:
+            return False
 
     def _find(self, module: str, qualname: str) -> Any:
         found: Any = importlib.import_module(module)
@@ -85,14 +101,24 @@ class Codec:
 
     def encode(self, value: Any, where: str) -> Any:
         """Return `value` in terms of JSON; TypeError names the argument `where` something cannot travel."""
+        try:
+            return self._encode(value, where, DEEPEST)
+        except RecursionError:
+            raise TypeError(f"{where} cannot travel to a worker: the call itself is nested too deeply.") from None
+
+    def _encode(self, value: Any, where: str, depth: int) -> Any:
         kind = type(value)
-        if value is None or kind is bool or kind is int or kind is float or kind is str:
+        if value is None or kind is bool or kind is float or kind is str:
             return value
+        if kind is int and -LARGEST < value < LARGEST:
+            return value
+        if not depth:
+            raise TypeError(f"{where} cannot travel to a worker: it is nested too deeply, or holds itself.")
         if kind is list:
-            return [self.encode(item, where) for item in value]
+            return [self._encode(item, where, depth - 1) for item in value]
         if kind is dict and all(type(key) is str for key in value) and TAG not in value:
-            return {key: self.encode(item, where) for key, item in value.items()}
-        return self._encode_tagged(value, kind, where)
+            return {key: self._encode(item, where, depth - 1) for key, item in value.items()}
+        return self._encode_tagged(value, kind, where, depth - 1)
 
     def decode(self, value: Any) -> Any:
         """Return what `encode` was given; MessageRefused for what it never made."""
@@ -109,18 +135,25 @@ class Codec:
         except Exception as error:
             raise MessageRefused(f"A value of kind {value[TAG]!r} is malformed.") from error
 
-    def _encode_tagged(self, value: Any, kind: type, where: str) -> dict[str, Any]:
+    def _encode_tagged(self, value: Any, kind: type, where: str, depth: int) -> dict[str, Any]:
         def all_of(values: Iterable[Any]) -> list[Any]:
-            return [self.encode(item, where) for item in values]
+            return [self._encode(item, where, depth) for item in values]
 
+        if kind is int:
+            return {TAG: "int", "": hex(value)}
         if kind in (tuple, set, frozenset):
             return {TAG: kind.__name__, "": all_of(value)}
         if kind is dict:
             return {TAG: "dict", "": all_of(list(item) for item in value.items())}
         if kind in (bytes, bytearray):
-            return {TAG: "bytes", "": base64.b64encode(value).decode()}
-        if kind in (datetime, date, time):
-            return {TAG: kind.__name__, "": value.isoformat()}
+            return {TAG: kind.__name__, "": base64.b64encode(value).decode()}
+        if kind is date:
+            return {TAG: "date", "": value.isoformat()}
+        if kind in (datetime, time):
+            # An offset alone would forget the zone, and with it the hour that a summer time repeats.
+            zone = value.tzinfo.key if isinstance(value.tzinfo, ZoneInfo) else None
+            local = value if zone is None else value.replace(tzinfo=None)
+            return {TAG: kind.__name__, "": [local.isoformat(), zone, value.fold]}
         if kind is timedelta:
             return {TAG: "timedelta", "": [value.days, value.seconds, value.microseconds]}
         if kind in (Decimal, UUID):
@@ -131,11 +164,13 @@ class Codec:
             tag = "ImmutableMultiDict" if isinstance(value, ImmutableMultiDict) else "MultiDict"
             return {TAG: tag, "": all_of(list(item) for item in value.items(multi=True))}
         try:
+            if isinstance(value, enum.Flag):
+                return {TAG: "enum", "": [self._names.of(kind), value.value]}
             if isinstance(value, enum.Enum):
                 return {TAG: "enum", "": [self._names.of(kind), value.name]}
             if dataclasses.is_dataclass(value) and not isinstance(value, type):
-                fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
-                return {TAG: "dataclass", "": [self._names.of(kind), self.encode(fields, where)]}
+                fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+                return {TAG: "dataclass", "": [self._names.of(kind), self._encode(fields, where, depth)]}
             if callable(value):
                 return {TAG: "callable", "": self._names.of(value)}
         except TypeError as error:
@@ -150,23 +185,34 @@ class Codec:
             return [(key, item) for key, item in self.decode(data)]
 
         def member(data: Any) -> Any:
-            return _expect(self._names.find(data[0]), enum.Enum)[data[1]]
+            kind = _expect(self._names.find(data[0]), enum.Enum)
+            return kind(data[1]) if issubclass(kind, enum.Flag) else kind[data[1]]
 
         def instance(data: Any) -> Any:
             kind: Any = self._names.find(data[0])
             if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
                 raise MessageRefused(f"{data[0]!r} is no dataclass.")
-            return kind(**self.decode(data[1]))
+            return _restored(kind, self.decode(data[1]))
+
+        def moment(kind: Any) -> Callable[[Any], Any]:
+            def decoded(data: Any) -> Any:
+                text, zone, fold = data
+                value = kind.fromisoformat(text).replace(fold=fold)
+                return value if zone is None else value.replace(tzinfo=ZoneInfo(zone))
+
+            return decoded
 
         return {
             "tuple": lambda data: tuple(self.decode(data)),
             "set": lambda data: set(self.decode(data)),
             "frozenset": lambda data: frozenset(self.decode(data)),
             "dict": lambda data: dict(pairs(data)),
+            "int": lambda data: int(data, 16),
             "bytes": lambda data: base64.b64decode(data, validate=True),
-            "datetime": datetime.fromisoformat,
+            "bytearray": lambda data: bytearray(base64.b64decode(data, validate=True)),
+            "datetime": moment(datetime),
             "date": date.fromisoformat,
-            "time": time.fromisoformat,
+            "time": moment(time),
             "timedelta": lambda data: timedelta(*data),
             "Decimal": Decimal,
             "UUID": UUID,
@@ -181,7 +227,11 @@ class Codec:
     def encode_error(self, error: BaseException) -> dict[str, Any]:
         """Return what another process can be told of an error: its type and args where those travel, or its text."""
         kind = type(error)
-        told: dict[str, Any] = {"text": f"{kind.__name__}({error})"}
+        try:
+            text = f"{kind.__name__}({error})"
+        except Exception:
+            text = f"{kind.__name__}, whose text cannot be had"
+        told: dict[str, Any] = {"text": text}
         try:
             name = f"builtins:{kind.__name__}" if kind.__module__ == "builtins" else self._names.of(kind)
             return {**told, "type": name, "args": self.encode(list(error.args), "args")}
@@ -197,6 +247,24 @@ class Codec:
         except Exception:
             return TaskFailed(str(told.get("text")))
         return error
+
+
+def _restored(kind: Any, values: Mapping[str, Any]) -> Any:
+    """Make a dataclass as it was, without its constructor, which may want other arguments, or change them again."""
+    made = kind.__new__(kind)
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    for name, field in fields.items():
+        # A field that the sender's release did not have yet has its default.
+        if name not in values and field.default_factory is not dataclasses.MISSING:
+            value = field.default_factory()
+        elif name not in values and field.default is not dataclasses.MISSING:
+            value = field.default
+        else:
+            value = values[name]
+        object.__setattr__(made, name, value)
+    if values.keys() - fields.keys():
+        raise MessageRefused(f"{kind.__name__} has no such fields.")
+    return made
 
 
 def _expect(kind: Any, base: type) -> Any:

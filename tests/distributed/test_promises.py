@@ -3,10 +3,11 @@
 import json
 import os
 import threading
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import jobs
 import pytest
@@ -15,6 +16,8 @@ from werkzeug.datastructures import ImmutableMultiDict, MultiDict
 from flask_asok import FlaskAsok, TaskCancelled, TaskFailed, background, resize_image
 
 asok = FlaskAsok()
+
+PARIS = ZoneInfo("Europe/Paris")
 
 
 def lines(path):
@@ -38,7 +41,11 @@ def test_arguments_travel(ctx):
         frozenset({"a"}), b"\x00\xff", datetime(2026, 4, 4, 14, 32, 1, tzinfo=UTC), date(2026, 4, 4), time(14, 32),
         timedelta(days=1, microseconds=3), Decimal("1.10"), UUID(int=7), Path("/tmp/a"), jobs.Colour.RED,
         jobs.Order(7, jobs.Colour.RED), MultiDict([("a", "1"), ("a", "2")]), ImmutableMultiDict([("a", "1")]), jobs.add,
-        {"__asok__": "not a tag"}, resize_image,
+        {"__asok__": "not a tag"}, resize_image, 2**20_000, -(2**20_000), float("inf"), "\ud800", bytearray(b"\x00"),
+        datetime(2026, 10, 25, 2, 30, fold=1, tzinfo=PARIS), time(2, tzinfo=PARIS),
+        datetime(2026, 4, 4, tzinfo=timezone(timedelta(hours=5, minutes=45))), datetime(2026, 4, 4, 1, 2, 3, 4),
+        jobs.Rights.READ | jobs.Rights.WRITE, jobs.Rights(0), jobs.Price(1.5, "EUR"), {"size": (800, 600)},
+        {(1, "a"), (2, "b")}, {date(2026, 4, 4): [frozenset({(1,)})]}, MultiDict([("a", Decimal(1)), ("a", (1,))]),
     ]  # fmt: skip
 
     *returned, kwargs = background(jobs.echo, *values, key=values[-4]).result(20)
@@ -46,6 +53,17 @@ def test_arguments_travel(ctx):
     assert returned == values
     assert [type(value) for value in returned] == [type(value) for value in values]
     assert kwargs == {"key": values[-4]}
+
+
+def test_times_keep_their_zone(ctx):
+    """A time arrives in its time zone and not with an offset alone; what is not a number arrives as that."""
+    summer = datetime(2026, 10, 25, 2, 30, tzinfo=PARIS)
+
+    first, second, nan, _ = background(jobs.echo, summer, summer.replace(fold=1), float("nan")).result(20)
+
+    assert (first.tzinfo, first.fold, second.fold) == (summer.tzinfo, 0, 1)
+    assert second.utcoffset() == first.utcoffset() - timedelta(hours=1)
+    assert nan != nan
 
 
 class Thing:
@@ -61,6 +79,7 @@ class Thing:
         (lambda: background(os.getcwd), "is of no module that ASOK_TASK_MODULES allows: flask_asok, jobs"),
         (lambda: background(jobs.echo, 1, object()), "Argument 2 of echo is a object, which cannot travel"),
         (lambda: background(jobs.echo, user=[Thing()]), "Argument 'user' of echo is a Thing, .* Pass plain values"),
+        (lambda: background(jobs.echo, user=jobs.endless()), "Argument 'user' of echo cannot travel .* holds itself"),
         (
             lambda: background(jobs.echo, key=lambda: None),
             "Argument 'key' of echo cannot travel to a worker: .* a lambda",
@@ -69,8 +88,12 @@ class Thing:
 )
 def test_what_cannot_travel(ctx, make, text):
     """It is refused at the call, by the argument's name, with what to do; nothing is sent."""
+    before = asok.tasks()
+
     with pytest.raises(TypeError, match=text):
         make()
+
+    assert asok.tasks() == before
 
 
 def test_error(ctx):
@@ -84,7 +107,12 @@ def test_error(ctx):
 
 
 @pytest.mark.parametrize(
-    ("fn", "text"), [(jobs.raise_unnamed, r"Unnamed\(only here\)"), (jobs.leave, r"SystemExit\(3\)")]
+    ("fn", "text"),
+    [
+        (jobs.raise_unnamed, r"Unnamed\(only here\)"),
+        (jobs.leave, r"SystemExit\(3\)"),
+        (jobs.raise_mute, "Mute, whose text cannot be had"),
+    ],
 )
 def test_error_without_a_name(ctx, fn, text):
     """An error that cannot be made again is told by its text; the worker goes on, even after SystemExit."""
@@ -97,6 +125,9 @@ def test_result_that_cannot_travel(ctx):
     """A value that cannot come back says so when asked for."""
     with pytest.raises(TypeError, match="What not_json returned is a object"):
         background(jobs.not_json).result(20)
+    with pytest.raises(TypeError, match=r"What endless returned cannot travel .* holds itself"):
+        background(jobs.endless).result(20)
+    assert background(jobs.factorial).result(20) == 2**20_000
 
 
 def test_what_a_task_sees(app, worker):
@@ -147,6 +178,17 @@ def test_retries_run_out(ctx, tmp_path):
     assert lines(tmp_path / "runs") == ["1", "2"]
     assert isinstance(other.exception(20), jobs.ShopClosed)
     assert other.attempts == 1
+
+
+def test_attempts_of_a_task_that_waits(ctx, tmp_path, wait_until):
+    """Between two attempts the task tells of the one that was made, from here and by its id."""
+    task = background.using(retries=1, backoff=2)(jobs.flaky, tmp_path / "runs", succeed_at=2)
+
+    wait_until(lambda: task.state == "waiting", what="the first attempt")
+
+    assert (task.attempts, asok.get(task.id).attempts) == (1, 1)
+    assert asok.get(task.id).error == "ConnectionError('not yet')"
+    assert task.result(20) == 2
 
 
 def test_retry_asked_for(ctx, tmp_path):

@@ -70,6 +70,10 @@ def test_refused(app, worker, tmp_path, wait_until, make, text):
     ("changes", "text"),
     [
         ({"fn": "os:getcwd"}, "is of no module that ASOK_TASK_MODULES allows"),
+        ({"fn": "jobs:os.system"}, "belongs to another module"),
+        ({"fn": "flask_asok.cli:sys.exit"}, "belongs to another module"),
+        ({"fn": "jobs:background.__class__"}, "belongs to another module"),
+        ({"fn": "jobs:create_app.__globals__.get"}, "belongs to another module"),
         ({"fn": "jobs:nothing"}, "is not there"),
         ({"fn": "jobs.nothing:at_all"}, "cannot be imported"),
         ({"fn": 7}, "is of no module"),
@@ -95,6 +99,31 @@ def test_signed_and_not_to_be_run(app, worker, tmp_path, changes, text):
     assert backend.retry(made["id"])
 
 
+def test_refused_for_want_of_its_record(app, worker, tmp_path, wait_until):
+    """What a worker cannot run, and whose record has expired, is found by `flask asok failed` all the same."""
+    made = message(app, tmp_path / "runs", fn="jobs:nothing")
+    backend = app.extensions["asok"].backend
+
+    send(app, made["id"], Seal(app).close(made, "call"))
+
+    wait_until(lambda: backend.get(made["id"]), what="the refusal")
+    assert made["id"] in app.test_cli_runner().invoke(args=["asok", "failed"]).output
+
+
+def test_sent_again(app, worker, tmp_path):
+    """A message that somebody sends once more runs no second time, while the record of the task is kept."""
+    made = message(app, tmp_path / "runs")
+    sealed = Seal(app).close(made, "call")
+    app.extensions["asok"].backend._add_record(made)
+
+    for _ in range(3):
+        send(app, made["id"], sealed)
+        with app.app_context():
+            assert [background(jobs.add, n).result(20) for n in range(4)] == [0, 1, 2, 3]
+
+    assert (tmp_path / "runs").read_text().split() == ["1"]
+
+
 def test_keys_can_be_rotated(config, worker):
     """A message signed with an older key is good while SECRET_KEY_FALLBACKS names it."""
     old = jobs.create_app(SECRET_KEY="old", **config)
@@ -112,6 +141,9 @@ def test_no_secret_key(config):
 
     with app.app_context(), pytest.raises(NotConfigured, match="set SECRET_KEY"):
         background(jobs.add, 1)
+    done = app.test_cli_runner().invoke(args=["asok", "worker"])
+    assert done.exit_code == 2
+    assert "set SECRET_KEY" in done.output
 
 
 def test_values_are_found_by_allowed_names_only():
@@ -144,6 +176,21 @@ def test_no_secret_travels(config, app, tmp_path):
 
     assert len(sent) == 1
     assert "a-password" not in json.dumps(sent[0].message)
+
+
+def test_forged_result(app, worker):
+    """A record that was written by somebody else shows in the result, not in the state."""
+    records = app.extensions["asok"].backend.records
+    with app.app_context():
+        task, other = background.using(delay=60)(jobs.add, 1), background.using(delay=60)(jobs.add, 1)
+
+    records.finish(task.id, {"state": "succeeded"})
+    records.finish(other.id, {"state": "succeeded", "outcome": Seal(app).close({"value": 1}, "call")})
+
+    for forged in (task, other):
+        assert (forged.state, forged.is_alive()) == ("succeeded", False)
+        with pytest.raises(MessageRefused):
+            forged.result(1)
 
 
 def test_results_cannot_be_swapped(app):
