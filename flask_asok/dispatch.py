@@ -100,7 +100,7 @@ class Door:
           600 by default.
         - `delay` (seconds or timedelta): wait before the first attempt.
         - `queue` (str): one of `ASOK_QUEUES`. `name` (str): for logs.
-        - `timeout` (seconds or timedelta): a thread past it is logged with its stack; a Celery worker is stopped.
+        - `timeout` (seconds or timedelta): a thread past it is logged with its stack; a worker process is stopped.
         - `when`: "now"; "response", after the last byte was sent; "commit", after the outermost database commit.
 
         They beat the ones of `@task()`. Raises TypeError or ValueError for an option that is no good.

@@ -127,6 +127,16 @@ def test_recipes_know_no_backend(path):
     assert forbidden.isdisjoint(imported[0] for imported in imports_of(path))
 
 
+@pytest.mark.parametrize(
+    "path",
+    [path for path in FILES if module_of(path)[0] not in ("backends", "extension", "cli")],
+    ids=lambda path: "/".join(module_of(path)),
+)
+def test_core_names_no_engine(path):
+    """Only the backends, their choice and their commands know of an engine by its name."""
+    assert "celery" not in path.read_text().lower()
+
+
 def test_the_check_sees_late_imports():
     """The test of the arrow looks inside functions too, and not at what only a type checker reads."""
     assert ("holds",) in imports_of(PACKAGE / "dispatch.py")
