@@ -179,8 +179,8 @@ class CeleryTask(Task[R]):
 
 
 def facts_of(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a record tells of a task from the start."""
-    return {key: message[key] for key in ("name", "queue", "enqueued")}
+    """Return what a record tells of a task from the start; written again with its end, should it be lost meanwhile."""
+    return {key: message[key] for key in ("name", "queue", "enqueued", "attempt")}
 
 
 def fill(summary: TaskSummary, fields: Mapping[str, str]) -> TaskSummary:
@@ -413,7 +413,6 @@ class CeleryBackend(Backend):
                 id,
                 {
                     **facts_of(message),
-                    "attempt": message["attempt"],
                     "state": "failed",
                     "error": why,
                     "outcome": self._sealed_outcome(id, {"error": error}),
@@ -672,6 +671,7 @@ class CeleryBackend(Backend):
             value, wrong = None, unfit
         outcome = {"value": value} if wrong is None else {"error": self.codec.encode_error(wrong)}
         fields = {
+            **facts_of(task.message),
             "state": task.summary.state,
             "attempts": task.attempts,
             "error": task.summary.error or "",

@@ -66,7 +66,7 @@ class Records:
         """Make the record of a new task, which starts in `delay` seconds."""
         state = "waiting" if delay > 0 else "queued"
         due = time.time() + delay
-        self._write(id, {**fields, "attempt": 1, "state": state, "due": due}, KEEP_SECONDS + int(delay))
+        self._write(id, {**fields, "state": state, "due": due}, KEEP_SECONDS + int(delay))
 
     def read(self, id: str) -> dict[str, str]:
         """Return the fields of a record, an empty dict where there is none; `state` is the one of this moment."""
@@ -94,8 +94,9 @@ class Records:
         with _Reached(), self._redis.pipeline() as pipe:
             pipe.hsetnx(key, field, f"{self._me} {time.time()!r}")
             pipe.set(f"{key}:lease", self._me, ex=LEASE_SECONDS, nx=True)
+            pipe.expire(key, KEEP_SECONDS)
             pipe.hmget(key, "state", "attempt", field)
-            first, free, (state, current, claim) = pipe.execute()
+            first, free, _, (state, current, claim) = pipe.execute()
         if not first:
             if claim == CANCELLED or state not in ("queued", "waiting", None) or int(current or attempt) != attempt:
                 return "over"
@@ -105,7 +106,7 @@ class Records:
                 self._redis.hset(key, field, f"{self._me} {time.time()!r}")
         self._hold(id)
         if state is None:
-            self._write(id, {**fields, "attempt": attempt, "state": "queued"})
+            self._write(id, {**fields, "state": "queued"})
         return "ours" if first else "lost"
 
     def release(self, id: str, pid: int) -> None:

@@ -39,6 +39,11 @@ def free_port():
         return probe.getsockname()[1]
 
 
+@pytest.fixture(name="free_port")
+def free_port_fixture():
+    return free_port()
+
+
 @pytest.fixture(name="wait_until")
 def wait_until_fixture():
     return wait_until
@@ -228,6 +233,9 @@ def config(request, redis):
 @pytest.fixture(scope="session")
 def worker(config, tmp_path_factory):
     """The one worker, of two processes, of all tests that do it no harm."""
+    if config.get("ASOK_BACKEND", "celery") != "celery":
+        yield None
+        return
     worker = Worker(tmp_path_factory.mktemp("worker"), config, "--concurrency", "2")
     yield worker.ready()
     worker.close()

@@ -470,6 +470,19 @@ def test_record_lost(ctx, start, tmp_path):
     assert ctx.extensions["asok"].backend.get(task.id).name == "add"
 
 
+def test_record_lost_meanwhile(ctx, start, tmp_path, wait_until):
+    """A task whose record is lost while it runs is known again, all of it, at its end."""
+    start().ready()
+    task = background(jobs.wait_for, tmp_path / "runs", tmp_path / "gate")
+    wait_until(lambda: lines(tmp_path / "runs"), what="the task")
+
+    ctx.extensions["asok"].backend.records.remove(task.id)
+    (tmp_path / "gate").touch()
+
+    assert task.result(20) == "waited"
+    assert ctx.extensions["asok"].backend.get(task.id).name == "wait_for"
+
+
 def test_cancelled_for_as_long_as_it_waits(ctx):
     """A cancelled task stays so until its delay is over, however long that is."""
     task = background.using(delay=7 * 86_400)(jobs.add, 1)

@@ -1,4 +1,4 @@
-"""The same promises as everywhere, kept by workers in other processes, over Redis and over RabbitMQ."""
+"""The same promises on every backend: threads, immediate, and workers in other processes over Redis and RabbitMQ."""
 
 import json
 import os
@@ -20,12 +20,30 @@ asok = FlaskAsok()
 PARIS = ZoneInfo("Europe/Paris")
 
 
+BROKERS = ["redis", "rabbitmq"]
+
+elsewhere = pytest.mark.parametrize("config", BROKERS, indirect=True)
+"""For what only tasks in other processes can do, or cannot; see `Backend.distributed` and the page about Celery."""
+
+with_delays = pytest.mark.parametrize("config", ["threads", *BROKERS], indirect=True)
+"""For what needs time between the call and the attempt, which the immediate backend does not have."""
+
+
+@pytest.fixture(scope="session", params=["threads", "immediate", *BROKERS])
+def config(request, redis):
+    """What chooses each backend in turn."""
+    if request.param in BROKERS:
+        broker = redis if request.param == "redis" else request.getfixturevalue("rabbitmq")
+        return {"ASOK_CELERY": {"broker_url": broker.url, "result_backend": redis.url}}
+    return {"ASOK_BACKEND": request.param}
+
+
 def lines(path):
     return path.read_text().split() if path.exists() else []
 
 
 def test_result(ctx):
-    """The task answers with what the function returned, from another process."""
+    """The task answers with what the function returned."""
     task = background(jobs.add, 1, b=2)
 
     assert task.result(20) == 3
@@ -71,6 +89,7 @@ class Thing:
         pass
 
 
+@elsewhere
 @pytest.mark.parametrize(
     ("make", "text"),
     [
@@ -106,6 +125,7 @@ def test_error(ctx):
     assert asok.get(task.id).error == "ShopClosed('at six')"
 
 
+@elsewhere
 @pytest.mark.parametrize(
     ("fn", "text"),
     [
@@ -121,6 +141,7 @@ def test_error_without_a_name(ctx, fn, text):
     assert background(jobs.add, 1).result(20) == 1
 
 
+@elsewhere
 def test_result_that_cannot_travel(ctx):
     """A value that cannot come back says so when asked for."""
     with pytest.raises(TypeError, match="What not_json returned is a object"):
@@ -131,7 +152,7 @@ def test_result_that_cannot_travel(ctx):
 
 
 def test_what_a_task_sees(app, worker):
-    """Plain values of g travel, links point to the caller's host, the request does not exist."""
+    """Values of g, to another process plain ones; links to the caller's host; and no request."""
     with app.test_request_context("/", base_url="https://shop.example/prefix"):
         from flask import g
 
@@ -142,10 +163,10 @@ def test_what_a_task_sees(app, worker):
 
         seen = task.result(20)
 
-    assert seen.pop("pid") != os.getpid()
-    assert seen == {
-        "user": 7, "kept": ["user"], "url": "https://shop.example/prefix/page", "id": task.id, "queue": "mail",
-    }  # fmt: skip
+    distributed = app.extensions["asok"].backend.distributed
+    assert (seen.pop("pid") != os.getpid()) is distributed
+    assert seen.pop("kept") == (["user"] if distributed else ["thing", "user"])
+    assert seen == {"user": 7, "url": "https://shop.example/prefix/page", "id": task.id, "queue": "mail"}
 
 
 def test_trace(ctx):
@@ -180,6 +201,7 @@ def test_retries_run_out(ctx, tmp_path):
     assert other.attempts == 1
 
 
+@with_delays
 def test_attempts_of_a_task_that_waits(ctx, tmp_path, wait_until):
     """Between two attempts the task tells of the one that was made, from here and by its id."""
     task = background.using(retries=1, backoff=2)(jobs.flaky, tmp_path / "runs", succeed_at=2)
@@ -199,6 +221,7 @@ def test_retry_asked_for(ctx, tmp_path):
     assert lines(tmp_path / "runs") == ["1", "2"]
 
 
+@with_delays
 def test_cancel(ctx, tmp_path):
     """A task that waits can be cancelled, from here or by its id; it never runs."""
     task = background.using(delay=0.5)(jobs.flaky, tmp_path / "runs", succeed_at=1)
@@ -206,7 +229,7 @@ def test_cancel(ctx, tmp_path):
     assert task.state == "waiting"
 
     assert task.cancel()
-    assert ctx.extensions["asok"].backend.cancel(other.id)
+    assert other.cancel()
 
     with pytest.raises(TaskCancelled):
         task.result(20)
@@ -224,6 +247,7 @@ def test_a_task_that_ran_cannot_be_cancelled(ctx):
     assert task.state == "succeeded"
 
 
+@elsewhere
 def test_known_everywhere(ctx, config):
     """Any process that knows the id finds the task, and what became of it."""
     task = background.using(name="sum")(jobs.add, 1)
@@ -244,6 +268,7 @@ def test_waiting_in_a_task_cannot_deadlock(ctx):
     assert background(jobs.add_all, 3).result(60) == 8
 
 
+@elsewhere
 def test_commands(ctx, config):
     """status shows workers and queues; failed, retry and cancel work by id."""
     run = ctx.test_cli_runner().invoke
@@ -255,6 +280,7 @@ def test_commands(ctx, config):
     retried = run(args=["asok", "retry", task.id])
     again = background(jobs.add, 1)
     again.join(20)
+    late = background.using(delay=60)(jobs.add, 1)
 
     assert len(status["workers"]) == 1
     assert status["queued"] == dict.fromkeys(("default", "webhooks", "images", "mail", "cache"), 0)
@@ -263,6 +289,8 @@ def test_commands(ctx, config):
     assert retried.exit_code == 0, retried.output
     assert run(args=["asok", "retry", again.id]).exit_code == 1
     assert run(args=["asok", "cancel", again.id]).exit_code == 1
+    assert run(args=["asok", "cancel", late.id]).output == f"Cancelled {late.id}.\n"
+    assert late.state == "cancelled"
     assert "pong from celery" in run(args=["asok", "ping"]).output
 
 
@@ -280,6 +308,7 @@ def test_recipes(ctx, tmp_path):
         assert written.size == (800, 600)
 
 
+@elsewhere
 def test_picture_in_a_folder_of_the_web_server(ctx, tmp_path):
     """A picture that the worker cannot see is told as that: web and workers must share the folder."""
     from PIL import Image
