@@ -56,6 +56,12 @@ def preset(app: Flask) -> dict[str, Any]:
         "accept_content": ["json"],
         "broker_connection_retry_on_startup": True,
         "broker_transport_options": {
+            # Of this application alone: one with a shorter visibility timeout would hand out its messages.
+            "unacked_key": f"asok:{app.name}:unacked",
+            "unacked_index_key": f"asok:{app.name}:unacked_index",
+            "unacked_mutex_key": f"asok:{app.name}:unacked_mutex",
+            # A worker that is killed while it looks for abandoned messages keeps the others from it for that long.
+            "unacked_mutex_expire": 10,
             "unacked_restore_interval": 5,
             "unacked_restore_throttle": 1,
             "visibility_timeout": 3_600,

@@ -538,6 +538,25 @@ def test_two_applications(ctx, config, start_worker, close):
 
 
 @only_on_redis
+def test_other_applications_leave_messages_alone(ctx, config, start, start_worker, tmp_path, wait_until):
+    """What a worker has taken is not handed out again by another application with a shorter visibility timeout."""
+    short = {**config["ASOK_CELERY"]["broker_transport_options"], "visibility_timeout": 1}
+    other = {"ASOK_CELERY": {**config["ASOK_CELERY"], "broker_transport_options": short}, "NAME": f"{ctx.name}b"}
+    config["ASOK_CELERY"]["broker_transport_options"]["visibility_timeout"] = 60
+    worker, _ = start("--concurrency", "2").ready(), start_worker(other, "--concurrency", "1").ready()
+    task = background(jobs.wait_for, tmp_path / "runs", tmp_path / "gate")
+    wait_until(lambda: lines(tmp_path / "runs"), what="the task")
+
+    # Longer than the other worker waits before it hands out a message.
+    with pytest.raises(TimeoutError):
+        task.result(5)
+    (tmp_path / "gate").touch()
+
+    assert task.result(20) == "waited"
+    assert worker.log().count(f"[{task.id}] received") == 1
+
+
+@only_on_redis
 def test_message_waits_within_the_visibility_timeout(ctx):
     """A delay keeps a message no longer in a worker than Redis would leave it there."""
     assert ctx.extensions["asok"].backend._longest_hop() == 3
