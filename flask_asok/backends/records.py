@@ -169,11 +169,12 @@ class Records:
     def _write(self, id: str, fields: Mapping[str, Any], keep: int = KEEP_SECONDS, *, release: bool = False) -> None:
         key = self._prefix + id
         with _Reached(), self._redis.pipeline(transaction=False) as pipe:
-            pipe.hset(key, mapping=dict(fields))
-            pipe.expire(key, keep)
             if fields.get("state") == "failed":
+                # First, so that who finds it failed finds it among the failed ones.
                 pipe.zadd(self._failed, {id: time.time()})
                 pipe.zremrangebyrank(self._failed, 0, -MOST_FAILED - 1)
+            pipe.hset(key, mapping=dict(fields))
+            pipe.expire(key, keep)
             if release:
                 with self._lock:
                     self._leases.discard(id)

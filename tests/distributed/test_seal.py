@@ -106,7 +106,7 @@ def test_refused_for_want_of_its_record(app, worker, tmp_path, wait_until):
 
     send(app, made["id"], Seal(app).close(made, "call"))
 
-    wait_until(lambda: backend.get(made["id"]), what="the refusal")
+    wait_until(lambda: backend.get(made["id"]).state == "failed", what="the refusal")
     assert made["id"] in app.test_cli_runner().invoke(args=["asok", "failed"]).output
 
 
