@@ -258,7 +258,8 @@ def celery_url(request, tmp_path):
     port, path = free_port(), tmp_path / "socket"
     server = Redis(tmp_path).start(
         "--unixsocket", str(path), "--tls-port", str(port), "--tls-cert-file", str(tmp_path / "pem"),
-        "--tls-key-file", str(tmp_path / "pem"), "--tls-ca-cert-file", str(tmp_path / "pem"), "--tls-auth-clients", "no",
+        "--tls-key-file", str(tmp_path / "pem"), "--tls-ca-cert-file", str(tmp_path / "pem"),
+        "--tls-auth-clients", "no",
     )  # fmt: skip
     yield request.param.format(port=port, path=path)
     server.stop()
