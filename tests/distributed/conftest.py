@@ -231,14 +231,27 @@ def config(request, redis):
 
 
 @pytest.fixture(scope="session")
-def worker(config, tmp_path_factory):
-    """The one worker, of two processes, of all tests that do it no harm."""
+def workers():
+    """The workers of all tests that do them no harm, by their configuration as JSON."""
+    started = {}
+    yield started
+    for worker in started.values():
+        worker.close()
+
+
+@pytest.fixture
+def worker(config, workers, tmp_path_factory):
+    """
+    The one worker, of two processes, for a broker; None where tasks need none.
+
+    Not a fixture of the session itself: pytest would keep it for a module that has a `config` of its own.
+    """
     if config.get("ASOK_BACKEND", "celery") != "celery":
-        yield None
-        return
-    worker = Worker(tmp_path_factory.mktemp("worker"), config, "--concurrency", "2")
-    yield worker.ready()
-    worker.close()
+        return None
+    key = json.dumps(config)
+    if key not in workers:
+        workers[key] = Worker(tmp_path_factory.mktemp("worker"), config, "--concurrency", "2")
+    return workers[key].ready()
 
 
 @pytest.fixture
