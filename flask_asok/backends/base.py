@@ -53,7 +53,7 @@ class Backend(ABC):
                 f"Unknown queue {options.queue!r}. Queues are: {known}. "
                 "Name it, and its number of threads, in ASOK_QUEUES."
             ) from None
-        summary = TaskSummary(options.name or _name_of(fn), options.queue)
+        summary = TaskSummary(options.name or getattr(fn, "__name__", None) or _name_of(fn), options.queue)
         self._recent.append(summary)
         return Task((fn, args, kwargs, capture(context, self._adapters)), options, summary, lane)
 
@@ -110,8 +110,6 @@ _NOT_SHARED = (
 
 
 def _name_of(fn: Callable[..., Any]) -> str:
-    try:
-        return fn.__name__
-    except AttributeError:
-        inner = getattr(fn, "func", None)
-        return type(fn).__name__ if inner is None else _name_of(inner)
+    """Name what has no name of its own: a partial by its function, an object by its class."""
+    inner = getattr(fn, "func", None)
+    return type(fn).__name__ if inner is None else getattr(inner, "__name__", None) or _name_of(inner)
