@@ -215,6 +215,7 @@ class CeleryBackend(Backend):
         self._engines: dict[str, Any] = {}
         self._locals: dict[str, ThreadsBackend] = {}
         self._down_until = float("-inf")
+        self._records_url: str | None = ""
         self._lane = Remote(self)
         root = app.import_name.partition(".")[0]
         modules = config["ASOK_TASK_MODULES"]
@@ -505,9 +506,12 @@ class CeleryBackend(Backend):
     @property
     def records(self) -> Records | None:
         """The records in Redis; None where neither the result backend nor the broker is a Redis."""
-        conf = self.engine.conf
-        urls = [str(url) for url in (conf.result_backend, conf.broker_url) if url]
-        url = next((url for url in urls if url.startswith(REDIS_URLS)), None)
+        if self._records_url == "":
+            # Looked up once: Celery is slow to tell its settings.
+            conf = self.engine.conf
+            urls = [str(url) for url in (conf.result_backend, conf.broker_url) if url]
+            self._records_url = next((url for url in urls if url.startswith(REDIS_URLS)), None)
+        url = self._records_url
         if url is None:
             return None
         state = self._app.extensions["asok"]
