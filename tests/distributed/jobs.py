@@ -222,3 +222,8 @@ def wait_and_mark(path, gate):
     wait_for(path, gate)
     mark(path)
     return "marked"
+
+
+def lines(path):
+    """Return what tasks have left in a file."""
+    return path.read_text().split() if path.exists() else []

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 import jobs
 import pytest
+from jobs import lines
 from werkzeug.datastructures import ImmutableMultiDict, MultiDict
 
 from flask_asok import FlaskAsok, TaskCancelled, TaskFailed, background, resize_image
@@ -36,10 +37,6 @@ def config(request, redis):
         broker = redis if request.param == "redis" else request.getfixturevalue("rabbitmq")
         return {"ASOK_CELERY": {"broker_url": broker.url, "result_backend": redis.url}}
     return {"ASOK_BACKEND": request.param}
-
-
-def lines(path):
-    return path.read_text().split() if path.exists() else []
 
 
 def test_result(ctx):

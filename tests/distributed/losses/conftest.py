@@ -1,0 +1,33 @@
+"""Workers and brokers that these tests may harm: each test has an application, and a name for it, of its own."""
+
+import os
+
+import jobs
+import pytest
+
+
+@pytest.fixture(params=["redis", "rabbitmq"])
+def config(request, redis):
+    """Redis takes a message back six seconds after its worker has gone silent: an hour would be long for a test."""
+    if request.param == "rabbitmq":
+        return {"ASOK_CELERY": {"broker_url": request.getfixturevalue("rabbitmq").url, "result_backend": redis.url}}
+    options = {"visibility_timeout": 6, "unacked_restore_interval": 1, "unacked_restore_throttle": 1}
+    return {"ASOK_CELERY": {"broker_url": redis.url, "broker_transport_options": options}}
+
+
+@pytest.fixture
+def ctx(config, close):
+    app = jobs.create_app(name=f"jobs{os.urandom(4).hex()}", **config)
+    with app.app_context():
+        yield app
+    close(app)
+
+
+@pytest.fixture
+def start(ctx, config, start_worker):
+    """Start a worker of the test's application."""
+
+    def start(*options):
+        return start_worker({**config, "NAME": ctx.name}, *(options or ("--concurrency", "1")))
+
+    return start

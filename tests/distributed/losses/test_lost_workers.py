@@ -1,0 +1,150 @@
+"""Nothing is lost when workers are killed, and nothing runs twice beyond that."""
+
+import os
+import signal
+
+import jobs
+import pytest
+from jobs import lines
+
+from flask_asok import TaskAbandoned, background
+
+
+def test_worker_started_later(ctx, start):
+    """Tasks wait for a worker that is not there yet."""
+    task = background(jobs.add, 1)
+
+    start()
+
+    assert task.result(40) == 1
+
+
+def test_worker_killed(ctx, start, tmp_path, wait_until):
+    """A task whose worker was killed with -9 runs again, in another worker, under the same id."""
+    first = start().ready()
+    task = background(jobs.wait_for, tmp_path / "runs", tmp_path / "gate")
+    wait_until(lambda: lines(tmp_path / "runs"), what="the task")
+
+    first.tell_all(signal.SIGKILL)
+    start()
+
+    wait_until(lambda: len(lines(tmp_path / "runs")) == 2, 40, "the second run")
+    (tmp_path / "gate").touch()
+    assert task.result(20) == "waited"
+    assert (task.attempts, lines(tmp_path / "runs")) == (1, ["1", "1"])
+
+
+def test_child_killed(ctx, start, tmp_path, wait_until):
+    """A worker's child that is killed takes no task with it; at most once means: not again."""
+    start("--concurrency", "2").ready()
+    task = background(jobs.wait_for, tmp_path / "runs", tmp_path / "gate")
+    once = background(jobs.wait_once, tmp_path / "once", tmp_path / "gate")
+    wait_until(lambda: lines(tmp_path / "runs") and lines(tmp_path / "once"), what="the tasks")
+
+    for pid in children_of_workers(ctx):
+        os.kill(pid, signal.SIGKILL)
+
+    wait_until(lambda: len(lines(tmp_path / "runs")) == 2, 30, "the second run")
+    (tmp_path / "gate").touch()
+    assert task.result(20) == "waited"
+    assert background(jobs.add, 1).result(20) == 1
+    assert lines(tmp_path / "once") == ["1"]
+    with pytest.raises(TaskAbandoned, match="lost with its worker, and is to run at most once"):
+        once.result(20)
+
+
+def children_of_workers(app):
+    """Return the pids of the pool's processes, as Celery tells them."""
+    stats = app.extensions["asok"].backend.engine.control.inspect(timeout=2).stats()
+    return [pid for worker in stats.values() for pid in worker["pool"]["processes"]]
+
+
+def test_task_that_kills_its_worker(ctx, start, tmp_path):
+    """A task that takes its worker along each time is given up after the third, and told so."""
+    worker = start().ready()
+    task = background(jobs.kill_me, tmp_path / "runs")
+
+    with pytest.raises(TaskAbandoned, match="given up: 3 workers were lost with it"):
+        task.result(40)
+    assert len(lines(tmp_path / "runs")) == 3
+    assert f"Background task kill_me ({task.id}) failed: given up" in worker.log()
+    assert background(jobs.add, 1).result(20) == 1
+
+
+def test_worker_told_to_stop(ctx, start, tmp_path, wait_until):
+    """TERM lets a worker finish what it runs, and leaves the rest to others."""
+    worker = start().ready()
+    running = background(jobs.wait_for, tmp_path / "runs", tmp_path / "gate")
+    queued = background(jobs.add, 1)
+    wait_until(lambda: lines(tmp_path / "runs"), what="the task")
+
+    worker.tell(signal.SIGTERM)
+    wait_until(lambda: "Warm shutdown" in worker.log(), what="the shutdown")
+    (tmp_path / "gate").touch()
+
+    assert running.result(20) == "waited"
+    worker.process.wait(20)
+    start()
+    assert queued.result(40) == 1
+    assert lines(tmp_path / "runs") == ["1"]
+
+
+def test_all_processes_told_to_stop(ctx, start, tmp_path, wait_until):
+    """TERM to the whole group, as systemd sends it, loses nothing either."""
+    worker = start().ready()
+    task = background(jobs.wait_for, tmp_path / "runs", tmp_path / "gate")
+    wait_until(lambda: lines(tmp_path / "runs"), what="the task")
+
+    worker.tell_all(signal.SIGTERM)
+    worker.process.wait(30)
+    start()
+
+    wait_until(lambda: len(lines(tmp_path / "runs")) == 2, 40, "the second run")
+    (tmp_path / "gate").touch()
+    assert task.result(20) == "waited"
+
+
+def test_worker_killed_that_ran_a_task_in_place(ctx, start, tmp_path, wait_until):
+    """A task that another one was running while it waited for it is not lost with them."""
+    first = start().ready()
+    background(jobs.wait_for_child, tmp_path / "ids", tmp_path / "runs", tmp_path / "gate")
+    wait_until(lambda: lines(tmp_path / "runs"), what="the child")
+
+    first.tell_all(signal.SIGKILL)
+    (tmp_path / "gate").touch()
+    start("--concurrency", "2")
+
+    backend = ctx.extensions["asok"].backend
+    child = lines(tmp_path / "ids")[0]
+    wait_until(lambda: backend.get(child).state == "succeeded", 40, "the end of the child")
+
+
+def test_at_most_once_in_place(ctx, start, tmp_path, wait_until):
+    """A task that is to run at most once is not run again either where it ran in a task that waited for it."""
+    first = start().ready()
+    background(jobs.wait_once_in_place, tmp_path / "ids", tmp_path / "runs", tmp_path / "gate")
+    wait_until(lambda: lines(tmp_path / "runs"), what="the child")
+
+    first.tell_all(signal.SIGKILL)
+    (tmp_path / "gate").touch()
+    start("--concurrency", "2")
+
+    child = lines(tmp_path / "ids")[0]
+    backend = ctx.extensions["asok"].backend
+    wait_until(lambda: backend.get(child).state == "failed", 40, "the end of the child")
+    assert "is to run at most once" in backend.get(child).error
+    # The parent, which is to run at least once, has made another child.
+    assert lines(tmp_path / "runs").count("1") <= len(lines(tmp_path / "ids"))
+
+
+def test_retry_that_was_not_sent(ctx, start, tmp_path):
+    """A retry that a worker has noted, and was lost before it could send it, is sent again."""
+    task = background.using(retries=1, backoff=0.1)(jobs.flaky, tmp_path / "runs", succeed_at=2)
+    records = ctx.extensions["asok"].backend.records
+    assert records.claim(task.id, 1, {}) == "ours"
+    records.wait(task.id, 2, "lost here", 0.1)
+
+    start()
+
+    assert task.result(40) == 2
+    assert lines(tmp_path / "runs") == ["2"]

@@ -1,0 +1,64 @@
+"""Workers with options of their own, of another Celery, and past a time limit."""
+
+import os
+
+import jobs
+import pytest
+from jobs import lines
+
+from flask_asok import TaskAbandoned, background
+
+
+def test_time_limit(ctx, start, tmp_path):
+    """A task past its timeout is interrupted, and where it does not listen, killed; the worker goes on."""
+    start().ready()
+    task = background.using(timeout=1)(jobs.run_forever, tmp_path / "runs")
+
+    with pytest.raises(TaskAbandoned, match="stopped at its time limit"):
+        task.result(40)
+    assert task.state == "failed"
+    assert background(jobs.add, 1).result(20) == 1
+    assert len(lines(tmp_path / "runs")) == 2
+
+
+def test_celery_of_the_application(config, start_worker, close):
+    """An application that has a Celery of its own keeps it; ours sends and runs by it."""
+    app = jobs.create_app(ASOK_CELERY={}, OWN_CELERY=config["ASOK_CELERY"], NAME=f"jobs{os.urandom(4).hex()}")
+    start_worker({"OWN_CELERY": config["ASOK_CELERY"], "NAME": app.name, "ASOK_CELERY": {}}, "--concurrency", "1")
+
+    with app.app_context():
+        task = background(jobs.add, 1)
+
+        assert task.result(40) == 1
+        assert app.extensions["asok"].backend.engine is app.extensions["celery"]
+    close(app)
+
+
+@pytest.mark.parametrize("options", [["-P", "gevent"], ["-Pgevent"], ["--pool=gevent"], ["--pool", "gevent"]])
+def test_gevent_that_is_not_patched(own_redis, options):
+    """A worker that could run nothing says what to do, and does not start."""
+    app = jobs.create_app(ASOK_CELERY={"broker_url": own_redis.url})
+
+    done = app.test_cli_runner().invoke(args=["asok", "worker", *options])
+
+    assert done.exit_code == 2
+    assert "python -m gevent.monkey --module flask" in done.output
+
+
+def test_unknown_queue_of_a_worker(own_redis):
+    """A worker for a queue that is not there does not start."""
+    app = jobs.create_app(ASOK_CELERY={"broker_url": own_redis.url})
+
+    done = app.test_cli_runner().invoke(args=["asok", "worker", "--queues", "mail, nothing"])
+
+    assert done.exit_code == 2
+    assert "Unknown queue nothing. Queues are: cache, default" in done.output
+
+
+@pytest.mark.parametrize("pool", [["-P", "threads", "--concurrency", "2"], ["--pool=solo"]])
+def test_other_pools(ctx, start, pool):
+    """Celery's own options reach its worker."""
+    start("--queues", "default, mail", *pool).ready()
+
+    assert background(jobs.add_all, 2).result(30) == 4
+    assert background.using(queue="mail")(jobs.add, 1).result(20) == 1
