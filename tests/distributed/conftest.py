@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -79,7 +80,8 @@ class Redis:
         command = [need("redis-server"), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
         command += ["--appendonly", "yes", "--appendfsync", "always", "--save", "", *options]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        wait_until(lambda: answers(self.port), what="the start of redis-server")
+        wait_until(lambda: answers(self.port) or self.process.poll() is not None, what="the start of redis-server")
+        assert self.process.poll() is None, "redis-server did not start"
         return self
 
     def tell(self, number):
@@ -268,14 +270,16 @@ def celery_url(request, tmp_path):
     """The URL, in Celery's own way, of a server behind TLS and behind a socket."""
     certificate = trustme.CA().issue_cert("127.0.0.1")
     certificate.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "pem"))
-    port, path = free_port(), tmp_path / "socket"
-    server = Redis(tmp_path).start(
-        "--unixsocket", str(path), "--tls-port", str(port), "--tls-cert-file", str(tmp_path / "pem"),
-        "--tls-key-file", str(tmp_path / "pem"), "--tls-ca-cert-file", str(tmp_path / "pem"),
-        "--tls-auth-clients", "no",
-    )  # fmt: skip
-    yield request.param.format(port=port, path=path)
-    server.stop()
+    # Not in tmp_path, which may be longer than the 107 characters that the path of a socket has.
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        port, path = free_port(), f"{folder}/socket"
+        server = Redis(tmp_path).start(
+            "--unixsocket", path, "--tls-port", str(port), "--tls-cert-file", str(tmp_path / "pem"),
+            "--tls-key-file", str(tmp_path / "pem"), "--tls-ca-cert-file", str(tmp_path / "pem"),
+            "--tls-auth-clients", "no",
+        )  # fmt: skip
+        yield request.param.format(port=port, path=path)
+        server.stop()
 
 
 @pytest.fixture(params=["redis", "rabbitmq"])
