@@ -31,7 +31,8 @@ RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 BACKENDS = [
     {"message", "records"},
     {"base", "clock", "engine"},
-    {"immediate", "threads"},
+    {"immediate", "threads", "celery_task"},
+    {"celery_worker"},
     {"celery"},
 ]
 BACKEND_RANK = {name: rank for rank, names in enumerate(BACKENDS) for name in names}

@@ -95,7 +95,7 @@ def make_engine(app: Flask, settings: Mapping[str, Any]) -> Celery:
 
 def add_tasks(engine: Celery, backend: CeleryBackend) -> None:
     """
-    Register the two generic tasks, which call `backend.work(celery_task, message)`.
+    Register the two generic tasks, which call `backend.worker.work(celery_task, message)`.
 
     They must be two: whether a message is acknowledged before or after the work is a matter of the task, not the call.
     """
@@ -111,10 +111,10 @@ def add_tasks(engine: Celery, backend: CeleryBackend) -> None:
     }
 
     def run(self: Any, message: object = None) -> None:
-        backend.work(self, message)
+        backend.worker.work(self, message)
 
     def run_once(self: Any, message: object = None) -> None:
-        backend.work(self, message)
+        backend.worker.work(self, message)
 
     engine.task(run, name=RUN, acks_late=True, reject_on_worker_lost=True, **common)
     engine.task(run_once, name=RUN_ONCE, acks_late=False, **common)
@@ -217,10 +217,10 @@ class _WatchedRequest(Request):  # type: ignore[misc]
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
         error = exc_info.exception
         if isinstance(getattr(error, "exc", error), (SystemExit, WorkerLostError)):
-            backend = self.task.backend_of_asok
+            worker = self.task.backend_of_asok.worker
             if self.task.acks_late:
                 # Before the message goes back, so that whoever gets it need not wait for the lease to run out.
-                backend.leave(self.id, self.worker_pid)
+                worker.leave(self.id, self.worker_pid)
             else:
                 self._stopped(ONCE)
         return super().on_failure(exc_info, *args, **kwargs)
@@ -233,7 +233,7 @@ class _WatchedRequest(Request):  # type: ignore[misc]
     def _stopped(self, why: str) -> None:
         # In the loop that all of the worker hangs on: it must neither raise nor wait there for a Redis that is down.
         with contextlib.suppress(BackendUnavailable):
-            self.task.backend_of_asok.stopped(self.id, self.args[0] if self.args else None, why)
+            self.task.backend_of_asok.worker.stopped(self.id, self.args[0] if self.args else None, why)
 
 
 def trace_headers() -> dict[str, str]:

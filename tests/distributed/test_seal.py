@@ -196,7 +196,7 @@ def test_forged_result(app, worker):
 def test_results_cannot_be_swapped(app):
     """What came out of one task does not pass for what came out of another."""
     backend = app.extensions["asok"].backend
-    sealed = backend._sealed_outcome("a" * 32, {"value": "yes"})
+    sealed = backend.sealed_outcome("a" * 32, {"value": "yes"})
 
     assert backend.outcome("a" * 32, sealed) == ("yes", None)
     with pytest.raises(MessageRefused):
