@@ -77,6 +77,11 @@ def pillow_images(session: nox.Session) -> dict[str, str]:
     return {"ASOK_IMAGE_CORPUS": str(folder.resolve())} if folder.is_dir() else {}
 
 
+# Most tests wait for servers: more processes than processors. A file stays in one, since it shares its servers; in the
+# order of their names, since the folder whose tests take longest comes early.
+ALL_TESTS = ["tests", "-n", str(2 * (os.cpu_count() or 1)), "--dist", "loadfile", "--no-loadscope-reorder"]
+
+
 @nox.session(python=False)
 def tests(session: nox.Session) -> None:
     """Run the tests on this Python, and on every other supported one that is there."""
@@ -89,10 +94,7 @@ def tests_on(version: str, path: str) -> None:
     def run(session: nox.Session) -> None:
         install_wheel(session, "async", "celery", "example")
         session.install(*groups("tests"))
-        # Most tests wait for servers: more processes than processors. A file stays in one, since it shares its servers;
-        # in the order of their names, since the folder whose tests take longest comes early.
-        processes = str(2 * (os.cpu_count() or 1))
-        arguments = session.posargs or ["tests", "-n", processes, "--dist", "loadfile", "--no-loadscope-reorder"]
+        arguments = session.posargs or ALL_TESTS
         # Pillow is the same for all Pythons: one of them works on its images.
         environment = pillow_images(session) if version == HERE else {}
         if version != HERE:
@@ -109,7 +111,7 @@ for _version, _path in PYTHONS.items():
 def coverage(session: nox.Session) -> None:
     """Measure which branches of the package the tests reach."""
     session.install("-e", ".[async,celery,example]", *groups("tests"))
-    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "run", "-m", "pytest", *(session.posargs or ALL_TESTS))
     session.run("coverage", "combine", success_codes=[0, 1])
     session.run("coverage", "report")
 
