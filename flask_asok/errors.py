@@ -120,7 +120,7 @@ class WebhookUnavailable(WebhookError):
 
     def __init__(self, text: str, delivery: Delivery | None = None, retry_after: float | None = None) -> None:
         super().__init__(text, delivery)
-        self.args = (text, delivery, retry_after)
+        self.args: tuple[Any, ...] = (text, delivery, retry_after)
         self.retry_after = retry_after
 
 

@@ -48,7 +48,7 @@ class Clock:
         self._free = [True]
         """Who pops it may start the thread."""
         self._thread: threading.Thread | None = None
-        self.is_closed = False
+        self.is_closed: bool = False
         """Once True, `drain` may have been through: who calls `at` looks after that whether the clock is closed."""
         self._tidied_at = float("-inf")
 

@@ -47,7 +47,7 @@ REDIS_OPTIONS = {"socket_connect_timeout": PUBLISH_SECONDS, "socket_timeout": PU
 AMQP_OPTIONS = {"confirm_publish": True}
 """Without confirmations a message written to a connection that the broker has left is lost, and nobody is told."""
 
-RECONNECT = {"max_retries": 1, "interval_start": 0.1, "interval_step": 0.1, "interval_max": 0.1}
+RECONNECT: dict[str, Any] = {"max_retries": 1, "interval_start": 0.1, "interval_step": 0.1, "interval_max": 0.1}
 
 
 def preset(app: Flask) -> dict[str, Any]:
