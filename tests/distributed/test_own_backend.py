@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parent / "own_backend"
 
 SHOP = """
-import json, threading
+import json, threading, time
 from flask import Flask
 from flask_asok import FlaskAsok, background, current_task
 
@@ -40,6 +40,18 @@ def add_all(depth):
 def wait(gate):
     gate.wait(20)
 
+times = []
+
+def fail_once():
+    times.append(time.monotonic())
+    if len(times) == 1:
+        raise ConnectionError("not yet")
+
+def run_in_place():
+    child = background.using(retries=1, backoff=0.3)(fail_once)
+    child.join(0.01)
+    return child
+
 seen = {}
 with app.app_context():
     seen["result"] = background(add, 1, b=2).result(20)
@@ -48,6 +60,9 @@ with app.app_context():
     seen["retries"] = background.using(retries=2, backoff=0.01)(flaky).result(20)
     seen["delay"] = background.using(delay=0.01)(add, 7).result(20)
     seen["nested"] = background(add_all, 3).result(20)
+
+    background(run_in_place).result(20).join(20)
+    seen["waited for its retry"] = times[1] - times[0] >= 0.3
 
     gate = threading.Event()
     running = background(wait, gate)
@@ -109,10 +124,11 @@ def test_own_backend(run):
         "retries": 3,
         "delay": 7,
         "nested": 8,
+        "waited for its retry": True,
         "alive": [True, "waiting", "queued"],
         "cancel": [True, "cancelled"],
         "closed": ["abandoned", "abandoned"],
-        "names": ["add", "add_all", "fail", "flaky", "wait"],
+        "names": ["add", "add_all", "fail", "fail_once", "flaky", "run_in_place", "wait"],
         "threads": ["one-thread"],
     }
     assert "Background task fail failed: ZeroDivisionError('on purpose')" in done.stderr

@@ -54,7 +54,7 @@ class OneThread(Backend):
     def _put(self, task, seconds):
         with self._changed:
             if not self._is_closed:
-                heapq.heappush(self._heap, (time.monotonic() + seconds, next(self._numbers), task))
+                heapq.heappush(self._heap, (time.monotonic() + seconds, next(self._numbers), task, task.attempts))
                 self._changed.notify()
                 if self._thread is None:
                     atexit.register(self.close, 8)
@@ -70,7 +70,11 @@ class OneThread(Backend):
             task.abandon(app, "the application shuts down")
 
     def _work(self):
-        while (task := self._next()) is not None:
+        while (found := self._next()) is not None:
+            task, attempts = found
+            if task.attempts != attempts:
+                # It was run in place of a task that waited for it, and may wait for a retry by now.
+                continue
             # False for one that was cancelled while it waited for its delay or its retry.
             if task.state != "waiting" or task.requeue():
                 task.wake()
@@ -81,7 +85,7 @@ class OneThread(Backend):
             while True:
                 left = self._heap[0][0] - time.monotonic() if self._heap else None
                 if left is not None and left <= 0:
-                    return heapq.heappop(self._heap)[2]
+                    return heapq.heappop(self._heap)[2:]
                 if self._is_closed:
                     return None
                 self._changed.wait(left)
