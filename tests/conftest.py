@@ -1,6 +1,7 @@
 """Applications to test with, and a watch for what a test leaves behind."""
 
 import gc
+import signal
 import threading
 
 import flask.globals
@@ -15,6 +16,17 @@ BACKENDS = {"threads": {}, "immediate": {}}
 
 def asok_threads():
     return [thread for thread in threading.enumerate() if thread.name.startswith("asok")]
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c():
+    """Let the servers of a test hear Ctrl-C, though a shell has had it ignored, as with `pytest &`."""
+    is_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if is_ignored:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    if is_ignored:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @pytest.fixture(autouse=True)

@@ -25,16 +25,6 @@ APPS = Path(__file__).parent / "apps"
 PACKAGE = Path(flask_asok.__file__).parent.parent
 
 
-@pytest.fixture(autouse=True)
-def _ctrl_c():
-    """Let the servers hear Ctrl-C, where what runs the tests has had it ignored, as a shell does with `pytest &`."""
-    ignored = signal.getsignal(signal.SIGINT)
-    if ignored is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, ignored)
-
-
 class Control:
     """Where tasks of another process tell what they do, and wait to be let go on."""
 
