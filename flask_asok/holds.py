@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from flask import (
@@ -49,12 +49,17 @@ def _keep(task: Task[Any], hold: Hold) -> None:
     _held[number] = weakref.ref(task, lambda _: _held.pop(number, None))
 
 
-def abandon_held(app: Flask | None = None) -> None:
-    """Abandon, at the end of `app` or of the process, the tasks whose response or commit has not come."""
+def _all_held() -> Iterator[tuple[Task[Any], Hold]]:
     for reference in list(_held.values()):
         task = reference()
-        hold = None if task is None else task._hold
-        if task is None or hold is None or (app is not None and hold.app is not app):
+        if task is not None and task._hold is not None:
+            yield task, task._hold
+
+
+def abandon_held(app: Flask | None = None) -> None:
+    """Abandon, at the end of `app` or of the process, the tasks whose response or commit has not come."""
+    for task, hold in _all_held():
+        if app is not None and hold.app is not app:
             continue
         call = task.claim()
         if call is not None:
@@ -64,11 +69,9 @@ def abandon_held(app: Flask | None = None) -> None:
 
 def _lose_in_child() -> None:
     """Leave to the parent, in a forked child, what waits for the parent's responses and commits."""
-    for reference in list(_held.values()):
-        task = reference()
-        if task is not None and task._hold is not None:
-            task._hold = None
-            task.lose()
+    for task, _hold in _all_held():
+        task._hold = None
+        task.lose()
     _held.clear()
 
 
@@ -159,7 +162,9 @@ class _ResponseHold:
 
 
 def _response_hold(app: Flask) -> _ResponseHold:
-    found: _ResponseHold = request.environ.setdefault(_ENVIRON_KEY, _ResponseHold(app))
+    environ = request.environ
+    # Looked up first: each request asks for it twice.
+    found: _ResponseHold = environ.get(_ENVIRON_KEY) or environ.setdefault(_ENVIRON_KEY, _ResponseHold(app))
     return found
 
 
