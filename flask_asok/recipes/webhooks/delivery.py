@@ -217,7 +217,7 @@ def _attempt(sender: Sender, message: Message, ours: Task[Any] | None) -> Delive
     started, timestamp = perf_counter(), int(time())
 
     def delivery(status: int | None = None, body: bytes = b"") -> Delivery:
-        return _delivery(message, attempts, timestamp, perf_counter() - started, status, body)
+        return _delivery(message, url, attempts, timestamp, perf_counter() - started, status, body)
 
     deadline = Deadline(message.timeout)
     can_come_back = _can_come_back(ours)
@@ -258,11 +258,17 @@ def _bare(error: E) -> E:
 
 
 def _delivery(
-    message: Message, attempts: int, timestamp: int, duration: float, status: int | None = None, body: bytes = b""
+    message: Message,
+    url: Url,
+    attempts: int,
+    timestamp: int,
+    duration: float,
+    status: int | None = None,
+    body: bytes = b"",
 ) -> Delivery:
     return Delivery(
         id=message.id,
-        url=str(parse(message.url)),
+        url=str(url),
         status=status,
         attempts=attempts,
         duration=duration,
@@ -275,7 +281,7 @@ def _delivery(
 
 def _lost(message: Message, attempts: int, why: str) -> WebhookUnavailable:
     """Return the error of a delivery that has ended without one of its own."""
-    delivery = _delivery(message, attempts, int(time()), 0.0)
+    delivery = _delivery(message, parse(message.url), attempts, int(time()), 0.0)
     return WebhookUnavailable(f"The webhook for {delivery.url} was not delivered: {why}.", delivery)
 
 
