@@ -272,7 +272,7 @@ class CeleryBackend(Backend):
             if getattr(options, name) != getattr(own, name):
                 told[name] = getattr(options, name)
         if options.retry_on != own.retry_on:
-            told["retry_on"] = [_error_name(self.names, kind) for kind in options.retry_on]
+            told["retry_on"] = [self.names.of_error(kind) for kind in options.retry_on]
         if options.backoff != own.backoff:
             told["backoff"] = self.codec.encode(options.backoff, "The backoff")
         return told
@@ -365,7 +365,3 @@ def _length(channel: Any, queue: str) -> int:
     except Exception:
         # Not declared yet: no worker has started, and nothing was sent.
         return 0
-
-
-def _error_name(names: Names, kind: type[BaseException]) -> str:
-    return f"builtins:{kind.__name__}" if kind.__module__ == "builtins" else names.of(kind)

@@ -24,7 +24,6 @@ from ..summaries import SETTLED, TaskSummary
 from ..tasks import Task
 from .celery_task import CeleryTask, Remote, facts_of
 from .engine import ONCE
-from .message import Names
 
 if TYPE_CHECKING:
     from .celery import CeleryBackend
@@ -193,7 +192,7 @@ class CeleryWorker:
         decode = self._backend.codec.decode
         told = dict(message["options"])
         if "retry_on" in told:
-            told["retry_on"] = tuple(_find_error(self._backend.names, name) for name in told["retry_on"])
+            told["retry_on"] = tuple(map(self._backend.names.find_error, told["retry_on"]))
         if "backoff" in told:
             told["backoff"] = decode(told["backoff"])
         options = getattr(fn, "__asok_options__", DEFAULT).replace(**told)
@@ -251,14 +250,6 @@ def insist(do: Callable[[], T]) -> T:
         except BackendUnavailable:
             time.sleep(pause)
     return do()
-
-
-def _find_error(names: Names, name: str) -> type[BaseException]:
-    module, _, kind = name.partition(":")
-    found = getattr(sys.modules["builtins"], kind, None) if module == "builtins" else names.find(name)
-    if not (isinstance(found, type) and issubclass(found, BaseException)):
-        raise MessageRefused(f"{name!r} is no exception.")
-    return found
 
 
 def _trace_variables(headers: Mapping[str, str] | None) -> Variables:

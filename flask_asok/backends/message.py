@@ -77,6 +77,18 @@ class Names:
             raise MessageRefused(f"{name!r} belongs to another module.")
         return found
 
+    def of_error(self, kind: type[BaseException]) -> str:
+        """Return the name of a kind of error, as `of` does; Python's own have one too."""
+        return f"builtins:{kind.__name__}" if kind.__module__ == "builtins" else self.of(kind)
+
+    def find_error(self, name: str) -> type[BaseException]:
+        """Return the kind of error with that name; MessageRefused for anything else."""
+        module, _, kind = name.partition(":")
+        found = getattr(sys.modules["builtins"], kind, None) if module == "builtins" else self.find(name)
+        if not (isinstance(found, type) and issubclass(found, BaseException)):
+            raise MessageRefused(f"{name!r} is no exception.")
+        return found
+
     def _allows(self, module: str) -> bool:
         return any(module == allowed or module.startswith(f"{allowed}.") for allowed in self.modules)
 
@@ -233,17 +245,15 @@ class Codec:
             text = f"{kind.__name__}, whose text cannot be had"
         told: dict[str, Any] = {"text": text}
         try:
-            name = f"builtins:{kind.__name__}" if kind.__module__ == "builtins" else self._names.of(kind)
-            return {**told, "type": name, "args": self.encode(list(error.args), "args")}
+            return {**told, "type": self._names.of_error(kind), "args": self.encode(list(error.args), "args")}
         except TypeError:
             return told
 
     def decode_error(self, told: Mapping[str, Any]) -> BaseException:
         """Return an error like the one told of, or TaskFailed with its text where it cannot be made again."""
         try:
-            module, _, name = told["type"].partition(":")
-            kind = getattr(sys.modules["builtins"], name) if module == "builtins" else self._names.find(told["type"])
-            error: BaseException = _expect(kind, Exception)(*self.decode(told["args"]))
+            kind = _expect(self._names.find_error(told["type"]), Exception)
+            error: BaseException = kind(*self.decode(told["args"]))
         except Exception:
             return TaskFailed(str(told.get("text")))
         return error
