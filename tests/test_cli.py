@@ -75,18 +75,23 @@ def test_ping(app):
     assert result.output.endswith(" ms\n")
 
 
-def test_ping_in_vain(make_app, gate):
-    """Where no answer comes in time, `ping` says so on stderr and exits with 1."""
-    app = make_app(ASOK_QUEUES={"default": 1})
+def occupy(app, gate):
+    """Have a thread of `app` busy until the gate opens."""
     started = threading.Event()
 
-    def occupy():
+    def wait():
         started.set()
         gate.wait(WAIT)
 
     with app.app_context():
-        background(occupy)
+        background(wait)
     started.wait(WAIT)
+
+
+def test_ping_in_vain(make_app, gate):
+    """Where no answer comes in time, `ping` says so on stderr and exits with 1."""
+    app = make_app(ASOK_QUEUES={"default": 1})
+    occupy(app, gate)
     result = invoke(app, "ping", "--timeout", "0.01")
 
     assert result.exit_code == 1
@@ -97,15 +102,8 @@ def test_ping_in_vain(make_app, gate):
 def test_ping_that_is_refused(make_app, gate):
     """So it does where the task is not even accepted."""
     app = make_app(ASOK_QUEUES={"default": 1}, ASOK_MAX_QUEUED=1, ASOK_QUEUE_FULL="raise")
-    started = threading.Event()
-
-    def occupy():
-        started.set()
-        gate.wait(WAIT)
-
+    occupy(app, gate)
     with app.app_context():
-        background(occupy)
-        started.wait(WAIT)
         background(int)
     result = invoke(app, "ping")
 

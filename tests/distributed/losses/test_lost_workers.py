@@ -104,32 +104,29 @@ def test_all_processes_told_to_stop(ctx, start, tmp_path, wait_until):
     assert task.result(20) == "waited"
 
 
-def test_worker_killed_that_ran_a_task_in_place(ctx, start, tmp_path, wait_until):
-    """A task that another one was running while it waited for it is not lost with them."""
+def lose_child_run_in_place(parent, start, tmp_path, wait_until):
+    """Kill the worker of `parent`, which runs a child in place, start another one, and return the child's id."""
     first = start().ready()
-    background(jobs.wait_for_child, tmp_path / "ids", tmp_path / "runs", tmp_path / "gate")
+    background(parent, tmp_path / "ids", tmp_path / "runs", tmp_path / "gate")
     wait_until(lambda: lines(tmp_path / "runs"), what="the child")
-
     first.tell_all(signal.SIGKILL)
     (tmp_path / "gate").touch()
     start("--concurrency", "2")
+    return lines(tmp_path / "ids")[0]
+
+
+def test_worker_killed_that_ran_a_task_in_place(ctx, start, tmp_path, wait_until):
+    """A task that another one was running while it waited for it is not lost with them."""
+    child = lose_child_run_in_place(jobs.wait_for_child, start, tmp_path, wait_until)
 
     backend = ctx.extensions["asok"].backend
-    child = lines(tmp_path / "ids")[0]
     wait_until(lambda: backend.get(child).state == "succeeded", 40, "the end of the child")
 
 
 def test_at_most_once_in_place(ctx, start, tmp_path, wait_until):
     """A task that is to run at most once is not run again either where it ran in a task that waited for it."""
-    first = start().ready()
-    background(jobs.wait_once_in_place, tmp_path / "ids", tmp_path / "runs", tmp_path / "gate")
-    wait_until(lambda: lines(tmp_path / "runs"), what="the child")
+    child = lose_child_run_in_place(jobs.wait_once_in_place, start, tmp_path, wait_until)
 
-    first.tell_all(signal.SIGKILL)
-    (tmp_path / "gate").touch()
-    start("--concurrency", "2")
-
-    child = lines(tmp_path / "ids")[0]
     backend = ctx.extensions["asok"].backend
     wait_until(lambda: backend.get(child).state == "failed", 40, "the end of the child")
     assert "is to run at most once" in backend.get(child).error
