@@ -82,13 +82,19 @@ def test_plain_data(studio):
 def test_one_decode(studio, monkeypatch):
     """A photo is decoded once for all sizes and formats."""
     path = studio.save(studio.photo((800, 600)), "photo.jpg")
-    loads = []
-    load = Source.load
-    monkeypatch.setattr(Source, "load", lambda source: (loads.append(source), load(source)))
+    decoded = []
+
+    def decode(size, *args, **kwargs):
+        decoded.append(size)
+        return real(size, *args, **kwargs)
+
+    real = Source.shrink_on_load
+    monkeypatch.setattr(Source, "shrink_on_load", decode)
+    monkeypatch.setattr(Source, "load", decode)
 
     make_renditions(path, SIZES)
 
-    assert len(loads) == 1
+    assert len(decoded) == 1
 
 
 def test_published_as_done(studio, monkeypatch):

@@ -3,9 +3,11 @@
 import os
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops, ImageStat
 
 from flask_asok.recipes.images import ImageError, Picture, resize_image
+from flask_asok.recipes.images.limits import current_limits
+from flask_asok.recipes.images.source import Source
 
 
 def size_of(path):
@@ -45,18 +47,74 @@ def test_same_as_thumbnail(studio, size):
     assert (picture.width, picture.height) == image.size == size_of(path)
 
 
-def test_nothing_shifts(studio):
+@pytest.mark.parametrize(
+    ("least", "decoded", "fraction"),
+    [
+        ((200, 150), (201, 151), 1 / 8),
+        ((201, 151), (401, 301), 1 / 4),
+        ((401, 1), (601, 451), 3 / 8),
+        ((1, 451), (801, 601), 1 / 2),
+        ((801, 1), (1601, 1201), 1),
+    ],
+    ids=["1/8", "1/4", "3/8", "1/2", "whole"],
+)
+def test_decoded_small(studio, least, decoded, fraction):
+    """A large JPEG is decoded at the smallest fraction that is no smaller than what is wanted."""
+    path = studio.save(studio.photo((1601, 1201)), "photo.jpg")
+
+    with Source.open(path, current_limits()) as source:
+        image, covered = source.shrink_on_load(least)
+
+    assert image.size == decoded
+    assert covered == (1601 * fraction, 1201 * fraction)
+
+
+FRACTIONS = {"1/8": 100, "1/4": 200, "3/8": 300, "1/2": 500, "whole": 800}
+JPEGS = {
+    "4:2:0": ("RGB", {"subsampling": 2}),
+    "4:2:2": ("RGB", {"subsampling": 1}),
+    "4:4:4": ("RGB", {"subsampling": 0}),
+    "progressive": ("RGB", {"progressive": True}),
+    "restarts": ("RGB", {"restart_marker_blocks": 5}),
+    "RGB": ("RGB", {"keep_rgb": True}),
+    "grey": ("L", {}),
+    "CMYK": ("CMYK", {}),
+}
+
+
+@pytest.mark.parametrize("box", FRACTIONS.values(), ids=FRACTIONS)
+@pytest.mark.parametrize(("mode", "options"), JPEGS.values(), ids=JPEGS)
+def test_nothing_shifts(studio, mode, options, box):
     """A JPEG that is decoded at a fraction of an odd size shows everything at its place."""
     image = Image.new("L", (1601, 1201))
     image.paste(255, (1500, 0, 1516, 1201))
-    path = studio.save(image, "line.jpg")
+    image.paste(255, (0, 1100, 1601, 1116))
+    path = studio.save(image.convert(mode), "lines.jpg", quality=95, **options)
 
-    picture = resize_image(path, 100, to=f"{path}.png", format="png")
+    picture = resize_image(path, box, to=f"{path}.png", format="png")
 
     with Image.open(picture.path) as seen:
-        row = [seen.convert("L").getpixel((x, 40)) for x in range(100)]
-    centre = sum((x + 0.5) * light for x, light in enumerate(row)) / sum(row)
-    assert centre == pytest.approx(1508 / 1601 * 100, abs=0.15)
+        grey = seen.convert("L")
+    scale = box / 1601
+    row = [grey.getpixel((x, grey.height // 3)) for x in range(grey.width)]
+    column = [grey.getpixel((grey.width // 3, y)) for y in range(grey.height)]
+    for line, at in ((row, 1508), (column, 1108)):
+        centre = sum((x + 0.5) * light for x, light in enumerate(line)) / sum(line)
+        assert centre == pytest.approx(at * scale, abs=0.15)
+
+
+@pytest.mark.parametrize("box", FRACTIONS.values(), ids=FRACTIONS)
+@pytest.mark.parametrize(("mode", "options"), JPEGS.values(), ids=JPEGS)
+def test_looks_the_same(studio, mode, options, box):
+    """A JPEG that is decoded at a fraction of its size looks like one that was decoded whole."""
+    path = studio.save(studio.photo((1601, 1201)).convert(mode), "photo.jpg", quality=90, **options)
+
+    picture = resize_image(path, box, to=f"{path}.png", format="png")
+
+    with Image.open(path) as whole, Image.open(picture.path) as seen:
+        careful = whole.convert("RGB").resize(seen.size, Image.Resampling.LANCZOS)
+        apart = ImageStat.Stat(ImageChops.difference(careful, seen.convert("RGB")))
+    assert max(apart.rms) < 5
 
 
 def test_path_object(studio):

@@ -1,4 +1,4 @@
-"""The segments of a JPEG: its scans counted before one is decoded, and copied without what is not drawn."""
+"""A JPEG: how small it can be decoded; its scans counted before one is, and copied without what is not drawn."""
 
 from __future__ import annotations
 
@@ -12,6 +12,18 @@ _END, _SCAN = 0xD9, 0xDA
 _SEGMENTS = frozenset({*range(0xC0, 0xD0), *range(_END, 0xF0), 0xFE}) - {0xC8}
 """What has a length; the end is counted among them."""
 _JFIF, _EXIF, _PROFILE, _ADOBE, _COMMENT = 0xE0, 0xE1, 0xE2, 0xEE, 0xFE
+
+
+_SCALES = {1: 8, 2: 4, 3: 3, 4: 2, 8: 1}
+"""The eighths to which libjpeg shrinks while it decodes, and the denominator that asks for them through Pillow."""
+
+
+def scale(size: tuple[int, int], least: tuple[int, int]) -> tuple[int, int]:
+    """Return the eighths, and their denominator, at which a picture of `size` is just no smaller than `least`."""
+    for eighths, denominator in _SCALES.items():
+        if all(side * eighths >= 8 * small for side, small in zip(size, least, strict=True)):
+            return eighths, denominator
+    return 8, 1
 
 
 def scans(data: bytes, most: int) -> int:

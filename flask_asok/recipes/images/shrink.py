@@ -64,9 +64,9 @@ def shrink(source: Source, size: Size, gap: float) -> Image.Image:
     width, height = (max(side, ceil(side * gap)) for side in size)
     if size == source.image.size:
         width, height = size
-    covered = source.shrink_on_load((width, height))
+    image, covered = source.shrink_on_load((width, height))
     with pillow_errors(f"{source.name} cannot be worked on"):
-        return reduce(source.image, covered, size, gap)
+        return reduce(image, covered, size, gap)
 
 
 def reduce(image: Image.Image, covered: tuple[float, float], size: Size, gap: float) -> Image.Image:
