@@ -87,7 +87,7 @@ def encode_small(
     best = FORMATS[format].quality
     if best is not None:
         for quality in (best - 10, best - 20):
-            data = encode(image.copy(), format, quality=quality, background=background, exif=exif)
+            data = encode(image, format, quality=quality, background=background, exif=exif)
             if len(data) <= most:
                 return data
         return None

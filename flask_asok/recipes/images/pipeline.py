@@ -131,7 +131,7 @@ class Work:
         exif = self._exif(target)
         as_it_was = same and (plan == Plan(self.size) or format == "webp")
         data = encode(
-            image.copy(),
+            image,
             format,
             quality=target.quality,
             background=target.background or "white",

@@ -53,6 +53,9 @@ def stills(
     image = shrink(source, frame[::-1] if is_sideways(orientation) else frame, gap)
     with pillow_errors(f"{source.name} cannot be worked on"):
         image = turn(colours.convert(image), orientation)
+        if image is source.image:
+            # Encoders take away what the original says besides its pixels.
+            image = image.copy()
         for index in order:
             image = resize(image, image.size, plans[index].frame, gap)
             yield index, place(image, plans[index], background)
@@ -103,8 +106,7 @@ def place(image: Image.Image, plan: Plan, background: str | tuple[int, ...] | No
     if plan.crop is not None:
         return image.crop(plan.crop)
     if plan.canvas is None:
-        # Encoders must not change what the next size is made from.
-        return image.copy()
+        return image
     mode = "RGB" if background is not None and image.mode in ("L", "RGB") else "RGBA"
     canvas = Image.new(mode, plan.canvas, background or (0, 0, 0, 0))
     corner = (plan.canvas[0] - image.width) // 2, (plan.canvas[1] - image.height) // 2
