@@ -3,13 +3,14 @@ Run resize_image over a folder of pictures and print a table of outcomes.
 
     python tests/images/corpus.py FOLDER [--name photo.jpg] [--json FILE]
 
-Each file is copied and worked on in a forked child of its own, with limits on time and memory. The test images of
-Pillow are in its source distribution: `pip download --no-deps --no-binary pillow pillow`.
+Each file is copied and worked on in a forked child, with limits on time and memory. The test images of Pillow are in
+its source distribution: `pip download --no-deps --no-binary pillow pillow`.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import resource
@@ -19,12 +20,17 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP")
 SECONDS, MEBIBYTES = 40, 8192
+"""What a child may take."""
+MOST_MEBIBYTES = 256
+"""What a picture may take."""
+BATCH = 32
+"""Pictures to a child: to fork takes longer than most of them."""
 
 
 def files(folder: Path) -> list[Path]:
@@ -36,8 +42,13 @@ def files(folder: Path) -> list[Path]:
     )
 
 
-def judge(path: Path, name: str | None = None) -> dict[str, Any]:
-    """Resize a copy of `path` in a forked child and return what became of it, as `name` says."""
+def judge(paths: Sequence[Path], names: Sequence[str | None] = (None,)) -> list[dict[str, Any]]:
+    """Resize a copy of each path, under its own name where `names` has None, and return what became of them."""
+    work = [(path, name) for path in paths for name in names]
+    return [verdict for start in range(0, len(work), BATCH) for verdict in _in_child(work[start : start + BATCH])]
+
+
+def _in_child(work: list[tuple[Path, str | None]]) -> list[dict[str, Any]]:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -47,21 +58,28 @@ def judge(path: Path, name: str | None = None) -> dict[str, Any]:
         with open(os.devnull, "w") as nothing:
             os.dup2(nothing.fileno(), 2)
         try:
-            with tempfile.TemporaryDirectory() as folder:
-                verdict = _judge_here(path, Path(folder) / (name or path.name))
-        except BaseException as error:
-            verdict = {"outcome": "judge failed", "error": repr(error)}
-        with open(writer, "w") as file:
-            json.dump(verdict, file)
-        os._exit(0)
+            verdicts = [_judge_here(path, name) for path, name in work]
+            with open(writer, "w") as file:
+                json.dump(verdicts, file)
+        finally:
+            os._exit(0)
     os.close(writer)
     with open(reader) as file:
         text = file.read()
     _, status = os.waitpid(child, 0)
-    return {"file": str(path), **(json.loads(text) if text else {"outcome": "died", "error": f"status {status}"})}
+    verdicts = json.loads(text) if text else [{"file": str(work[0][0]), "outcome": "died", "error": f"status {status}"}]
+    if len(work) > 1 and (not text or verdicts[-1]["mebibytes"] > MOST_MEBIBYTES):
+        # One of them died, or took the memory, which is counted from the start of the child: which one?
+        return [verdict for one in work for verdict in _in_child([one])]
+    return verdicts
 
 
-def _judge_here(original: Path, copy: Path) -> dict[str, Any]:
+def _judge_here(original: Path, name: str | None) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        return {"file": str(original), **_judge_copy(original, Path(folder) / (name or original.name))}
+
+
+def _judge_copy(original: Path, copy: Path) -> dict[str, Any]:
     from flask_asok.recipes.images import ImageError, resize_image
 
     warnings.simplefilter("ignore")
@@ -85,12 +103,17 @@ def _judge_here(original: Path, copy: Path) -> dict[str, Any]:
     verdict["bytes"] = len(after)
     verdict["left"] = sorted(set(os.listdir(copy.parent)) - {copy.name})
     verdict["destroyed"] = after != before and verdict["outcome"] != "written"
-    reference = _look(original)
+    reference = _look_again(original)
     verdict["decodable"] = reference is not None
     if verdict["outcome"] in ("written", "unchanged"):
         result = _look(copy)
         verdict |= _compare(reference, result, verdict["outcome"] == "written")
     return verdict
+
+
+@functools.lru_cache(maxsize=1)
+def _look_again(path: Path) -> dict[str, Any] | None:
+    return _look(path)
 
 
 def _look(path: Path) -> dict[str, Any] | None:
@@ -190,7 +213,7 @@ def table(verdicts: list[dict[str, Any]]) -> Iterator[tuple[str, int]]:
     yield "larger than before", len([one for one in verdicts if one["outcome"] == "written" and _grew(one)])
     yield "temporary files left", sum(len(one.get("left", ())) for one in verdicts)
     yield "over 2 s", len([one for one in verdicts if one.get("seconds", 0) > 2])
-    yield "over 256 MiB", len([one for one in verdicts if one.get("mebibytes", 0) > 256])
+    yield "over 256 MiB", len([one for one in verdicts if one.get("mebibytes", 0) > MOST_MEBIBYTES])
 
 
 def is_lost(verdict: dict[str, Any]) -> bool:
@@ -216,7 +239,7 @@ def main() -> None:
     options = parser.parse_args()
     import flask_asok.recipes.images.pipeline  # noqa: F401
 
-    verdicts = [judge(path, options.name) for path in files(options.folder)]
+    verdicts = judge(files(options.folder), [options.name])
     for name, count in table(verdicts):
         print(f"{name:45} {count:6}")
     slowest = max(verdicts, key=lambda one: one.get("seconds", 0))

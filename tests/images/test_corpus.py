@@ -43,7 +43,7 @@ def verdicts(corpus, folder):
     """What became of each file, under its own name and under one that lies."""
     import flask_asok.recipes.images.pipeline  # noqa: F401  (imported once, and not by each child)
 
-    return [corpus.judge(path, name) for path in corpus.files(folder) for name in (None, "photo.jpg")]
+    return corpus.judge(corpus.files(folder), (None, "photo.jpg"))
 
 
 def named(verdicts):
@@ -97,6 +97,6 @@ def test_nothing_stands_still(verdicts):
     assert named(one for one in moving if len(set(one["loop"])) > 1) == []
 
 
-def test_within_bounds(verdicts):
+def test_within_bounds(corpus, verdicts):
     """No file takes more than 256 MiB, or two seconds of a processor."""
-    assert named(one for one in verdicts if one["mebibytes"] > 256 or one["seconds"] > 2) == []
+    assert named(one for one in verdicts if one["mebibytes"] > corpus.MOST_MEBIBYTES or one["seconds"] > 2) == []
