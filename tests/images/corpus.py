@@ -1,7 +1,7 @@
 """
 Run resize_image over a folder of pictures and print a table of outcomes.
 
-    python tests/images/corpus.py FOLDER [--name photo.jpg] [--json FILE]
+    python tests/images/corpus.py FOLDER [--names own photo.jpg] [--json FILE]
 
 Each file is copied and worked on in a forked child, with limits on time and memory. The test images of Pillow are in
 its source distribution: `pip download --no-deps --no-binary pillow pillow`.
@@ -234,12 +234,12 @@ def main() -> None:
     """Print the table for a folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--name", help="give every copy this name")
+    parser.add_argument("--names", nargs="+", default=["own"], help="the names of the copies of each file")
     parser.add_argument("--json", type=Path, help="write every verdict here")
     options = parser.parse_args()
     import flask_asok.recipes.images.pipeline  # noqa: F401
 
-    verdicts = judge(files(options.folder), [options.name])
+    verdicts = judge(files(options.folder), [None if name == "own" else name for name in options.names])
     for name, count in table(verdicts):
         print(f"{name:45} {count:6}")
     slowest = max(verdicts, key=lambda one: one.get("seconds", 0))
