@@ -71,69 +71,6 @@ def test_task_that_kills_its_worker(ctx, start, tmp_path):
     assert background(jobs.add, 1).result(20) == 1
 
 
-def test_worker_told_to_stop(ctx, start, tmp_path, wait_until):
-    """TERM lets a worker finish what it runs, and leaves the rest to others."""
-    worker = start().ready()
-    running = background(jobs.wait_for, tmp_path / "runs", tmp_path / "gate")
-    queued = background(jobs.add, 1)
-    wait_until(lambda: lines(tmp_path / "runs"), what="the task")
-
-    worker.tell(signal.SIGTERM)
-    wait_until(lambda: "Warm shutdown" in worker.log(), what="the shutdown")
-    (tmp_path / "gate").touch()
-
-    assert running.result(20) == "waited"
-    worker.process.wait(20)
-    start()
-    assert queued.result(40) == 1
-    assert lines(tmp_path / "runs") == ["1"]
-
-
-def test_all_processes_told_to_stop(ctx, start, tmp_path, wait_until):
-    """TERM to the whole group, as systemd sends it, loses nothing either."""
-    worker = start().ready()
-    task = background(jobs.wait_for, tmp_path / "runs", tmp_path / "gate")
-    wait_until(lambda: lines(tmp_path / "runs"), what="the task")
-
-    worker.tell_all(signal.SIGTERM)
-    worker.process.wait(30)
-    start()
-
-    wait_until(lambda: len(lines(tmp_path / "runs")) == 2, 40, "the second run")
-    (tmp_path / "gate").touch()
-    assert task.result(20) == "waited"
-
-
-def lose_child_run_in_place(parent, start, tmp_path, wait_until):
-    """Kill the worker of `parent`, which runs a child in place, start another one, and return the child's id."""
-    first = start().ready()
-    background(parent, tmp_path / "ids", tmp_path / "runs", tmp_path / "gate")
-    wait_until(lambda: lines(tmp_path / "runs"), what="the child")
-    first.tell_all(signal.SIGKILL)
-    (tmp_path / "gate").touch()
-    start("--concurrency", "2")
-    return lines(tmp_path / "ids")[0]
-
-
-def test_worker_killed_that_ran_a_task_in_place(ctx, start, tmp_path, wait_until):
-    """A task that another one was running while it waited for it is not lost with them."""
-    child = lose_child_run_in_place(jobs.wait_for_child, start, tmp_path, wait_until)
-
-    backend = ctx.extensions["asok"].backend
-    wait_until(lambda: backend.get(child).state == "succeeded", 40, "the end of the child")
-
-
-def test_at_most_once_in_place(ctx, start, tmp_path, wait_until):
-    """A task that is to run at most once is not run again either where it ran in a task that waited for it."""
-    child = lose_child_run_in_place(jobs.wait_once_in_place, start, tmp_path, wait_until)
-
-    backend = ctx.extensions["asok"].backend
-    wait_until(lambda: backend.get(child).state == "failed", 40, "the end of the child")
-    assert "is to run at most once" in backend.get(child).error
-    # The parent, which is to run at least once, has made another child.
-    assert lines(tmp_path / "runs").count("1") <= len(lines(tmp_path / "ids"))
-
-
 def test_retry_that_was_not_sent(ctx, start, tmp_path):
     """A retry that a worker has noted, and was lost before it could send it, is sent again."""
     task = background.using(retries=1, backoff=0.1)(jobs.flaky, tmp_path / "runs", succeed_at=2)
