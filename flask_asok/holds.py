@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -116,6 +117,7 @@ class _ResponseHold:
 
     def __init__(self, app: Flask) -> None:
         self.app = app
+        self.thread: int = threading.get_ident()
         self.is_over = False
         """Has the request ended without a response?"""
         self._held: list[Held] = []
@@ -206,6 +208,7 @@ def _release_left(error: BaseException | None) -> None:
 class _CommitHold:
     def __init__(self, app: Flask, session: Any) -> None:
         self.app = app
+        self.thread: int = threading.get_ident()
         self._session = session
 
     def is_ours(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -59,9 +60,17 @@ class Hold(Protocol):
     """What keeps a task from being started."""
 
     app: Flask
+    thread: int
+    """The identifier of the thread that has to go on before the hold can end."""
 
     def is_ours(self) -> bool:
-        """Does this very thread have to go on before the hold can end?"""
+        """Does the request or the session of this very context have to end before the hold can?"""
+
+
+joined: dict[int, Task[Any]] = {}
+"""By the identifier of its thread, what each caller outside of tasks waits for now, and without a limit."""
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=joined.clear)
 
 
 class Task(threading.Thread, Generic[R]):
@@ -144,21 +153,30 @@ class Task(threading.Thread, Generic[R]):
         Wait until the task is settled, or for `timeout` seconds at most.
 
         Inside another task it cannot deadlock: a task that is still queued is run right here, and the call then
-        returns late if that takes longer than `timeout`. RuntimeError for a task that waits for its caller: itself, one
-        that joins it, one held until this very response or commit.
+        returns late if that takes longer than `timeout`. RuntimeError for a task that waits, by however many joins, for
+        its caller: itself, one that joins it, one held until this very response or commit.
         """
         if self._done or self._settler == threading.get_ident():
             # Or a signal's receiver, here in this thread, has all there is to wait for.
             return
-        if self._hold is not None and self._hold.is_ours():
-            raise RuntimeError(
-                f"Task {self.name} starts after this response or commit: joining it here would never end."
-            )
         waiting = _current.get()
+        # Noted before it is looked who waits for whom: of two that do so at the same time one sees the other.
         if waiting is None:
-            self._wait(timeout, in_task=False)
+            thread = threading.get_ident()
+            if timeout is None:
+                joined[thread] = self
+            try:
+                self._refuse_circle(None, timeout)
+                self._wait(timeout, in_task=False)
+            finally:
+                joined.pop(thread, None)
         else:
-            waiting._await(self, timeout)
+            waiting._awaits = self
+            try:
+                self._refuse_circle(waiting, timeout)
+                self._wait(timeout, in_task=True)
+            finally:
+                waiting._awaits = None
 
     # What a thread lacks
 
@@ -415,20 +433,26 @@ class Task(threading.Thread, Generic[R]):
             log_exception("Backoff of background task %s failed: %r", self.name, wrong)
             return None
 
-    def _await(self, other: Task[Any], timeout: float | None) -> None:
-        """Wait in this running task for `other`, unless that one, by however many joins, waits for this."""
-        link: Task[Any] | None = other
-        self._awaits = other
-        try:
-            while link is not None:
-                if link is self:
-                    raise RuntimeError(
-                        f"Task {self.name} cannot join {other.name}, which waits for {self.name} itself."
-                    )
-                link = link._awaits
-            other._wait(timeout, in_task=True)
-        finally:
-            self._awaits = None
+    def _refuse_circle(self, waiting: Task[Any] | None, timeout: float | None) -> None:
+        """Raise RuntimeError where this task, by however many joins, waits for who joins it here."""
+        if self._awaits is None and self._hold is None and self is not waiting:
+            return
+        link: Task[Any] | None = self
+        seen = set()
+        while link is not None and link not in seen:
+            seen.add(link)
+            hold = link._hold
+            if link is waiting:
+                raise RuntimeError(
+                    f"Task {waiting.name} cannot join {self.name}, which waits for {waiting.name} itself."
+                )
+            # A view may wait a while, and then answer, for a task that goes on after the response.
+            if hold is not None and (link is self or timeout is None) and _is_ended_here(hold, waiting):
+                what = self.name if link is self else f"{self.name} waits for {link.name}, which"
+                raise RuntimeError(
+                    f"Task {what} starts after this response or commit: joining it here would never end."
+                )
+            link = link._awaits if hold is None else joined.get(hold.thread)
 
     def _wait(self, timeout: float | None, *, in_task: bool) -> None:
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -458,6 +482,11 @@ class Task(threading.Thread, Generic[R]):
         if not changed:
             with contextlib.suppress(ValueError):
                 waiters.remove(lock)
+
+
+def _is_ended_here(hold: Hold, waiting: Task[Any] | None) -> bool:
+    # A task may be run by its caller, and then waits in the thread that is to end the hold.
+    return hold.is_ours() or (waiting is not None and hold.thread == threading.get_ident())
 
 
 def _attempt(task: Task[Any], call: Call) -> tuple[Any, BaseException | None]:

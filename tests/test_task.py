@@ -663,6 +663,101 @@ def test_joining_a_task_held_for_this_response(app, look):
     assert held.result(WAIT) == 0
 
 
+@pytest.fixture
+def joins(monkeypatch):
+    """An Event for each of a task and of a caller outside of tasks, set when that one waits for a task."""
+    begun = {True: threading.Event(), False: threading.Event()}
+    wait = Task._wait
+
+    def tell(task, timeout, *, in_task):
+        begun[in_task].set()
+        wait(task, timeout, in_task=in_task)
+
+    monkeypatch.setattr(Task, "_wait", tell)
+    return {"task": begun[True], "view": begun[False]}
+
+
+def join_when(event, task):
+    assert event.wait(WAIT)
+    task.join(WAIT)
+
+
+def test_joining_a_task_that_joins_one_held_for_this_response(threads_app, joins):
+    """A view cannot wait for a task that waits, itself, for one that starts after the response; they go on."""
+    text = r"Task join_when waits for int, which starts after this response or commit: joining it here would never end"
+
+    with threads_app.test_request_context():
+        held = background.using(when="response")(int)
+        task = background(join_when, joins["task"], held)
+        joins["task"].set()
+        joins["task"].clear()
+        assert joins["task"].wait(WAIT)
+        with pytest.raises(RuntimeError, match=text):
+            task.join()
+        # With a limit the wait ends.
+        task.join(0)
+
+    assert held.result(WAIT) == 0
+    task.result(WAIT)
+
+
+def test_joining_one_held_for_the_response_of_a_view_that_waits(threads_app, joins):
+    """A task cannot wait for one that starts after the response of a view that waits for the task; the view goes on."""
+    with threads_app.test_request_context():
+        held = background.using(when="response")(int)
+        error = background(join_when, joins["view"], held).exception()
+
+        assert str(error) == "Task join_when cannot join int, which waits for join_when itself."
+
+    assert held.result(WAIT) == 0
+
+
+def test_waiting_a_while_for_one_that_goes_on_after_the_response(threads_app, joins):
+    """A view may wait a while for a task that joins one held for the response: after the response both go on."""
+    with threads_app.test_request_context():
+        held = background.using(when="response")(int)
+        task = background(join_when, joins["view"], held)
+        task.join(0.2)
+
+    assert held.result(WAIT) == 0
+    task.result(WAIT)
+
+
+def test_joining_one_held_for_the_response_on_the_immediate_backend(make_app):
+    """A task whose caller waits for it cannot wait for one that starts after the caller's response."""
+    app = make_app(ASOK_BACKEND="immediate")
+
+    with app.test_request_context():
+        held = background.using(when="response")(int)
+        error = background(held.join, WAIT).exception(WAIT)
+
+        assert str(error) == "Task join cannot join int, which waits for join itself."
+
+    assert held.result(WAIT) == 0
+
+
+def test_joining_one_held_for_the_response_where_the_view_runs_the_task(make_app, gate):
+    """A task that its caller runs, since the queue is full, cannot wait for one that starts after the response."""
+    app = make_app(ASOK_QUEUES={"default": 1}, ASOK_MAX_QUEUED=1)
+    begun = threading.Event()
+
+    def occupy():
+        begun.set()
+        gate.wait(WAIT)
+
+    with app.test_request_context():
+        held = background.using(when="response")(int)
+        background(occupy)
+        assert begun.wait(WAIT)
+        background(int)
+        error = background(held.join, WAIT).exception(0)
+        gate.set()
+
+        assert "Task int starts after this response or commit: joining it here would never end." in str(error)
+
+    assert held.result(WAIT) == 0
+
+
 def test_abandoned_has_no_result(make_app, gate):
     """The result of a task that a shutdown left behind raises TaskAbandoned."""
     app = make_app()

@@ -8,7 +8,7 @@ from typing import Any
 
 from flask import Flask
 
-from ..tasks import Task, current_task
+from ..tasks import Task, current_task, joined
 from .base import Backend
 
 
@@ -34,16 +34,20 @@ class ImmediateBackend(Backend):
     def start(self, task: Task[Any], *, bounded: bool = True) -> None:
         """Run all attempts of `task`, one after the other, and return when it is settled."""
         thread = threading.Thread(target=_perform, args=(task,), name=f"asok-{task.queue}", daemon=True)
-        caller = current_task()
+        caller, here = current_task(), threading.get_ident()
+        # As if the caller joined it, so that a task which waits for its caller is told that it would wait for ever.
         if caller is not None:
-            # As if the caller joined it, so that a task which joins its caller is told that it would wait for ever.
             caller._awaits = task
+        else:
+            joined[here] = task
         try:
             thread.start()
             thread.join()
         finally:
             if caller is not None:
                 caller._awaits = None
+            else:
+                joined.pop(here, None)
 
     def watch(self, task: Task[Any], timeout: float) -> None:
         """Let it take its time."""
