@@ -83,14 +83,9 @@ def test_one_decode(studio, monkeypatch):
     """A photo is decoded once for all sizes and formats."""
     path = studio.save(studio.photo((800, 600)), "photo.jpg")
     decoded = []
-
-    def decode(size, *args, **kwargs):
-        decoded.append(size)
-        return real(size, *args, **kwargs)
-
-    real = Source.shrink_on_load
-    monkeypatch.setattr(Source, "shrink_on_load", decode)
-    monkeypatch.setattr(Source, "load", decode)
+    for name in ("load", "shrink_on_load"):
+        real = getattr(Source, name)
+        monkeypatch.setattr(Source, name, lambda *args, real=real: (decoded.append(args), real(*args))[1])
 
     make_renditions(path, SIZES)
 

@@ -13,8 +13,7 @@ _SEGMENTS = frozenset({*range(0xC0, 0xD0), *range(_END, 0xF0), 0xFE}) - {0xC8}
 """What has a length; the end is counted among them."""
 _JFIF, _EXIF, _PROFILE, _ADOBE, _COMMENT = 0xE0, 0xE1, 0xE2, 0xEE, 0xFE
 
-
-_SCALES = {1: 8, 2: 4, 3: 3, 4: 2, 8: 1}
+_SCALES = {1: 8, 2: 4, 3: 3, 4: 2}
 """The eighths to which libjpeg shrinks while it decodes, and the denominator that asks for them through Pillow."""
 
 

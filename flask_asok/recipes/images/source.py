@@ -166,7 +166,8 @@ class Source:
 
     def load(self) -> None:
         """Decode the pixels; ImageError where they are cut off or broken."""
-        self._check_scans()
+        if self._is_progressive():
+            self._check_scans(self.data())
         with pillow_errors(f"{self.name} is damaged"), self._patience():
             self.image.load()
 
@@ -187,7 +188,9 @@ class Source:
         """
         image = self.image
         if self.format == "jpeg" and isinstance(image, ImageFile.ImageFile) and image.tile:
-            self._check_scans()
+            data = self.data()
+            if self._is_progressive():
+                self._check_scans(data)
             # Not with `draft`, which knows no 3/8, and not with `load`, which copies the file around piece by piece.
             eighths, denominator = jpeg.scale(image.size, size)
             width, height = (side * eighths / 8 for side in image.size)
@@ -196,9 +199,7 @@ class Source:
                 assert isinstance(tile.args, tuple)
                 # What `draft` has the decoder told: the fraction, and that quality is not to be given for speed.
                 arguments = *tile.args, denominator, 0
-                decoded = Image.frombytes(
-                    image.mode, (ceil(width), ceil(height)), self.data(), tile.codec_name, *arguments
-                )
+                decoded = Image.frombytes(image.mode, (ceil(width), ceil(height)), data, tile.codec_name, *arguments)
             return decoded, (width, height)
         self.load()
         # Now, since a TIFF is turned while it is loaded.
@@ -234,8 +235,11 @@ class Source:
             times = f" x {frames} frames" if frames > 1 else ""
             raise self._too_many_pixels(f"{width} x {height}{times}; {most:,} are accepted")
 
-    def _check_scans(self) -> None:
-        if self.image.info.get("progressive") and jpeg.scans(self.data(), _SCANS) > _SCANS:
+    def _is_progressive(self) -> bool:
+        return bool(self.image.info.get("progressive"))
+
+    def _check_scans(self, data: bytes) -> None:
+        if jpeg.scans(data, _SCANS) > _SCANS:
             raise ImageError(f"{self.name} goes through its pixels more than {_SCANS} times.", reason="damaged")
 
     def _check_tile(self) -> None:
