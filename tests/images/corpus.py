@@ -29,6 +29,8 @@ SECONDS, MEBIBYTES = 40, 8192
 """What a child may take."""
 MOST_MEBIBYTES = 256
 """What a picture may take."""
+OWN = "own"
+"""Stands for the name that a file has."""
 BATCH = 32
 """Pictures to a child: to fork takes longer than most of them."""
 
@@ -42,13 +44,13 @@ def files(folder: Path) -> list[Path]:
     )
 
 
-def judge(paths: Sequence[Path], names: Sequence[str | None] = (None,)) -> list[dict[str, Any]]:
-    """Resize a copy of each path, under its own name where `names` has None, and return what became of them."""
+def judge(paths: Sequence[Path], names: Sequence[str] = (OWN,)) -> list[dict[str, Any]]:
+    """Resize a copy of each path under each name, and return what became of them."""
     work = [(path, name) for path in paths for name in names]
     return [verdict for start in range(0, len(work), BATCH) for verdict in _in_child(work[start : start + BATCH])]
 
 
-def _in_child(work: list[tuple[Path, str | None]]) -> list[dict[str, Any]]:
+def _in_child(work: list[tuple[Path, str]]) -> list[dict[str, Any]]:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -68,15 +70,19 @@ def _in_child(work: list[tuple[Path, str | None]]) -> list[dict[str, Any]]:
         text = file.read()
     _, status = os.waitpid(child, 0)
     verdicts = json.loads(text) if text else [{"file": str(work[0][0]), "outcome": "died", "error": f"status {status}"}]
-    if len(work) > 1 and (not text or verdicts[-1]["mebibytes"] > MOST_MEBIBYTES):
+    if len(work) > 1 and (not text or verdicts[-1].get("mebibytes", 0) > MOST_MEBIBYTES):
         # One of them died, or took the memory, which is counted from the start of the child: which one?
         return [verdict for one in work for verdict in _in_child([one])]
     return verdicts
 
 
-def _judge_here(original: Path, name: str | None) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder:
-        return {"file": str(original), **_judge_copy(original, Path(folder) / (name or original.name))}
+def _judge_here(original: Path, name: str) -> dict[str, Any]:
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            verdict = _judge_copy(original, Path(folder) / (original.name if name == OWN else name))
+    except BaseException as error:
+        verdict = {"outcome": "judge failed", "error": repr(error)}
+    return {"file": str(original), **verdict}
 
 
 def _judge_copy(original: Path, copy: Path) -> dict[str, Any]:
@@ -234,12 +240,12 @@ def main() -> None:
     """Print the table for a folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--names", nargs="+", default=["own"], help="the names of the copies of each file")
+    parser.add_argument("--names", nargs="+", default=[OWN], help="the names of the copies of each file")
     parser.add_argument("--json", type=Path, help="write every verdict here")
     options = parser.parse_args()
     import flask_asok.recipes.images.pipeline  # noqa: F401
 
-    verdicts = judge(files(options.folder), [None if name == "own" else name for name in options.names])
+    verdicts = judge(files(options.folder), options.names)
     for name, count in table(verdicts):
         print(f"{name:45} {count:6}")
     slowest = max(verdicts, key=lambda one: one.get("seconds", 0))

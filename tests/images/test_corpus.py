@@ -44,7 +44,7 @@ def verdicts(corpus, folder, tmp_path_factory):
     """What became of each file, under its own name and under one that lies."""
     # In a process of its own: the memory of a forked child is counted with that of the one it came from.
     out = tmp_path_factory.mktemp("corpus") / "verdicts.json"
-    command = [sys.executable, corpus.__file__, str(folder), "--names", "own", "photo.jpg", "--json", str(out)]
+    command = [sys.executable, corpus.__file__, str(folder), "--names", corpus.OWN, "photo.jpg", "--json", str(out)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return json.loads(out.read_text())
 
