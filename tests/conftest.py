@@ -8,7 +8,7 @@ import flask.globals
 import pytest
 from flask import Flask, has_app_context, has_request_context
 
-from flask_asok import FlaskAsok
+from flask_asok import FlaskAsok, background
 
 BACKENDS = {"threads": {}, "immediate": {}}
 """Each backend that the promises are proved on, with the configuration it needs."""
@@ -90,3 +90,20 @@ def gate():
     event = threading.Event()
     yield event
     event.set()
+
+
+@pytest.fixture
+def occupy(gate):
+    """Have a thread of the current application busy until the gate opens."""
+
+    def occupy():
+        started = threading.Event()
+
+        def wait():
+            started.set()
+            gate.wait(10)
+
+        background(wait)
+        assert started.wait(10)
+
+    return occupy

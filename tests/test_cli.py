@@ -3,13 +3,10 @@
 import importlib.metadata
 import json
 import platform
-import threading
 
 import pytest
 
 from flask_asok import background
-
-WAIT = 10
 
 
 def invoke(app, *args):
@@ -75,23 +72,11 @@ def test_ping(app):
     assert result.output.endswith(" ms\n")
 
 
-def occupy(app, gate):
-    """Have a thread of `app` busy until the gate opens."""
-    started = threading.Event()
-
-    def wait():
-        started.set()
-        gate.wait(WAIT)
-
-    with app.app_context():
-        background(wait)
-    started.wait(WAIT)
-
-
-def test_ping_in_vain(make_app, gate):
+def test_ping_in_vain(make_app, occupy):
     """Where no answer comes in time, `ping` says so on stderr and exits with 1."""
     app = make_app(ASOK_QUEUES={"default": 1})
-    occupy(app, gate)
+    with app.app_context():
+        occupy()
     result = invoke(app, "ping", "--timeout", "0.01")
 
     assert result.exit_code == 1
@@ -99,11 +84,11 @@ def test_ping_in_vain(make_app, gate):
     assert "No answer: TimeoutError('Task ping is queued after 0.01 s.')" in result.stderr
 
 
-def test_ping_that_is_refused(make_app, gate):
+def test_ping_that_is_refused(make_app, occupy):
     """So it does where the task is not even accepted."""
     app = make_app(ASOK_QUEUES={"default": 1}, ASOK_MAX_QUEUED=1, ASOK_QUEUE_FULL="raise")
-    occupy(app, gate)
     with app.app_context():
+        occupy()
         background(int)
     result = invoke(app, "ping")
 

@@ -369,18 +369,12 @@ def test_cancelled_by_a_receiver(make_app, when):
     assert cancelled.state == "cancelled"
 
 
-def test_full_queue_at_the_release(make_app, gate, caplog):
+def test_full_queue_at_the_release(make_app, occupy):
     """A queue that is full when the response was sent makes the server's thread run the task: nothing is lost."""
     app = make_app(ASOK_QUEUES={"default": 1}, ASOK_MAX_QUEUED=1)
-    started = threading.Event()
-
-    def occupy():
-        started.set()
-        gate.wait(WAIT)
 
     with app.test_request_context():
-        background(occupy)
-        started.wait(WAIT)
+        occupy()
         background(int)
         held = after_response(threading.get_ident)
 
@@ -701,22 +695,16 @@ def test_waiting_in_a_task_without_its_session(shop, gate):
     assert results == [["a"]]
 
 
-def test_full_queue_at_the_commit(make_app, gate, tmp_path):
+def test_full_queue_at_the_commit(make_app, gate, occupy, tmp_path):
     """A full queue takes the task all the same: the thread that commits is in the middle of it."""
     app = make_app(
         SQLALCHEMY_DATABASE_URI=f"sqlite:///{tmp_path}/shop.db", ASOK_QUEUES={"default": 1}, ASOK_MAX_QUEUED=1
     )
     db.init_app(app)
-    started = threading.Event()
-
-    def occupy():
-        started.set()
-        gate.wait(WAIT)
 
     with app.app_context():
         db.create_all()
-        background(occupy)
-        started.wait(WAIT)
+        occupy()
         background(int)
         add("a")
         held = after_commit(names)

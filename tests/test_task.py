@@ -736,19 +736,13 @@ def test_joining_one_held_for_the_response_on_the_immediate_backend(make_app):
     assert held.result(WAIT) == 0
 
 
-def test_joining_one_held_for_the_response_where_the_view_runs_the_task(make_app, gate):
+def test_joining_one_held_for_the_response_where_the_view_runs_the_task(make_app, gate, occupy):
     """A task that its caller runs, since the queue is full, cannot wait for one that starts after the response."""
     app = make_app(ASOK_QUEUES={"default": 1}, ASOK_MAX_QUEUED=1)
-    begun = threading.Event()
-
-    def occupy():
-        begun.set()
-        gate.wait(WAIT)
 
     with app.test_request_context():
         held = background.using(when="response")(int)
-        background(occupy)
-        assert begun.wait(WAIT)
+        occupy()
         background(int)
         error = background(held.join, WAIT).exception(0)
         gate.set()
