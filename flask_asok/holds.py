@@ -60,12 +60,8 @@ def _all_held() -> Iterator[tuple[Task[Any], Hold]]:
 def abandon_held(app: Flask | None = None) -> None:
     """Abandon, at the end of `app` or of the process, the tasks whose response or commit has not come."""
     for task, hold in _all_held():
-        if app is not None and hold.app is not app:
-            continue
-        call = task.claim()
-        if call is not None:
-            task._hold = None
-            task.abandon(call[3][0], "the application shuts down")
+        if app is None or hold.app is app:
+            task.abandon("the application shuts down")
 
 
 def _lose_in_child() -> None:

@@ -47,7 +47,8 @@ def current_task() -> Task[Any] | None:
 class Lane(Protocol):
     """What a task needs of the place that runs it."""
 
-    running: dict[Task[Any], Flask]
+    running: dict[Task[Any], None]
+    """The tasks whose attempt is under way, as keys."""
 
     def watch(self, task: Task[Any], timeout: float) -> None:
         """See to the timeout, in seconds, of an attempt of `task` that begins now in this very thread."""
@@ -93,15 +94,17 @@ class Task(threading.Thread, Generic[R]):
     _hold: Hold | None = None
     _settler: int | None = None
     """The thread that tells the receivers of the task's end."""
-    unrun: Call | None = None
+    call: Call | None = None
     """The call that an abandoned task did not make. For recipes, and only while `task_abandoned` is sent."""
 
-    def __init__(self, call: Call, options: Options, summary: TaskSummary, lane: Lane) -> None:
+    def __init__(self, call: Call, options: Options, summary: TaskSummary, lane: Lane, app: Flask) -> None:
         # Whoever pops the call out of the box has claimed the task, to run or to settle it: one atomic step, no lock.
         self._box = [call]
         self.options = options
         self.summary = summary
         self.lane = lane
+        self.app: Flask = app
+        """The application that the task runs for."""
 
     def __repr__(self) -> str:
         return f"<Task {self.name} {self.state} {self.id}>"
@@ -252,7 +255,7 @@ class Task(threading.Thread, Generic[R]):
         call = self.claim()
         if call is not None:
             self._hold = None
-            self.settle("cancelled", call[3][0], task_cancelled)
+            self.settle("cancelled", task_cancelled)
         return self.summary.state == "cancelled"
 
     # For backends
@@ -290,12 +293,12 @@ class Task(threading.Thread, Generic[R]):
             call = self._box.pop()
         except IndexError:
             return None
-        summary, lane, app = self.summary, self.lane, call[3][0]
+        summary, lane = self.summary, self.lane
         summary.attempts += 1
         summary._started = time.time()
         summary.state = "running"
         self._thread = thread
-        lane.running[self] = app
+        lane.running[self] = None
         value: Any = None
         error: BaseException | None
         try:
@@ -303,17 +306,17 @@ class Task(threading.Thread, Generic[R]):
             if timeout is not None:
                 lane.watch(self, timeout)
             if task_started.receivers:
-                emit(task_started, app, task=self)
+                emit(task_started, self.app, task=self)
             value, error = Context().run(_attempt, self, call)
         except BaseException as raised:
             # Ctrl-C, in a caller who runs the task itself: it must come to an end all the same.
             error = raised
         # Missing when a shutdown has abandoned the task: it is settled, and its outcome comes too late.
-        if lane.running.pop(self, None) is None:
+        if lane.running.pop(self, self) is self:
             return error
         if error is None:
             self._value = value
-            self.settle("succeeded", app, task_succeeded)
+            self.settle("succeeded", task_succeeded)
             return None
         self._fail_or_wait(call, error)
         try:
@@ -322,31 +325,39 @@ class Task(threading.Thread, Generic[R]):
             # The frames of the error's traceback lead back to this one, which must not lead to the error: a cycle.
             del self, call, error
 
-    def settle(self, state: State, app: Flask, signal: NamedSignal, **kwargs: Any) -> None:
+    def settle(self, state: State, signal: NamedSignal, **kwargs: Any) -> None:
         """Give the claimed task its last state, tell the receivers of `signal`, then let go who waits."""
         self.summary._finished = time.time()
         self.summary.state = state
         try:
             if signal.receivers:
                 self._settler = threading.get_ident()
-                emit(signal, app, task=self, **kwargs)
+                emit(signal, self.app, task=self, **kwargs)
         finally:
             # Last, so that whoever joins finds the context torn down, the error logged and the signals sent.
             self._done = True
             if self._waiters:
                 self.wake()
 
-    def abandon(self, app: Flask, why: str, unrun: Call | None = None) -> None:
-        """Settle as abandoned, and log, a task whose call the caller has claimed, or has taken out of `running`."""
+    def abandon(self, why: str) -> None:
+        """
+        Settle as abandoned, log it by name and id, and send `task_abandoned`; nothing where the task is settled.
+
+        A queued or waiting task never runs; of a running one the outcome comes too late.
+        """
+        call = self.claim()
+        if call is None and self.lane.running.pop(self, self) is self:
+            return
+        self._hold = None
         try:
             log(
                 logging.ERROR, "Background task %s (%s) abandoned while %s: %s.",
                 self.name, self.id, self.state, why, extra=self.log_fields(),
             )  # fmt: skip
         finally:
-            self.unrun = unrun
-            self.settle("abandoned", app, task_abandoned)
-            self.unrun = None
+            self.call = call
+            self.settle("abandoned", task_abandoned)
+            self.call = None
 
     def lose(self) -> None:
         """Settle as abandoned without a word: in a forked child, whose parent goes on with the task."""
@@ -379,7 +390,7 @@ class Task(threading.Thread, Generic[R]):
         }
 
     def _fail_or_wait(self, call: Call, error: BaseException) -> None:
-        summary, app = self.summary, call[3][0]
+        summary = self.summary
         if isinstance(error, NotYet):
             summary.attempts -= 1
             self._wait_for_turn(call, error.after)
@@ -388,7 +399,7 @@ class Task(threading.Thread, Generic[R]):
         # Whatever happens while it is told, Ctrl-C in a caller who runs the task itself: somebody waits for its end.
         if seconds is not None:
             try:
-                self._tell_of_retry(app, error, seconds)
+                self._tell_of_retry(error, seconds)
             finally:
                 self._wait_for_turn(call, seconds)
             return
@@ -402,9 +413,9 @@ class Task(threading.Thread, Generic[R]):
                 summary.name, error, exc_info=error, extra=self.log_fields(),
             )  # fmt: skip
         finally:
-            self.settle("failed", app, task_failed, error=error)
+            self.settle("failed", task_failed, error=error)
 
-    def _tell_of_retry(self, app: Flask, error: BaseException, seconds: float) -> None:
+    def _tell_of_retry(self, error: BaseException, seconds: float) -> None:
         summary = self.summary
         summary.error = safe_repr(error)[:LONGEST_ERROR_TEXT]
         log(
@@ -414,7 +425,7 @@ class Task(threading.Thread, Generic[R]):
         )  # fmt: skip
         summary.state = "waiting"
         if task_retried.receivers:
-            emit(task_retried, app, task=self, error=error, wait=seconds)
+            emit(task_retried, self.app, task=self, error=error, wait=seconds)
 
     def _wait_for_turn(self, call: Call, seconds: float) -> None:
         self.summary.state = "waiting"

@@ -173,6 +173,7 @@ class _Recorder(Backend):
         super().__init__(app, config)
         self.name = backend.name  # type: ignore[misc]
         self.distributed = backend.distributed  # type: ignore[misc]
+        self.in_process = backend.in_process  # type: ignore[misc]
         self.immediate = ImmediateBackend(app, config)
         self.capturing = False
         self.kept: list[Task[Any]] = []

@@ -29,6 +29,8 @@ class Backend(ABC):
     """The word for it in `ASOK_BACKEND` and in `flask asok status`."""
     distributed: ClassVar[bool] = False
     """Do tasks run in other processes, so that arguments travel?"""
+    in_process: ClassVar[bool] = True
+    """Do waiting tasks stay in this process, and hold no thread?"""
 
     def __init__(self, app: Flask, config: Mapping[str, Any]) -> None:
         self.queues: dict[str, int] = config["ASOK_QUEUES"]
@@ -55,7 +57,7 @@ class Backend(ABC):
             ) from None
         summary = TaskSummary(options.name or getattr(fn, "__name__", None) or _name_of(fn), options.queue)
         self._recent.append(summary)
-        return Task((fn, args, kwargs, capture(context, self._adapters)), options, summary, lane)
+        return Task((fn, args, kwargs, capture(context, self._adapters)), options, summary, lane, context.app)
 
     @abstractmethod
     def lane(self, queue: str) -> Lane:

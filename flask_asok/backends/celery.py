@@ -52,6 +52,7 @@ class CeleryBackend(Backend):
 
     name: ClassVar[str] = "celery"
     distributed: ClassVar[bool] = True
+    in_process: ClassVar[bool] = False
 
     def __init__(self, app: Flask, config: Mapping[str, Any]) -> None:
         super().__init__(app, config)
@@ -87,7 +88,7 @@ class CeleryBackend(Backend):
         """Make the Task and the message: what cannot travel raises here, at the call."""
         made = super().create(fn, args, kwargs, options, context)
         (call,) = made._box
-        task: CeleryTask[Any] = CeleryTask(call, options, made.summary, self._lane)
+        task: CeleryTask[Any] = CeleryTask(call, options, made.summary, self._lane, self.app)
         try:
             task.message = self._message(task, fn, args, kwargs, call[3])
         except Exception:

@@ -8,8 +8,6 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from flask import Flask
-
 from ..errors import BackendUnavailable, MessageRefused
 from ..logs import log
 from ..summaries import SETTLED, TaskSummary
@@ -29,7 +27,7 @@ class Remote:
 
     def __init__(self, backend: CeleryBackend) -> None:
         self.backend = backend
-        self.running: dict[Task[Any], Flask] = {}
+        self.running: dict[Task[Any], None] = {}
 
     def watch(self, task: Task[Any], timeout: float) -> None:
         """Leave it to Celery, which knows of the timeout."""

@@ -206,7 +206,9 @@ class CeleryWorker:
         summary._id = message["id"]
         summary._enqueued = float(message["enqueued"])
         summary.attempts = int(message["attempt"]) - 1
-        task: CeleryTask[Any] = CeleryTask((fn, args, kwargs, carried), options, summary, Remote(self._backend))
+        task: CeleryTask[Any] = CeleryTask(
+            (fn, args, kwargs, carried), options, summary, Remote(self._backend), self._backend.app
+        )
         task.message = message
         self._backend._recent.append(summary)
         return task

@@ -21,10 +21,11 @@ class ImmediateBackend(Backend):
     """
 
     name = "immediate"
+    in_process = False
 
     def __init__(self, app: Flask, config: Mapping[str, Any]) -> None:
         super().__init__(app, config)
-        self.running: dict[Task[Any], Flask] = {}
+        self.running: dict[Task[Any], None] = {}
 
     def lane(self, queue: str) -> ImmediateBackend:
         """Return itself for every known queue."""

@@ -40,7 +40,7 @@ class ThreadLane:
         self.clock = clock
         self.timeouts = timeouts
         self.queue: deque[Task[Any]] = deque()
-        self.running: dict[Task[Any], Flask] = {}
+        self.running: dict[Task[Any], None] = {}
         self.threads: dict[int, threading.Thread] = {}
         self.free: list[int] = list(range(size, 0, -1))
         """Numbers of the threads that could be started yet: who pops one may start it."""
@@ -80,10 +80,10 @@ class ThreadLane:
             try:
                 self.clock.at(seconds, _queue_again, task)
             except RuntimeError as error:
-                _abandon(task, str(error))
+                task.abandon(str(error))
         # Once more: it may have been closed, and drained, meanwhile.
         if self.clock.is_closed:
-            _abandon(task, "the application shuts down")
+            task.abandon("the application shuts down")
 
     def hire(self) -> None:
         """Start one more thread, if there may be one more. It, or this, gives the token back."""
@@ -320,7 +320,7 @@ def _close(backends: list[ThreadsBackend], timeout: float | None = None) -> None
             backend._clock.close()
             backend._timeouts.close()
             for task in backend._clock.drain():
-                _abandon(task, "the application shuts down")
+                task.abandon("the application shuts down")
             for lane in list(backend._lanes.values()):
                 lane.close()
     except BaseException as error:  # a second Ctrl-C already: nothing is waited for
@@ -338,10 +338,9 @@ def _close(backends: list[ThreadsBackend], timeout: float | None = None) -> None
                 else "the shutdown was interrupted"
             )
             for task in lane.drain():
-                _abandon(task, why)
+                task.abandon(why)
             for task in list(lane.running):
-                if (app := lane.running.pop(task, None)) is not None:
-                    task.abandon(app, why)
+                task.abandon(why)
     if interrupted is not None:
         raise interrupted
 
@@ -359,12 +358,6 @@ def _finish(lane: ThreadLane, deadline: float) -> None:
         else:
             # Just being started, and not to be joined before it is.
             time.sleep(min(left, 0.001))
-
-
-def _abandon(task: Task[Any], why: str) -> None:
-    call = task.claim()
-    if call is not None:
-        task.abandon(call[3][0], why, call)
 
 
 def _close_at_exit() -> None:

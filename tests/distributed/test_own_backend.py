@@ -99,15 +99,44 @@ def install(folder):
     shutil.copy(PACKAGE / "one_thread.py", folder)
 
 
+CLOSED_WITH_WEBHOOKS = """
+import json, socket, threading
+from flask import Flask
+from flask_asok import FlaskAsok, background, send_webhook
+from flask_asok.signals import webhook_failed
+
+app = Flask("shop")
+app.config.from_prefixed_env()
+asok = FlaskAsok(app)
+told = []
+
+@webhook_failed.connect_via(app)
+def tell(app, delivery, error):
+    told.append(delivery.id)
+
+silent = socket.create_server(("127.0.0.1", 0))
+url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+with app.app_context():
+    running = background(send_webhook, url, {}, id="running", timeout=2)
+    silent.accept()
+    background(send_webhook, url, {}, id="queued")
+    background(send_webhook, url, {}, id="queued-too")
+    background.using(delay=60)(send_webhook, url, {}, id="delayed")
+asok.close(app, 0.1)
+running.join(20)
+print(json.dumps(sorted(told)))
+"""
+
+
 @pytest.fixture
 def run(tmp_path):
     """Run the shop where the package is installed, with ASOK_BACKEND from the environment."""
     install(tmp_path / "site")
 
-    def run(backend):
+    def run(backend, program=SHOP, **config):
         path = os.pathsep.join(filter(None, [str(tmp_path / "site"), os.environ.get("PYTHONPATH")]))
-        environ = {**os.environ, "PYTHONPATH": path, "FLASK_ASOK_BACKEND": backend}
-        return subprocess.run([sys.executable, "-c", SHOP], env=environ, capture_output=True, text=True, timeout=60)
+        environ = {**os.environ, "PYTHONPATH": path, "FLASK_ASOK_BACKEND": backend, **config}
+        return subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, timeout=60)
 
     return run
 
@@ -133,6 +162,15 @@ def test_own_backend(run):
     }
     assert "Background task fail failed: ZeroDivisionError('on purpose')" in done.stderr
     assert "abandoned while waiting: the application shuts down" in done.stderr
+
+
+@pytest.mark.parametrize("backend", ["one-thread", "threads"])
+def test_webhooks_that_are_left(run, backend):
+    """What a backend that ends leaves of webhooks is told by `webhook_failed`: running, queued and delayed ones."""
+    done = run(backend, CLOSED_WITH_WEBHOOKS, FLASK_ASOK_WEBHOOK_ALLOW='["127.0.0.1"]')
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == ["delayed", "queued", "queued-too", "running"]
 
 
 def test_unknown_backend(run):

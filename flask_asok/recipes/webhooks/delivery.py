@@ -315,7 +315,7 @@ def _destination(answer: Answer) -> str:
 def _can_come_back(ours: Task[Any] | None) -> TypeGuard[Task[Any]]:
     """Does this task wait in this very process, where it holds no thread meanwhile?"""
     state = _state()
-    return ours is not None and state is not None and state.backend.name == "threads"
+    return ours is not None and state is not None and state.backend.in_process
 
 
 def _fail(error: WebhookError, ours: Task[Any] | None) -> NoReturn:

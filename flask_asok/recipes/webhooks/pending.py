@@ -45,9 +45,10 @@ class Pending:
 
     def _on_abandoned(self, app: Flask, task: Task[Any]) -> None:
         left = self._by_id.pop(task.id, None)
-        if left is None and task.unrun is not None:
+        if left is None and task.call is not None:
             # It has not begun: it was queued, or waited for its delay.
-            left = next((argument for argument in task.unrun[1] if isinstance(argument, Message)), None)
+            _, args, _, _ = task.call
+            left = next((argument for argument in args if isinstance(argument, Message)), None)
         self._tell(app, left, task, "the process shut down")
 
     def _on_failed(self, app: Flask, task: Task[Any], error: BaseException) -> None:

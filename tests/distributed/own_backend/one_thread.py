@@ -44,12 +44,9 @@ class OneThread(Backend):
         if self._thread is not None:
             self._thread.join(timeout)
         while self._heap:
-            self._abandon(heapq.heappop(self._heap)[2])
+            heapq.heappop(self._heap)[2].abandon("the application shuts down")
         for task in list(self.running):
-            # Whoever takes it out of `running` settles it, and not `perform`.
-            app = self.running.pop(task, None)
-            if app is not None:
-                task.abandon(app, "it took too long")
+            task.abandon("it took too long")
 
     def _put(self, task, seconds):
         with self._changed:
@@ -61,13 +58,7 @@ class OneThread(Backend):
                     self._thread = threading.Thread(target=self._work, name="one-thread", daemon=True)
                     self._thread.start()
                 return
-        self._abandon(task)
-
-    def _abandon(self, task):
-        call = task.claim()
-        if call is not None:
-            _, _, _, (app, *_) = call
-            task.abandon(app, "the application shuts down")
+        task.abandon("the application shuts down")
 
     def _work(self):
         while (found := self._next()) is not None:
