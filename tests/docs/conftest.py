@@ -123,6 +123,8 @@ def blocks():
 def page(monkeypatch, tmp_path):
     """Open a page in an empty folder; the applications it makes are closed after the test."""
     monkeypatch.chdir(tmp_path)
+    # Flask puts it into the virtual environment where that holds the folder of temporary files, and there it stays.
+    monkeypatch.setattr(Flask, "auto_find_instance_path", lambda _: str(tmp_path / "instance"))
     opened: list[Page] = []
 
     def page(name: str, **request: Any) -> Page:
