@@ -9,13 +9,18 @@ import enum
 import json
 import uuid
 from collections import OrderedDict
+from collections.abc import Callable
+from email.message import EmailMessage
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pytest
-from flask import Flask
+from flask import Flask, request
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from urllib3 import HTTPHeaderDict
+from werkzeug.datastructures import CombinedMultiDict, Headers, ImmutableMultiDict, MultiDict
 
 from flask_asok import background, send_webhook
 from flask_asok.recipes.webhooks.payload import encode
@@ -31,6 +36,18 @@ class Line:
 
 class Colour(str, enum.Enum):  # noqa: UP042 - StrEnum is another one
     RED = "red"
+
+
+@dataclasses.dataclass
+class Order:
+    form: Any
+
+
+class NoTime(datetime.datetime):
+    """What pandas' NaT is: a datetime that equals nothing, itself included."""
+
+    def __ne__(self, other: object) -> bool:
+        return True
 
 
 CIRCULAR: list[Any] = []
@@ -71,12 +88,77 @@ def test_no_json(payload: Any) -> None:
 
 @pytest.mark.parametrize(
     "payload",
-    [float("nan"), [float("inf")], "\udc80", {"a": "\ud800"}, {"\ud800": 1}, CIRCULAR, "x" * (MOST + 1), "é" * MOST],
+    [
+        float("nan"),
+        [float("inf")],
+        np.float64("nan"),
+        "\udc80",
+        {"a": "\ud800"},
+        {"\ud800": 1},
+        CIRCULAR,
+        "x" * (MOST + 1),
+        "é" * MOST,
+    ],
 )
 def test_no_good_value(payload: Any) -> None:
     """What cannot be sent faithfully, or is too long, is a ValueError."""
     with pytest.raises(ValueError, match="webhook"):
         encode(payload, MOST)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *map(decimal.Decimal, ["NaN", "-NaN", "sNaN", "NaN42", "Infinity", "-Infinity"]),
+        NoTime(2026, 11, 26),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: {"a": [x]}, lambda x: Line("A1", x)], ids=["", "in", "field"])
+def test_no_number(value: Any, wrap: Callable[[Any], Any]) -> None:
+    """What is no number or no time is refused as float("nan") is, whatever its type."""
+    with pytest.raises(ValueError, match=r"webhook.*(not a finite number|no time)"):
+        encode(wrap(value), MOST)
+
+
+PAIRS = [("tag", "a"), ("tag", "b")]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        MultiDict(PAIRS),
+        MultiDict([("tag", "a")]),
+        ImmutableMultiDict(PAIRS),
+        CombinedMultiDict([MultiDict(PAIRS), MultiDict(PAIRS)]),
+    ],
+    ids=lambda form: type(form).__name__,
+)
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: {"a": [x]}, lambda x: Order(x)], ids=["", "in", "field"])
+def test_form(form: Any, wrap: Callable[[Any], Any]) -> None:
+    """A form is refused, whether a key comes twice in it this time or not: no value is dropped without a word."""
+    with pytest.raises(TypeError, match=rf"webhook.* {type(form).__name__}.*to_dict\(flat=False\)"):
+        encode(wrap(form), MOST)
+
+    assert encode(wrap(form.to_dict(flat=False)), MOST)
+
+
+@pytest.mark.parametrize(
+    "mapping", [Headers(PAIRS), HTTPHeaderDict(PAIRS), EmailMessage()], ids=lambda mapping: type(mapping).__name__
+)
+def test_other_repeated_keys(mapping: Any) -> None:
+    """So is everything else that keeps several values for a key."""
+    with pytest.raises(TypeError, match=r"webhook.*a list for each key"):
+        encode({"a": mapping}, MOST)
+
+
+def test_form_at_the_call(app: Flask) -> None:
+    """The view that passes on its form learns it at the call."""
+    with (
+        app.test_request_context("/?tag=a&tag=b", method="POST", data={"size": ["s", "m"]}),
+        pytest.raises(TypeError, match="flat=False"),
+    ):
+        background(send_webhook, "http://localhost/", {"query": request.args, "form": request.form})
 
 
 JSON = st.recursive(

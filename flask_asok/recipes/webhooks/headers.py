@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from werkzeug.datastructures import MultiDict
+
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"(?:[!-~](?:[ -~]*[!-~])?)?")
 
@@ -42,7 +44,9 @@ def check(headers: Mapping[str, str] | None) -> dict[str, str]:
         raise TypeError(f"headers must map names to values, not be a {type(headers).__name__}.")
     checked: dict[str, str] = {}
     seen: set[str] = set()
-    for name, value in (headers or {}).items():
+    # Only in this way does a MultiDict show a header that is given twice.
+    given = headers.items(multi=True) if isinstance(headers, MultiDict) else (headers or {}).items()
+    for name, value in given:
         if not isinstance(name, str) or not isinstance(value, str):
             raise TypeError("Names and values of webhook headers must be str.")
         if not _TOKEN.fullmatch(name):

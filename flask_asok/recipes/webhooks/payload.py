@@ -14,14 +14,17 @@ from uuid import UUID
 DEEPEST = 100
 """Levels of nesting past which a payload is taken for a mistake."""
 
+_ALL_VALUES = ("getlist", "getall", "get_list", "get_all")
+"""The methods that return all values of a key: of Werkzeug and urllib3, multidict and WebOb, httpx, `email`."""
+
 
 def encode(payload: Any, max_bytes: int) -> bytes:
     """
     Return `payload` as bytes: str and bytes as they are, everything else as compact JSON in UTF-8.
 
     Dates become ISO 8601, UUID and Decimal strings, dataclasses objects. Raises TypeError for what JSON has no word for
-    (a set, a key that is no str), ValueError for NaN and infinities, a circular structure, a lone surrogate, or more
-    than `max_bytes`. No text of an error quotes the payload.
+    (a set, a key that is not a str or may be repeated), ValueError for NaN and infinities of any type, a circular
+    structure, a lone surrogate, or more than `max_bytes`. No text of an error quotes the payload.
     """
     if isinstance(payload, (bytes, bytearray, memoryview)):
         body = bytes(payload)
@@ -58,6 +61,7 @@ def _plain(value: Any, depth: int) -> Any:
     if depth > DEEPEST:
         raise ValueError(f"it is circular, or nested more than {DEEPEST} levels deep")
     if isinstance(value, Mapping):
+        _refuse_form(value)
         for key in value:
             if not isinstance(key, str):
                 raise TypeError(
@@ -68,11 +72,27 @@ def _plain(value: Any, depth: int) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item, depth + 1) for item in value]
     if isinstance(value, (datetime, date, time)):
+        # pandas' NaT is a datetime, and no time.
+        if value != value:
+            raise ValueError(f"it holds a {type(value).__name__}, which is no time")
         return value.isoformat()
+    if isinstance(value, Decimal) and not value.is_finite():
+        raise ValueError("it holds a Decimal that is not a finite number")
     if isinstance(value, (UUID, Decimal)):
         return str(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name), depth + 1) for field in dataclasses.fields(value)}
+    _refuse_form(value)
     raise TypeError(
         f"A webhook's payload cannot hold a {type(value).__name__}: make it a str, list, dict or dataclass first."
     )
+
+
+def _refuse_form(value: Any) -> None:
+    """Raise TypeError for a form and its like: of several values under one key a JSON object would hold one."""
+    if any(hasattr(value, method) for method in _ALL_VALUES):
+        way_out = "its to_dict(flat=False)" if hasattr(value, "to_dict") else "a dict with a list for each key"
+        raise TypeError(
+            f"A webhook's payload cannot hold a {type(value).__name__}, in which a key may have several values: "
+            f"pass {way_out}."
+        )
