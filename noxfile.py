@@ -1,6 +1,7 @@
 """Every check of the project, the same here and in CI: `nox -l` lists them."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "virtualenv"
-nox.options.sessions = ["lint", "typing", "tests", "docs"]
+nox.options.sessions = ["lint", "typing", "docs", "tests", "lowest"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 SUPPORTED = nox.project.python_versions(PYPROJECT)
@@ -82,6 +83,10 @@ def pillow_images(session: nox.Session) -> dict[str, str]:
 ALL_TESTS = ["tests", "-n", str(2 * (os.cpu_count() or 1)), "--dist", "loadfile", "--no-loadscope-reorder"]
 
 
+NO_CORPUS = "--ignore=tests/images/test_corpus.py"
+"""Pillow is the same for all Pythons: one of them works on its images."""
+
+
 @nox.session(python=False)
 def tests(session: nox.Session) -> None:
     """Run the tests on this Python, and on every other supported one that is there."""
@@ -95,12 +100,13 @@ def tests_on(version: str, path: str) -> None:
         install_wheel(session, "async", "celery", "example")
         session.install(*groups("tests"))
         arguments = session.posargs or ALL_TESTS
-        # Pillow is the same for all Pythons: one of them works on its images.
-        environment = pillow_images(session) if version == HERE else {}
-        if version != HERE:
-            arguments = [*arguments, "--ignore=tests/images/test_corpus.py"]
         # -P: the tree's own package must not be found in place of the wheel.
-        session.run("python", "-P", "-m", "pytest", *arguments, env=environment)
+        if version == HERE:
+            # One Python works on Pillow's images, and measures the coverage.
+            measured = ["-m", "coverage", "run", "-m", "pytest", *arguments]
+            session.run("python", "-P", *measured, env=pillow_images(session))
+        else:
+            session.run("python", "-P", "-m", "pytest", *arguments, NO_CORPUS)
 
 
 for _version, _path in PYTHONS.items():
@@ -109,11 +115,23 @@ for _version, _path in PYTHONS.items():
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Measure which branches of the package the tests reach."""
-    session.install("-e", ".[async,celery,example]", *groups("tests"))
-    session.run("coverage", "run", "-m", "pytest", *(session.posargs or ALL_TESTS))
-    session.run("coverage", "combine", success_codes=[0, 1])
+    """Judge which branches the latest run of the tests on this Python reached."""
+    session.install(*groups("coverage"))
+    session.run("coverage", "combine", "--quiet", success_codes=[0, 1])
     session.run("coverage", "report")
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """Run the tests that are not slow with the lowest versions that pyproject.toml allows."""
+    project = PYPROJECT["project"]
+    needed = [*project["dependencies"], *project["optional-dependencies"]["celery"]]
+    constraints = Path(session.create_tmp()) / "lowest.txt"
+    constraints.write_text("\n".join(re.sub(r"(\[.*\])?>=", "==", requirement) for requirement in needed))
+    install_wheel(session, "async", "celery", "example")
+    session.install(*groups("tests"))
+    session.install("--constraint", str(constraints), *needed)
+    session.run("python", "-P", "-m", "pytest", *(session.posargs or [*ALL_TESTS, NO_CORPUS, "-m", "not slow"]))
 
 
 @nox.session

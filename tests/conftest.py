@@ -3,6 +3,7 @@
 import gc
 import signal
 import threading
+from pathlib import Path
 
 import flask.globals
 import pytest
@@ -12,6 +13,18 @@ from flask_asok import FlaskAsok, background
 
 BACKENDS = {"threads": {}, "immediate": {}}
 """Each backend that the promises are proved on, with the configuration it needs."""
+
+
+SLOW = {"servers", "distributed", "example"}
+"""Folders whose tests start servers, workers or brokers: `-m "not slow"` leaves them out."""
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests of the slow folders."""
+    tests = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(tests).parts[0] in SLOW:
+            item.add_marker(pytest.mark.slow)
 
 
 def asok_threads():
