@@ -13,7 +13,6 @@ from cachelib import BaseCache, SimpleCache
 
 from ...errors import CacheUnavailable
 from .lifetime import Lifetime
-from .lru_store import refuse_what_runs_out
 from .serializer import JSONSerializer, PickleSerializer, Serializer, freeze
 from .store import Begun, Entry, Loads, Outcome, Store
 
@@ -53,7 +52,6 @@ class CachelibStore(Store):
             return None
 
     def freeze(self, key: str, value: Any) -> Any:
-        refuse_what_runs_out(key, value)
         frozen = freeze(self._serializer, key, value)
         # Text, so that a cache which itself writes JSON can keep it.
         return frozen.decode() if isinstance(self._serializer, JSONSerializer) else frozen

@@ -5,17 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from inspect import isawaitable, iscoroutine
+from collections.abc import Callable
 from typing import Any
 
-from werkzeug.local import LocalProxy
-
 from .lifetime import Lifetime
+from .plain import SCALARS, check_object
 from .store import Begun, Entry, Loads, Outcome, Store
-
-PLAIN = frozenset({str, bytes, int, float, bool, type(None), list, tuple, dict, set, frozenset})
-"""Types of values that need no look."""
 
 
 class LRUStore(Store):
@@ -52,8 +47,8 @@ class LRUStore(Store):
             return None
 
     def freeze(self, key: str, value: Any) -> Any:
-        if type(value) not in PLAIN:
-            refuse_what_runs_out(key, value)
+        if type(value) not in SCALARS:
+            check_object(key, value)
         return value
 
     def thaw(self, frozen: Any) -> Any:
@@ -110,13 +105,3 @@ class LRUStore(Store):
         self._values.move_to_end(key)
         if len(self._values) > self._size:
             self._values.popitem(last=False)
-
-
-def refuse_what_runs_out(key: str, value: Any) -> None:
-    """Raise TypeError for a value that would be another one, or spent, when it is read: nothing else would notice."""
-    if isinstance(value, (LocalProxy, Iterator)) or isawaitable(value):
-        if iscoroutine(value):
-            # Else it would warn that it was never awaited, and not say where.
-            value.close()
-        kind = type(value).__name__
-        raise TypeError(f"{key!r} cannot be cached: a {kind} can be read only once or only here. Cache what it gives.")

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 from flask import json
 
+from .plain import check_object, refuse_what_runs_out
+
 
 class Serializer(Protocol):
     """Turns a value to bytes and back."""
@@ -50,6 +52,10 @@ def serializer(name: str) -> Serializer:
 
 def freeze(serializer: Serializer, key: str, value: Any) -> bytes:
     """Return the bytes of `value`; TypeError, naming `key`, for one that has none."""
+    if isinstance(serializer, JSONSerializer):
+        refuse_what_runs_out(key, value)
+    else:
+        check_object(key, value)
     try:
         return serializer.dumps(value)
     except Exception as error:

@@ -1,0 +1,102 @@
+"""What must not be kept as an object: the next reader would find it spent, or without its database session."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+import sys
+import warnings
+from collections import deque
+from collections.abc import AsyncIterator, ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence, Set, ValuesView
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from werkzeug.local import LocalProxy
+
+from ...context import is_bound_to_session
+
+SCALARS = frozenset({str, bytes, int, float, bool, type(None)})
+"""Types of values that need no look."""
+
+CONTAINERS = frozenset({dict, list, tuple, set, frozenset})
+"""Types that matter by their items alone."""
+
+MOST_ITEMS = 100
+"""Items of one container that are looked at: a longer one holds more of the same."""
+
+MOST_LOOKED_AT = 1_000
+DEEPEST = 4
+
+_PACKAGE = str(Path(__file__).parents[2])
+
+
+def refuse_what_runs_out(key: str, value: Any) -> None:
+    """Raise TypeError for a value that would be another one, or spent, when it is read: nothing else would notice."""
+    if isinstance(value, (LocalProxy, Iterator, AsyncIterator)) or inspect.isawaitable(value):
+        if inspect.iscoroutine(value):
+            # Else it would warn that it was never awaited, and not say where.
+            value.close()
+        kind = type(value).__name__
+        raise TypeError(f"{key!r} cannot be cached: a {kind} can be read only once or only here. Cache what it gives.")
+
+
+def check_object(key: str, value: Any) -> None:
+    """
+    Refuse what runs out, and warn of what is bound to a database session, at any of some levels of `value`.
+
+    For stores that keep objects; what becomes JSON holds neither.
+    """
+    # A queue, so that what stands further up is looked at first.
+    pending: deque[tuple[Any, int, bool]] = deque([(value, 0, True)])
+    for _ in range(MOST_LOOKED_AT):
+        if not pending:
+            return
+        item, depth, is_open = pending.popleft()
+        if type(item) not in CONTAINERS:
+            if is_open:
+                refuse_what_runs_out(key, item)
+            if is_bound_to_session(item) or _has_session(item):
+                _warn(type(item).__name__)
+                return
+        if depth < DEEPEST:
+            items, is_container = _items(item)
+            # What an object of the application's own classes keeps an iterator for is its own affair.
+            is_open = is_open and is_container
+            # Another thread may be changing what is shared with it.
+            with contextlib.suppress(RuntimeError):
+                pending.extend((inner, depth + 1, is_open) for inner in items if type(inner) not in SCALARS)
+
+
+def _has_session(value: object) -> bool:
+    orm = sys.modules.get("sqlalchemy.orm")
+    return orm is not None and isinstance(value, (orm.Session, orm.scoped_session, orm.Query))
+
+
+def _items(value: Any) -> tuple[Iterable[Any], bool]:
+    """Return what `value` holds, and whether it is a container and not some object."""
+    if isinstance(value, (str, bytes, bytearray, memoryview, type)):
+        return (), True
+    if isinstance(value, Mapping):
+        return chain(islice(value.values(), MOST_ITEMS), islice(value, MOST_ITEMS)), True
+    # The rows of a query are sequences too. Nothing is iterated that may ask a database for its items.
+    if isinstance(value, (Sequence, Set, ItemsView, KeysView, ValuesView)):
+        return islice(value, MOST_ITEMS), True
+    if dataclasses.is_dataclass(value):
+        return [getattr(value, field.name, None) for field in dataclasses.fields(value)], True
+    if hasattr(type(value), "__mapper__") or callable(value) or inspect.ismodule(value):
+        return (), True
+    # A Pagination, a view model: whatever wraps what it shows.
+    return getattr(value, "__dict__", {}).values(), False
+
+
+def _warn(kind: str) -> None:
+    level, frame = 1, inspect.currentframe()
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(
+        f"A {kind} bound to a database session was put into the cache, which keeps it for longer than the session "
+        "lives. Cache plain values: dicts, ids.",
+        stacklevel=level - 1 if frame is None else level,
+    )
