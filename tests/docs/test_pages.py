@@ -25,7 +25,7 @@ from jinja2 import DictLoader
 from PIL import Image
 from werkzeug.datastructures import FileStorage
 
-from flask_asok import FlaskAsok, Mail, background, current_task, send_mail, send_webhook
+from flask_asok import Cache, FlaskAsok, Mail, background, current_task, send_mail, send_webhook
 from flask_asok.extension import DEFAULTS
 
 ROOT = Path(__file__).parents[2]
@@ -475,6 +475,7 @@ def trouble():
             user = db.User()
             db.session.add(user)
             background(work, user).join(TIMEOUT)
+            Cache().set("user", user)
         said.extend(str(warning.message) for warning in caught)
     with app.app_context():
         background(lambda: url_for("static", filename="a")).join(TIMEOUT)
