@@ -31,6 +31,8 @@ MOST_MEBIBYTES = 256
 """What a picture may take."""
 OWN = "own"
 """Stands for the name that a file has."""
+TURNS = dict(zip(range(2, 9), (0, 3, 1, 5, 4, 6, 2), strict=True))
+"""EXIF's orientations, and the transpositions of Pillow that undo them."""
 BATCH = 32
 """Pictures to a child: to fork takes longer than most of them."""
 
@@ -124,7 +126,7 @@ def _look_again(path: Path) -> dict[str, Any] | None:
 
 def _look(path: Path) -> dict[str, Any] | None:
     """Return what Pillow, used with care, sees in a file; None where it cannot be decoded."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     try:
         with open(path, "rb") as file, Image.open(file, formats=FORMATS) as image:
@@ -133,7 +135,11 @@ def _look(path: Path) -> dict[str, Any] | None:
             frames = 1 if pages else getattr(image, "n_frames", 1)
             durations = []
             exif = image.getexif()
-            turned = exif.get(0x0112, 1) in (5, 6, 7, 8)
+            turn = Image.Exif()
+            # As browsers do, which do not look into XMP.
+            turn.load(image.info.get("exif") or b"")
+            orientation = 1 if image.format == "TIFF" else turn.get(0x0112, 1)
+            turned = orientation in (5, 6, 7, 8)
             info = dict(image.info)
             for frame in range(1, frames):
                 image.seek(frame)
@@ -147,7 +153,7 @@ def _look(path: Path) -> dict[str, Any] | None:
                     durations.append(image.info.get("duration", 0))
                 image.seek(0)
                 image.load()
-            upright = ImageOps.exif_transpose(image)
+            upright = image.transpose(TURNS[orientation]) if orientation in TURNS else image
             plain = upright.convert("RGBA") if upright.mode not in ("I;16", "I;16B", "I", "F", "LAB") else None
             if plain is not None and frames > 1 and not turned:
                 # A frame of a GIF that leaves the screen has made it larger.
@@ -159,7 +165,7 @@ def _look(path: Path) -> dict[str, Any] | None:
                 tiny = list(white.convert("L").resize((8, 8), Image.Resampling.BOX).tobytes())
             return {
                 "size": upright.size if image.format == "TIFF" else (height, width) if turned else (width, height),
-                "orientation": exif.get(0x0112, 1) if image.format != "TIFF" else 1,
+                "orientation": orientation,
                 "metadata": sorted(
                     {key for key in ("exif", "xmp", "XML:com.adobe.xmp", "comment", "photoshop") if key in info}
                     | ({"gps"} if 0x8825 in exif else set())

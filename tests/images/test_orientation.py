@@ -33,22 +33,51 @@ def test_upright(studio, format, orientation, box):
     assert (picture.original_width, picture.original_height) == (96, 64)
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
-def test_xmp(studio, format):
-    """An orientation that only XMP tells is heeded."""
-    options = {"xmp": XMP}
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF"])
+@pytest.mark.parametrize("exif", [False, True], ids=["no EXIF", "EXIF without it"])
+@pytest.mark.parametrize("box", [800, 48], ids=["fits", "shrunk"])
+def test_xmp(studio, format, exif, box):
+    """An orientation that only XMP tells turns nothing: no browser heeds it, and editors forget it there."""
+    options = {"exif": studio.exif()} if exif else {}
+    options |= {"tiffinfo": {700: XMP}} if format == "TIFF" else {"xmp": XMP}
     if format == "PNG":
         from PIL.PngImagePlugin import PngInfo
 
         text = PngInfo()
         text.add_itxt("XML:com.adobe.xmp", XMP.decode())
-        options = {"pnginfo": text}
-    path = studio.save(stored(studio, 6), "photo", format, **options)
+        options |= {"pnginfo": text}
+    path = studio.save(studio.corners((96, 64)), "photo", format, **options)
 
-    resize_image(path)
+    picture = resize_image(path, box)
 
+    assert (picture.width, picture.height) == ((96, 64) if box == 800 else (48, 32))
+    assert "xmp" in picture.removed
     assert studio.read_corners(path) == UPRIGHT
     assert not studio.metadata(path)
+
+
+def test_xmp_beside_exif(studio):
+    """Where EXIF and XMP differ, EXIF is right."""
+    path = studio.save(stored(studio, 3), "photo.jpg", exif=studio.exif(3), xmp=XMP)
+
+    resize_image(path, 48)
+
+    assert studio.read_corners(path) == UPRIGHT
+
+
+def test_exif_of_an_avif(studio):
+    """An AVIF is turned as its container says; what its EXIF data say besides was true before that."""
+    exif = Image.Exif()
+    # Pillow would make the true tag a turn of the container.
+    exif[0x0113] = 6
+    plain = studio.encoded(studio.corners((96, 64)), "AVIF", exif=exif)
+    plain = plain.replace(b"\x01\x13\0\x03", b"\x01\x12\0\x03").replace(b"\x13\x01\x03\0", b"\x12\x01\x03\0")
+    assert b"irot" not in plain
+    path = studio.put(plain, "photo.avif")
+
+    resize_image(path, 48)
+
+    assert studio.read_corners(path) == UPRIGHT
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 600])

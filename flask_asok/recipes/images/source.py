@@ -151,14 +151,21 @@ class Source:
             return True
 
     def orientation(self) -> int:
-        """Return 1 to 8, from EXIF or XMP, as the pixels are still to be turned."""
+        """
+        Return 1 to 8 as the pixels are still to be turned: what browsers heed, EXIF or, in an AVIF, irot and imir.
+
+        XMP is not heeded: programs that have turned the pixels leave the old orientation there.
+        """
         if self.format in ("tiff", "png"):
             # Pillow turns a TIFF itself while it loads; the EXIF data of a PNG may come after its pixels.
             self.load()
         if self.format == "tiff":
             return 1
+        # Not `getexif`, which looks into XMP as well. For an AVIF, Pillow puts what the container says in here.
+        exif = Image.Exif()
         try:
-            found = self.image.getexif().get(ORIENTATION, 1)
+            exif.load(self.image.info.get("exif") or b"")
+            found = exif.get(ORIENTATION, 1)
         except Exception:
             # An orientation that cannot be read is none: the pixels may still be fine.
             return 1
@@ -168,8 +175,12 @@ class Source:
         """Decode the pixels; ImageError where they are cut off or broken."""
         if self._is_progressive():
             self._check_scans(self.data())
+        # From a TIFF, Pillow would take the orientation that only XMP tells.
+        xmp = self.image.info.pop("xmp", None) if self.format == "tiff" else None
         with pillow_errors(f"{self.name} is damaged"), self._patience():
             self.image.load()
+        if xmp is not None:
+            self.image.info["xmp"] = xmp
 
     def seek(self, frame: int) -> None:
         """Go to a frame of the animation and decode it."""
