@@ -1,7 +1,9 @@
 """@cached functions, warm_all and the commands."""
 
 import enum
+import re
 import threading
+import types
 import uuid
 from datetime import date
 
@@ -497,3 +499,105 @@ def test_command_clear(redis_app):
         assert Cache(prefix="my:").get("a") == 2
         run(redis_app, "cache", "clear", "--prefix", "my:")
         assert not Cache(prefix="my:").has("a")
+
+
+@pytest.fixture
+def feeds():
+    """A class with every kind of cached method, its two subclasses, and an object of neither."""
+
+    class Feed:
+        id = 1
+        kind = "any"
+
+        @cached("feed:{self.id}")
+        def feed(self):
+            return type(self).__name__
+
+        @property
+        @cached("name:{self.id}")
+        def name(self):
+            return type(self).__name__
+
+        @classmethod
+        @cached("count:{cls.kind}")
+        def count(cls):
+            return cls.__name__
+
+        @staticmethod
+        @cached("owner:{owner.id}")
+        def owner(owner):
+            return type(owner).__name__
+
+    class User(Feed):
+        def feed(self):
+            return super().feed()
+
+    class Team(Feed):
+        pass
+
+    return types.SimpleNamespace(Feed=Feed, User=User, Team=Team, Other=type("Other", (), {"id": 1}))
+
+
+INHERITED = [
+    lambda kind: kind().feed(),
+    lambda kind: kind().name,
+    lambda kind: kind.count(),
+    lambda kind: kind().feed.warm() if kind.__name__ == "Team" else kind().feed(),
+]
+
+
+@pytest.mark.parametrize("call", INHERITED)
+def test_inherited(app, feeds, call):
+    """A method that a subclass inherits serves no class's value to another: its key has to name the class."""
+    with app.app_context():
+        assert call(feeds.Feed) == "Feed"
+        for kind in (feeds.User, feeds.Team):
+            with pytest.raises(TypeError, match=r"Name the class in the key: .*__name__\}"):
+                call(kind)
+
+
+@pytest.mark.parametrize("call", INHERITED)
+def test_the_advice_for_the_inherited_works(app, feeds, call):
+    """With the key of the error's advice each class has its own value."""
+    told = []
+    with app.app_context():
+        for kind in (feeds.User, feeds.Team):
+            with pytest.raises(TypeError) as raised:
+                call(kind)
+            told.append(re.search(r"@cached\(\"(.*)\"\)", str(raised.value))[1])
+    assert told[0] == told[1]
+
+    class Base:
+        id = 1
+        kind = "any"
+
+        if "cls" in told[0]:
+
+            @classmethod
+            @cached(told[0])
+            def count(cls):
+                return cls.__name__
+        else:
+
+            @cached(told[0])
+            def feed(self):
+                return type(self).__name__
+
+    kinds = [type(name, (Base,), {}) for name in ("User", "Team")]
+    with app.app_context():
+        values = [kind.count() if "cls" in told[0] else kind().feed() for kind in kinds for _ in range(2)]
+    assert values == ["User", "User", "Team", "Team"]
+
+
+def test_not_inherited(app, feeds):
+    """The key of a method that is called on its own class, and of a static one, is as written."""
+    with app.app_context():
+        assert feeds.Feed().feed() == "Feed" and Cache().get("feed:1") == "Feed"
+        assert feeds.Feed.owner(feeds.Other()) == "Other" and Cache().delete("owner:1")
+
+
+@pytest.mark.parametrize("kind", [classmethod, staticmethod, property])
+def test_next_to_the_function(kind):
+    """@cached above @classmethod and its like says where it belongs."""
+    with pytest.raises(TypeError, match=f"below @{kind.__name__}"):
+        cached("feed")(kind(lambda: 1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import string
 import threading
 from collections.abc import Callable, Iterable
@@ -70,12 +71,14 @@ class Cached(Generic[P, R]):
 
         Texts are percent-encoded, so that no two calls share a key by what is in them; 1 and "1" do share one. Raises
         TypeError for an argument that has no lasting text of its own, such as an object: its id would be another one
-        tomorrow.
+        tomorrow; and for a method that a subclass has inherited, where the key does not name the class.
         """
         if not self._fields:
             return self.template
         call = self._signature.bind(*args, **kwargs)
         call.apply_defaults()
+        if self._owner is not None:
+            self._check_class(next(iter(call.arguments.values())))
         return _KeyFormatter().vformat(self.template, (), call.arguments)
 
     @property
@@ -90,6 +93,19 @@ class Cached(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<cached {self.template!r}>"
 
+    def _check_class(self, first: object) -> None:
+        """Refuse an inherited method whose key is the same for every class: a User 1 would be served to a Team 1."""
+        kind = first if isinstance(first, type) else type(first)
+        # By name, since a property and a classmethod take the place of the function in its class.
+        if _class_name(kind) == self._owner or self._owner not in map(_class_name, kind.__mro__):
+            return
+        name = next(iter(self._signature.parameters))
+        named = f"{{{name}.__name__}}" if isinstance(first, type) else f"{{{name}.__class__.__name__}}"
+        raise TypeError(
+            f"@cached({self.template!r}) is inherited by {kind.__name__}, which would share its values with other "
+            f'classes. Name the class in the key: @cached("{named}:{self.template}").'
+        )
+
     def _check(self, template: str) -> None:
         if inspect.iscoroutinefunction(self.load):
             raise TypeError(f"@cached({template!r}): an async function gives a coroutine, which cannot be cached.")
@@ -103,6 +119,26 @@ class Cached(Generic[P, R]):
             )
         if unknown:
             raise TypeError(f"@cached({template!r}): the function has no argument {unknown[0]!r}.")
+        self._owner = None if _names_class(template, self._signature) else _owner(self.load)
+
+
+def _owner(load: Callable[..., Any]) -> str | None:
+    """Return the name of the class whose body `load` stands in, None for a function that is no method."""
+    qualname = getattr(load, "__qualname__", "").rpartition(".")[0]
+    return None if not qualname or qualname.endswith("<locals>") else f"{load.__module__}:{qualname}"
+
+
+def _class_name(kind: type) -> str:
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def _names_class(template: str, signature: inspect.Signature) -> bool:
+    """Return True if the key has the class of the first argument in it, or its name where that is a class."""
+    first = next(iter(signature.parameters), "")
+    return any(
+        re.fullmatch(rf"{first}(\.__class__)?\.__(qual)?name__|{first}\.__class__", name)
+        for _, name, *_ in _parse(template)
+    )
 
 
 class _Bound:
@@ -159,7 +195,9 @@ def cached(
     Keep what the decorated function returns under `key`: `@cached("recent_posts", ttl=300, stale=3600)`.
 
     The function then reads through the cache, and has `warm()` and `delete()`. A key for each call is made from its
-    arguments, each of which it must name: `@cached("user:{user_id}")`, `@cached("feed:{self.id}:{page}")`.
+    arguments, each of which it must name: `@cached("user:{user_id}")`, `@cached("feed:{self.id}:{page}")`. The key of a
+    method that subclasses inherit names the class as well, or their call is a TypeError:
+    `@cached("{self.__class__.__name__}:feed:{self.id}")`.
 
     Args:
         key: Where the value is kept. Two functions may not share one: ValueError.
@@ -177,6 +215,8 @@ def cached(
         stale_seconds(stale)
 
     def decorate(fn: Callable[P, R]) -> Cached[P, R]:
+        if isinstance(fn, (classmethod, staticmethod, property)):
+            raise TypeError(f"@cached({key!r}) goes next to the function: below @{type(fn).__name__}, not above it.")
         function = Cached(fn, key, ttl=ttl, stale=stale, cache=cache, each=each)
         _register(function)
         return function
