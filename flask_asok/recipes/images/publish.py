@@ -8,6 +8,8 @@ import secrets
 import stat
 import threading
 
+from . import origin
+
 TEMPORARY = ".asok-"
 """How the names of unfinished files begin. A process that was killed may leave one; nobody reads it."""
 
@@ -30,6 +32,10 @@ class Replaced(Exception):
     """Raised when the file that was to be replaced is no longer the one that was read."""
 
 
+class Taken(Exception):
+    """Raised when what has the name already was not made from the same picture."""
+
+
 def is_same_file(first: os.stat_result, second: os.stat_result) -> bool:
     """Is this one file, with nothing written to it in between?"""
     return (first.st_dev, first.st_ino, first.st_size, first.st_mtime_ns) == (
@@ -38,14 +44,20 @@ def is_same_file(first: os.stat_result, second: os.stat_result) -> bool:
 
 
 def publish(
-    data: bytes, path: str, *, like: os.stat_result | None = None, instead_of: os.stat_result | None = None
+    data: bytes,
+    path: str,
+    *,
+    like: os.stat_result | None = None,
+    instead_of: os.stat_result | None = None,
+    mark: bytes | None = None,
 ) -> None:
     """
     Put `data` at `path` in one step: a temporary file in the same folder, flushed to disk, then renamed.
 
     The file gets the mode and, where this process may, the owner of `like`; else what the umask gives. A symbolic link
     at `path` is replaced, not followed. With `instead_of`, only that very file is replaced; Replaced is raised where
-    another one has come in its place. Raises OSError, with nothing left behind.
+    another one has come in its place. With `mark`, only what ends with it; else Taken is raised. Raises OSError, with
+    nothing left behind.
     """
     # A private picture is so from its first byte on.
     temporary, descriptor = create_temporary(os.path.dirname(path), 0o666 if like is None else 0o600)
@@ -55,7 +67,10 @@ def publish(
             if like is not None:
                 _resemble(file.fileno(), like)
             settle(file.fileno())
-        rename(temporary, path, instead_of)
+        if mark is not None:
+            claim(temporary, path, mark)
+        else:
+            rename(temporary, path, instead_of)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
@@ -83,6 +98,39 @@ def rename(temporary: str, path: str, instead_of: os.stat_result | None = None) 
         if instead_of is not None and not is_same_file(instead_of, os.stat(path, follow_symlinks=False)):
             raise Replaced(path)
         os.replace(temporary, path)
+    _settle_folder(path)
+
+
+def claim(temporary: str, path: str, mark: bytes) -> None:
+    """Give the finished file a name that nothing has, or something that ends with `mark`; raises Taken."""
+    while True:
+        with contextlib.suppress(FileExistsError):
+            _rename_new(temporary, path)
+            break
+        # It may be gone by now.
+        with contextlib.suppress(FileNotFoundError):
+            if not origin.may_replace(path, mark):
+                raise Taken(path)
+            os.replace(temporary, path)
+            break
+    _settle_folder(path)
+
+
+def _rename_new(temporary: str, path: str) -> None:
+    """Rename in one step, for one of several at a time; FileExistsError where something has the name."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except (OSError, AttributeError):
+        # Without hard links an empty file takes the name first: nobody has seen another one there.
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        os.replace(temporary, path)
+    else:
+        os.unlink(temporary)
+
+
+def _settle_folder(path: str) -> None:
     if os.name == "posix":
         # The new name is in the folder's own blocks. Some file systems cannot flush a folder; the file is safe there.
         with contextlib.suppress(OSError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from ...dispatch import task
 from ...errors import ImageError
+from . import origin
+from .destination import check_free, destination, folder_for, is_same, publish_from, rendition_files
 from .formats import FORMATS, Format
 from .geometry import Fit
 from .limits import current_limits, runs_elsewhere
 from .picture import Picture, Renditions
 from .publish import Replaced, is_same_file, publish
-from .target import OPTIONS, Target, extension_fits, named_sizes, path_of, target
+from .target import OPTIONS, Target, boolean, named_sizes, path_of, target
 
 if TYPE_CHECKING:
     from .pipeline import Made, Work
@@ -35,7 +38,7 @@ def _prepare_resize(*args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[st
     if options["to"] is not None:
         options["to"] = path_of("to", options["to"])
     [wanted] = _targets({"": options["size"]}, (options["format"],), options)
-    _check(options["path"], wanted, options["to"])
+    _check(options["path"], wanted, options["to"], boolean("replace", options["replace"]))
     return (options.pop("path"),), options
 
 
@@ -45,9 +48,9 @@ def _prepare_renditions(*args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dic
     options["sizes"] = named_sizes(options["sizes"])
     if options["folder"] is not None:
         options["folder"] = path_of("folder", options["folder"])
-    _targets(options["sizes"], options["formats"], options)
-    _folder_for(options["path"], options["folder"])
-    _identify(options["path"])
+    targets = _targets(options["sizes"], options["formats"], options)
+    where = folder_for(options["path"], options["folder"])
+    rendition_files(options["path"], _identify(options["path"]), targets, where)
     return (options.pop("path"),), options
 
 
@@ -61,6 +64,7 @@ def resize_image(
     format: Format = "keep",
     quality: int | None = None,
     to: Path | None = None,
+    replace: bool = False,
     background: Colour | None = None,
     animated: bool = True,
     keep_copyright: bool = False,
@@ -79,7 +83,9 @@ def resize_image(
         focus: the point, in parts of width and height, that "cover" keeps nearest to the middle.
         format: "keep", or another one, which needs `to`.
         quality: 1 to 100; by default JPEG 80, WebP 80 and AVIF 60, which look alike.
-        to: where to write it instead: a folder, or a path whose extension fits the format.
+        to: where to write it instead: a folder, or a path whose extension fits the format. A file that is there is
+            replaced if it was made from `path` before, which a mark at its end tells, and else left as it is.
+        replace: True replaces whatever file is there, an avatar made from another upload for instance.
         background: colour under transparent parts for JPEG, by default white, and of the bars of "pad", by default
             transparent where the format can.
         animated: False keeps the first frame only.
@@ -93,10 +99,10 @@ def resize_image(
     """
     [wanted] = _targets({"": size}, (format,), locals())
     source = path_of("path", path)
-    destination = _check(source, wanted, None if to is None else path_of("to", to))
-    if destination is None:
+    where = _check(source, wanted, None if to is None else path_of("to", to), boolean("replace", replace))
+    if where is None:
         return _resize_in_place(source, wanted)
-    return _resize_to(source, destination, wanted)
+    return _resize_to(source, where, wanted, replace)
 
 
 @task(queue="images", prepare=_prepare_renditions)
@@ -117,8 +123,10 @@ def make_renditions(
     Make several sizes of the picture at `path` from one decode, and publish each as soon as it is done.
 
     They go to `folder`, by default the one of `path`, as `photo-thumb.jpg` for a size named "thumb". `path` stays as it
-    is. Options and errors are those of `resize_image`; a `quality` holds for all formats. An animation is decoded anew
-    for each size, so that its frames need not be held in memory.
+    is, and so does every other file: only what was made from `path` before is replaced, which a mark at its end tells,
+    and an ImageError with the reason "taken" says what is in the way. Options and errors are those of `resize_image`; a
+    `quality` holds for all formats. An animation is decoded anew for each size, so that its frames need not be held in
+    memory.
 
     Args:
         sizes: names, which become part of file names, and sizes: `{"thumb": 200, "card": (800, 800)}`.
@@ -126,19 +134,17 @@ def make_renditions(
     """
     targets = _targets(named_sizes(sizes), formats, locals())
     source_path = path_of("path", path)
-    where = _folder_for(source_path, None if folder is None else path_of("folder", folder))
-    stem = os.path.splitext(os.path.basename(source_path))[0]
+    where = folder_for(source_path, None if folder is None else path_of("folder", folder))
     from .pipeline import Work
 
     done: dict[tuple[int, str], Picture] = {}
     with _opened(source_path) as source:
         work = Work(source, targets)
+        files = rendition_files(source_path, source.format, targets, where)
         for made in work.run(loses_pages=True):
-            name = targets[made.target].name
-            extension = FORMATS[made.format].extensions[0]
-            file = os.path.join(where, f"{stem}-{name}{extension}")
-            publish(made.data, file, like=_existing(file))
-            done[made.target, made.format] = _picture(file, made, work, changed=True, name=name)
+            file = files[made.target, made.format]
+            made = dataclasses.replace(made, data=publish_from(source_path, made.data, file, replace=False))
+            done[made.target, made.format] = _picture(file, made, work, changed=True, name=targets[made.target].name)
     order = [(number, work.format(asked)) for number, wanted in enumerate(targets) for asked in wanted.formats]
     return Renditions(pictures=tuple(done[key] for key in dict.fromkeys(order)))
 
@@ -159,10 +165,10 @@ def _resize_in_place(path: str, wanted: Target) -> Picture:
     raise ImageError(f"{path} was changed by others while it was worked on, {_TRIES} times.", reason="changed")
 
 
-def _resize_to(path: str, to: str, wanted: Target) -> Picture:
+def _resize_to(path: str, to: str, wanted: Target, replace: bool) -> Picture:
     work, made, changed = _made(path, wanted, loses_pages=True)
-    file = _destination(path, to, made.format)
-    publish(made.data, file, like=_existing(file))
+    file = destination(path, to, made.format)
+    made = dataclasses.replace(made, data=publish_from(path, made.data, file, replace=replace))
     return _picture(file, made, work, changed=changed)
 
 
@@ -173,8 +179,10 @@ def _made(path: str, wanted: Target, *, loses_pages: bool) -> tuple[Work, Made, 
     with _opened(path) as source:
         work = Work(source, [wanted])
         [made] = work.run(loses_pages=loses_pages)
-        changed = len(made.data) != source.stat.st_size or made.data != source.data()
-        return work, made, changed
+        bare, mark = origin.split(source.data())
+        changed = origin.split(made.data)[0] != bare
+        # In place it stays what it is: a rendition of another picture, for instance.
+        return work, dataclasses.replace(made, data=origin.split(made.data)[0] + mark), changed
 
 
 def _picture(path: str, made: Made, work: Work, *, changed: bool, name: str = "") -> Picture:
@@ -216,7 +224,7 @@ def _identify(path: str) -> str:
         return found.format
 
 
-def _check(path: str, wanted: Target, to: str | None) -> str | None:
+def _check(path: str, wanted: Target, to: str | None, replace: bool) -> str | None:
     """Return where it is to be written, None for in place; raise what can be known before the pixels are."""
     [asked] = wanted.formats
     if asked != "keep" and to is None:
@@ -226,41 +234,16 @@ def _check(path: str, wanted: Target, to: str | None) -> str | None:
         )
     found = _identify(path)
     written = found if asked == "keep" else asked
-    if to is None or (_is_same(path, to) and written == found):
+    if to is None or (is_same(path, to) and written == found):
         return None
-    file = _destination(path, to, written)
+    file = destination(path, to, written)
     if not os.path.isdir(os.path.dirname(file)):
         raise FileNotFoundError(f"There is no folder {os.path.dirname(file)} to write to.")
-    return None if _is_same(path, file) else to
-
-
-def _destination(path: str, to: str, format: str) -> str:
-    if to.endswith(os.sep) or os.path.isdir(to):
-        stem = os.path.splitext(os.path.basename(path))[0]
-        return os.path.join(to, stem + FORMATS[format].extensions[0])
-    if not extension_fits(to, format):
-        raise ValueError(
-            f"{to} would hold a picture in {format}; its name must end in "
-            f"{' or '.join(FORMATS[format].extensions)}. Pass `format` to write another one."
-        )
-    return to
-
-
-def _is_same(path: str, to: str) -> bool:
-    """Are these two ways to write the path of one file? One may lead through a link to its folder."""
-    (folder, name), (other_folder, other_name) = os.path.split(path), os.path.split(to)
-    if os.path.normcase(name) != os.path.normcase(other_name):
-        return False
-    return os.path.isdir(other_folder) and os.path.samefile(folder, other_folder)
-
-
-def _existing(path: str) -> os.stat_result | None:
-    """Return what a published file is to resemble: the one that it replaces."""
-    try:
-        found = os.stat(path, follow_symlinks=False)
-    except FileNotFoundError:
+    if is_same(path, file):
         return None
-    return found if not os.path.islink(path) else None
+    if not replace:
+        check_free(path, file)
+    return to
 
 
 def _bound(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -273,10 +256,3 @@ def _bound(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 def _targets(named: Mapping[str, Size], formats: Sequence[Format], options: Mapping[str, Any]) -> list[Target]:
     chosen = {name: options[name] for name in OPTIONS}
     return [target(size, formats=formats, name=name, **chosen) for name, size in named.items()]
-
-
-def _folder_for(path: str, folder: str | None) -> str:
-    where = os.path.dirname(path) if folder is None else folder
-    if not os.path.isdir(where):
-        raise FileNotFoundError(f"There is no folder {where} to write to.")
-    return where

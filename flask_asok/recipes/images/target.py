@@ -59,8 +59,8 @@ def target(
         formats=_formats(formats),
         quality=_quality(quality),
         background=_background(background),
-        animated=_boolean("animated", animated),
-        keep_copyright=_boolean("keep_copyright", keep_copyright),
+        animated=boolean("animated", animated),
+        keep_copyright=boolean("keep_copyright", keep_copyright),
         name=_name(name),
     )
 
@@ -74,6 +74,10 @@ def named_sizes(value: Any) -> dict[str, Any]:
     for name in value:
         if not isinstance(name, str) or not _NAME.match(name):
             raise ValueError(f"The name of a size becomes part of a file name: letters, digits, - and _, not {name!r}.")
+    if len({name.lower() for name in value}) < len(value):
+        raise ValueError(
+            f"The names of sizes must differ in more than case, which some disks ignore: {', '.join(value)}."
+        )
     return dict(value)
 
 
@@ -92,6 +96,13 @@ def path_of(name: str, value: Any) -> str:
 def extension_fits(path: str, format: str) -> bool:
     """Tell whether a file of this format may have this name."""
     return os.path.splitext(path)[1].lower() in FORMATS[format].extensions
+
+
+def boolean(name: str, value: Any) -> bool:
+    """Return `value`; TypeError where it is neither True nor False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {value!r}.")
+    return value
 
 
 def _box(size: Any) -> Box:
@@ -151,12 +162,6 @@ def _background(background: Any) -> str | tuple[int, ...] | None:
     if is_triple and all(type(part) is int and 0 <= part <= 255 for part in background):
         return tuple(background)
     raise ValueError(f'background must be a colour such as "white" or (255, 255, 255), not {background!r}.')
-
-
-def _boolean(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, not {value!r}.")
-    return value
 
 
 def _name(name: Any) -> str:
