@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from cachelib import BaseCache, FileSystemCache, NullCache
 from cachelib.redis_base import BaseRedisCache
@@ -15,6 +17,9 @@ from .cachelib_store import CachelibStore
 from .lru_store import LRUStore
 from .serializer import JSONSerializer, Serializer, serializer
 from .store import Store
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 
 def app_store(app: Flask, *, rest: float, redis_timeout: float) -> Store:
@@ -32,12 +37,14 @@ def app_store(app: Flask, *, rest: float, redis_timeout: float) -> Store:
     config = app.config
     kind = config.get("CACHE_TYPE") or ("RedisCache" if config.get("CACHE_REDIS_URL") else "LRUCache")
     options: dict[str, Any] = config.get("CACHE_OPTIONS") or {}
+    if not isinstance(options, Mapping):
+        raise TypeError(f"CACHE_OPTIONS must be a dict, not {type(options).__name__}.")
     match kind:
         case "LRUCache" | "SimpleCache":
-            return LRUStore(config.get("CACHE_THRESHOLD", 10_000))
+            with naming("CACHE_THRESHOLD"):
+                return LRUStore(config.get("CACHE_THRESHOLD", 10_000))
         case "RedisCache":
-            prefix = config.get("CACHE_KEY_PREFIX") or ""
-            return _redis_store(config, serialize, options, prefix=prefix, rest=rest, timeout=redis_timeout)
+            return _redis_store(config, serialize, options, rest=rest, timeout=redis_timeout)
         case "FileSystemCache":
             return CachelibStore(_files(config, options, serialize), serialize)
         case "NullCache":
@@ -47,7 +54,26 @@ def app_store(app: Flask, *, rest: float, redis_timeout: float) -> Store:
             f'CACHE_TYPE is {kind!r}; it must be "LRUCache", "RedisCache", "FileSystemCache", "NullCache" or the '
             "dotted path of a cachelib cache."
         )
-    return store_on(import_string(kind)(**options), serialize, rest=rest)
+    try:
+        make = import_string(kind)
+    except ImportError as error:
+        raise ValueError(f"CACHE_TYPE is {kind!r}, which cannot be imported.") from error
+    with naming("CACHE_OPTIONS"):
+        cache = make(**options)
+    with naming("CACHE_TYPE"):
+        return store_on(cache, serialize, rest=rest)
+
+
+@contextmanager
+def naming(key: str) -> Iterator[None]:
+    """Name the configuration key that a mistake stands under."""
+    try:
+        yield
+    except NotConfigured:
+        raise
+    except (TypeError, ValueError, OSError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{key} is wrong: {error}") from error
 
 
 def store_on(cache: BaseCache | Store, serialize: Serializer, *, rest: float = 5.0) -> Store:
@@ -74,20 +100,38 @@ def _files(config: dict[str, Any], options: dict[str, Any], serialize: Serialize
     if not config.get("CACHE_DIR"):
         raise NotConfigured('CACHE_TYPE = "FileSystemCache" needs a folder: set CACHE_DIR.')
     kind = _JSONFiles if isinstance(serialize, JSONSerializer) else FileSystemCache
-    return kind(config["CACHE_DIR"], **{"threshold": config.get("CACHE_THRESHOLD", 10_000), **options})
+    threshold = config.get("CACHE_THRESHOLD", 10_000)
+    if not isinstance(threshold, int):
+        raise TypeError(f"CACHE_THRESHOLD must be an int, not {type(threshold).__name__}.")
+    with naming("CACHE_OPTIONS" if options else "CACHE_DIR"):
+        return kind(config["CACHE_DIR"], **{"threshold": threshold, **options})
 
 
 def _redis_store(
-    config: dict[str, Any], serialize: Serializer, options: dict[str, Any], *, prefix: str, rest: float, timeout: float
+    config: dict[str, Any], serialize: Serializer, options: dict[str, Any], *, rest: float, timeout: float
 ) -> Store:
+    client = _redis_client(config, options, timeout)
+    from .redis_store import RedisStore
+
+    prefix = config.get("CACHE_KEY_PREFIX") or ""
+    if not isinstance(prefix, str):
+        raise TypeError(f"CACHE_KEY_PREFIX must be a str, not {type(prefix).__name__}.")
+    with naming("CACHE_OPTIONS"):
+        pool = client.connection_pool
+        # Not opened: an unknown option would else be found out by the first request.
+        pool.connection_class(**pool.connection_kwargs)
+        return RedisStore(client, serialize, prefix=prefix, rest=rest, owned=True)
+
+
+def _redis_client(config: dict[str, Any], options: dict[str, Any], timeout: float) -> Redis:
     try:
         from redis import Redis
         from redis.backoff import NoBackoff
+        from redis.connection import parse_url
         from redis.exceptions import ConnectionError as RedisConnectionError
         from redis.retry import Retry
     except ImportError:
         raise NotConfigured("The Redis cache needs redis-py: pip install redis") from None
-    from .redis_store import RedisStore
 
     # redis-py's own defaults hold a request for 4 seconds when the server refuses, and for a minute when it is silent.
     # A connection that the server has closed meanwhile is worth one more try, for which nobody waits.
@@ -99,13 +143,19 @@ def _redis_store(
     }
     url = config.get("CACHE_REDIS_URL")
     if url:
-        client = Redis.from_url(url, **options)
-    else:
-        client = Redis(
-            host=config.get("CACHE_REDIS_HOST") or "localhost",
-            port=int(config.get("CACHE_REDIS_PORT") or 6379),
-            password=config.get("CACHE_REDIS_PASSWORD"),
-            db=int(config.get("CACHE_REDIS_DB") or 0),
-            **options,
-        )
-    return RedisStore(client, serialize, prefix=prefix, rest=rest, owned=True)
+        try:
+            parse_url(url)  # type: ignore[no-untyped-call]
+        except Exception:
+            # Without the parser's text, which may quote a piece of the password.
+            raise ValueError(
+                "CACHE_REDIS_URL is not the URL of a Redis, such as redis://127.0.0.1:6379/0. Special characters of a "
+                "password are percent-encoded in it."
+            ) from None
+        return Redis.from_url(url, **options)
+    with naming("CACHE_REDIS_PORT"):
+        port = int(config.get("CACHE_REDIS_PORT") or 6379)
+    with naming("CACHE_REDIS_DB"):
+        db = int(config.get("CACHE_REDIS_DB") or 0)
+    host, password = config.get("CACHE_REDIS_HOST") or "localhost", config.get("CACHE_REDIS_PASSWORD")
+    with naming("CACHE_OPTIONS"):
+        return Redis(host=host, port=port, password=password, db=db, **options)

@@ -13,7 +13,7 @@ from flask.globals import app_ctx
 
 from ...errors import CacheUnavailable, NotConfigured
 from ...state import KEY, State, state_of
-from .app_store import app_store, store_on
+from .app_store import app_store, naming, store_on
 from .engine import Engine
 from .flight import Run
 from .lifetime import UNSET, Lifetime, Stale, Ttl, fresh_seconds, stale_seconds
@@ -217,7 +217,8 @@ def _app_engine() -> Engine:
     rest = config["ASOK_CACHE_ERROR_COOLDOWN"]
     store = app_store(app, rest=rest, redis_timeout=config["ASOK_CACHE_REDIS_TIMEOUT"])
     # 0 is the word of Flask-Caching for a value that never expires.
-    ttl = fresh_seconds(app.config.get("CACHE_DEFAULT_TIMEOUT", 300) or None)
+    with naming("CACHE_DEFAULT_TIMEOUT"):
+        ttl = fresh_seconds(app.config.get("CACHE_DEFAULT_TIMEOUT", 300) or None)
     return Engine(store, default_ttl=ttl, limit=config["ASOK_CACHE_LOCK_TIMEOUT"], rest=rest)
 
 

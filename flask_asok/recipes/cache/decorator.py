@@ -97,7 +97,8 @@ class Cached(Generic[P, R]):
         """Refuse an inherited method whose key is the same for every class: a User 1 would be served to a Team 1."""
         kind = first if isinstance(first, type) else type(first)
         # By name, since a property and a classmethod take the place of the function in its class.
-        if _class_name(kind) == self._owner or self._owner not in map(_class_name, kind.__mro__):
+        names = [_class_name(base) for base in kind.__mro__]
+        if names[0] == self._owner or self._owner not in names:
             return
         name = next(iter(self._signature.parameters))
         named = f"{{{name}.__name__}}" if isinstance(first, type) else f"{{{name}.__class__.__name__}}"

@@ -23,6 +23,8 @@ class LRUStore(Store):
     shared = False
 
     def __init__(self, size: int = 10_000, *, clock: Callable[[], float] = time.monotonic) -> None:
+        if not isinstance(size, int):
+            raise TypeError(f"The size of an LRUStore must be an int, not {type(size).__name__}.")
         if size < 1:
             raise ValueError(f"The size of an LRUStore must be 1 or more, not {size}.")
         self._size = size
