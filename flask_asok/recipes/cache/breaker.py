@@ -16,6 +16,11 @@ from ...errors import CacheUnavailable
 
 T = TypeVar("T")
 
+
+class TooLarge(RedisError):
+    """Raised where a value was not stored though the server answers: it takes too long to send, or is refused."""
+
+
 MOST_DISTRUSTED = 10_000
 """Keys that are remembered for deletion after an outage, the newest ones."""
 
@@ -31,11 +36,16 @@ class Breaker:
     """
 
     def __init__(
-        self, rest: float, delete_many: Callable[[Iterable[str]], None], reconnect: Callable[[], None]
+        self,
+        rest: float,
+        delete_many: Callable[[Iterable[str]], None],
+        reconnect: Callable[[], None],
+        ping: Callable[[], object],
     ) -> None:
         self._rest = rest
         self._delete_many = delete_many
         self._reconnect = reconnect
+        self._ping = ping
         self._distrusted: dict[str, None] = {}
         self._quiet_until: dict[str, float] = {}
         self._closed_until = 0.0
@@ -46,14 +56,23 @@ class Breaker:
     def renew(self) -> None:
         self._lock = threading.Lock()
 
-    def call(self, ask: Callable[[], T], otherwise: T) -> T:
-        """Return what `ask` does, or `otherwise` when the server cannot do it."""
+    def call(self, ask: Callable[[], T], otherwise: T, *, large: str = "") -> T:
+        """
+        Return what `ask` does, or `otherwise` when the server cannot do it.
+
+        `large` says what it sends where that may itself be why there is no answer: then it is no outage if the server
+        answers a ping.
+        """
         try:
-            return self._ask(ask)
+            return self._ask(ask, large)
         except CacheUnavailable:
             return otherwise
+        except TooLarge as error:
+            self._complain("too large", str(error))
+            return otherwise
         except RedisError as error:
-            self._complain(error)
+            text = _text(error)
+            self._complain(" ".join(text.split()[:2]), f"The cache's Redis refused a command: {text}")
             return otherwise
 
     def distrust(self, name: str) -> None:
@@ -71,7 +90,7 @@ class Breaker:
             cause = error.__cause__ if isinstance(error, CacheUnavailable) else error
             raise CacheUnavailable(f"{failure}: the cache's Redis does not do it: {_text(cause)}") from cause
 
-    def _ask(self, ask: Callable[[], T]) -> T:
+    def _ask(self, ask: Callable[[], T], large: str = "") -> T:
         if self._closed_until:
             with self._lock:
                 if self._closed_until:
@@ -89,10 +108,24 @@ class Breaker:
         try:
             answer = ask()
         except (RedisConnectionError, RedisTimeoutError, ReadOnlyError) as error:
-            raise self._outage(error) from error
+            if not (large and self._answers()):
+                raise self._outage(error) from error
+            if self._closed_until:
+                self._recover()
+            raise TooLarge(
+                f"{large} cannot be cached: Redis takes longer than ASOK_CACHE_REDIS_TIMEOUT to receive it, or refuses "
+                f"its size ({type(error).__name__})."
+            ) from error
         if self._closed_until:
             self._recover()
         return answer
+
+    def _answers(self) -> bool:
+        try:
+            self._ping()
+        except RedisError:
+            return False
+        return True
 
     def _delete_distrusted(self) -> None:
         with self._lock:
@@ -117,16 +150,14 @@ class Breaker:
             self._reconnect()
         return CacheUnavailable("The cache's Redis does not answer.")
 
-    def _complain(self, error: RedisError) -> None:
-        text = _text(error)
-        kind = " ".join(text.split()[:2])
+    def _complain(self, kind: str, text: str) -> None:
         with self._lock:
             now = time.monotonic()
             is_news = now >= self._quiet_until.get(kind, 0.0)
             if is_news:
                 self._quiet_until[kind] = now + QUIET
         if is_news:
-            _logger().warning("The cache's Redis refused a command: %s", text)
+            _logger().warning("%s", text)
 
     def _recover(self) -> None:
         with self._lock:

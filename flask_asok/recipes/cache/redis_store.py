@@ -21,6 +21,9 @@ from .store import Begun, Entry, Outcome, Store
 LONGEST_LOAD = 3_600
 """Seconds for which a load is remembered; the value of one that takes longer is not stored."""
 
+LARGE = 100_000
+"""Bytes from which a value may be the reason that Redis does not answer in time."""
+
 UNANNOUNCED = object()
 """The token of a load that could not be announced: it cannot know whether it was superseded, so it is not stored."""
 
@@ -122,7 +125,7 @@ class RedisStore(Store):
         self._prefix = prefix
         self._clock = clock
         self._is_owned = owned
-        self._breaker = Breaker(rest, self._delete_many, self._reconnect)
+        self._breaker = Breaker(rest, self._delete_many, self._reconnect, client.ping)
         self._write, self._begin, self._put, self._abort, self._delete = map(
             client.register_script, (_WRITE, _BEGIN, _PUT, _ABORT, _DELETE)
         )
@@ -152,7 +155,9 @@ class RedisStore(Store):
 
     def write(self, key: str, frozen: Any, lifetime: Lifetime) -> bool:
         args = self._envelope(frozen, lifetime)
-        return self._breaker.call(lambda: self._write([self._prefix + key], args) is None, False)
+        return self._breaker.call(
+            lambda: self._write([self._prefix + key], args) is None, False, large=_large(key, frozen)
+        )
 
     def begin(self, key: str, *, alone: bool, seconds: float) -> Begun:
         token = uuid.uuid4().hex
@@ -172,7 +177,7 @@ class RedisStore(Store):
         if token is UNANNOUNCED:
             return Outcome.UNREACHABLE
         args = [token, *self._envelope(frozen, lifetime), LONGEST_LOAD * 1000]
-        stored = self._breaker.call(lambda: self._put([self._prefix + key], args), None)
+        stored = self._breaker.call(lambda: self._put([self._prefix + key], args), None, large=_large(key, frozen))
         if stored is None:
             return Outcome.UNREACHABLE
         return Outcome.STORED if stored else Outcome.SUPERSEDED
@@ -235,3 +240,7 @@ class RedisStore(Store):
         kept_until = min(fresh_until + lifetime.stale, NEVER)
         milliseconds = "" if kept_until == NEVER else math.ceil((lifetime.ttl + lifetime.stale) * 1000)
         return [b"%r %r\n%b" % (fresh_until, kept_until, frozen), milliseconds]
+
+
+def _large(key: str, frozen: bytes) -> str:
+    return f"{key!r} ({len(frozen):,} bytes)" if len(frozen) >= LARGE else ""
