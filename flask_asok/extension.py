@@ -105,6 +105,7 @@ class FlaskAsok:
         - `ASOK_WEBHOOK_PROXY` (None): "http://user:password@host:port" that all webhooks go through; it then decides
           which addresses are allowed. No proxy is taken from the environment.
         - `ASOK_WEBHOOK_CA_FILE` (None): path of certificates (PEM) to trust for webhooks, besides the system's.
+        - `ASOK_WEBHOOK_SUPPRESS` (None): True checks and signs webhooks and sends none; None is the app's `TESTING`.
 
         - `ASOK_CELERY` ({}): settings of Celery for the celery backend, at least `{"broker_url": ...}`;
           `result_backend` must be a Redis where the broker is not. Not read where the application has

@@ -104,6 +104,21 @@ def test_webhook_waits_for_hours(shop, receiver):
     assert task.cancel()
 
 
+def test_webhook_in_testing(config, receiver, start_worker, close):
+    """A worker in testing mode signs what it is handed and sends nothing, whatever the mode of its caller."""
+    name = f"jobs{os.urandom(4).hex()}"
+    start_worker({**config, "NAME": name, "TESTING": True, "ASOK_WEBHOOK_SECRETS": {"hook": SECRET}})
+    app = jobs.create_app(**config, NAME=name)
+    with app.app_context():
+        task = background(send_webhook, f"http://localhost:{receiver.server_port}/", {"order": 7}, secret="hook")
+        delivery = task.result(40)
+    close(app)
+
+    assert (delivery.status, delivery.json) == (None, {"order": 7})
+    assert verify_webhook(delivery.headers, delivery.body, SECRET) == delivery.id
+    assert receiver.received.empty()
+
+
 def test_mail(shop, mailbox):
     """A mail is sent by the worker, with its own settings of the server."""
     task = background(send_mail, to="user@example.com", subject="Hello", body="World")

@@ -1,6 +1,7 @@
 """Deliver webhooks: START in `delivery.py`; the other files are what it needs, one noun each."""
 
 from .delivery import Delivery, send_webhook
+from .recording import recorded
 from .signing import verify_webhook
 
-__all__ = ["Delivery", "send_webhook", "verify_webhook"]
+__all__ = ["Delivery", "recorded", "send_webhook", "verify_webhook"]

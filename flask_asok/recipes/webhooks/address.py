@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import re
+import socket
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -172,6 +173,15 @@ METADATA = _networks(
     "fd00:a9fe:a9fe::1/128",  # Akamai (Linode)
 )
 """Where clouds hand out credentials: never allowed, by no setting."""
+
+
+def in_figures(host: str) -> Address | None:
+    """Return the address that `host` is, also where it is written in an old way such as 0x7f.1; None for a name."""
+    with contextlib.suppress(ValueError):
+        return ip_address(host)
+    with contextlib.suppress(OSError):
+        return IPv4Address(socket.inet_aton(host))
+    return None
 
 
 def _unmapped(address: Address) -> Address:

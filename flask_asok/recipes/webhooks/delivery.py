@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
+import logging
 import random
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,16 +18,18 @@ from flask import Flask, current_app, has_app_context
 from ... import signals
 from ...dispatch import task
 from ...errors import WebhookBlocked, WebhookError, WebhookGone, WebhookRejected, WebhookUnavailable
+from ...logs import log
 from ...options import NotYet, Retry
 from ...state import KEY, State, state_of
 from ...tasks import Task, current_task
 from . import signing
-from .address import Url, parse
+from .address import Policy, Url, in_figures, parse
 from .deadline import Deadline
 from .headers import retry_after
 from .lanes import LONGEST_LINE
-from .message import Message, compose
+from .message import Message, compose, policy_for, signed_headers
 from .pending import Pending
+from .recording import delivered
 from .settings import DEFAULTS
 
 if TYPE_CHECKING:
@@ -43,7 +48,7 @@ TEMPORARY = frozenset({408, 425, 429})
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
     """
-    What became of one webhook.
+    What became of one webhook, which under `ASOK_WEBHOOK_SUPPRESS` was not sent and has no `status`.
 
     `url` is scheme, host and port only. With the `id`, the `body` and your own `reference` to the endpoint it can be
     stored, and sent again as `send_webhook(url, body, id=id, ...)`.
@@ -63,6 +68,15 @@ class Delivery:
     body: bytes = field(repr=False)
     """What was sent."""
     reference: str | None = None
+    full_url: str | None = field(default=None, repr=False, compare=False)
+    """With path and query. Like `headers` only where nothing was sent, and in `asok_tasks.webhooks`: a credential."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    """Those of the webhook, the signature among them."""
+
+    @property
+    def json(self) -> Any:
+        """The body as a receiver parses it; ValueError where it is not JSON."""
+        return json.loads(self.body)
 
 
 def backoff(attempt: int) -> float:
@@ -124,7 +138,8 @@ def send_webhook(
       True for every private network and this machine, False not even for those of `ASOK_WEBHOOK_ALLOW`.
     - `reference`: your own name of the endpoint. It comes back in the Delivery and is sent nowhere.
 
-    Outside of an app context the defaults of the settings apply.
+    Outside of an app context the defaults of the settings apply. Under `ASOK_WEBHOOK_SUPPRESS`, which is `app.testing`
+    by default, all is done but the sending: the Delivery has no status.
 
     Raises TypeError or ValueError for an argument that is no good, at the call of `background()` already;
     WebhookUnavailable when it may work later: no connection, no answer in time, 408, 425, 429 or 5xx;
@@ -138,13 +153,21 @@ def send_webhook(
         message, ours = _compose(url, payload, secret, headers, id, timeout, allow_private, reference), None
     # No variables of a frame that may be in a traceback: some loggers print those.
     del url, payload, secret, headers
+    return _deliver(message, ours, suppress=_is_suppressed())
+
+
+def send_anyway(url: str, payload: Any, secret: signing.Secret | None) -> Delivery:
+    """Deliver as `send_webhook` does, whatever `ASOK_WEBHOOK_SUPPRESS` says: for the command that tries it."""
+    return _deliver(_compose(url, payload, secret, None, None, 15, None, None), None, suppress=False)
+
+
+def _deliver(message: Message, ours: Task[Any] | None, *, suppress: bool) -> Delivery:
     if _can_come_back(ours):
         _pending().begin(ours, message)
-    with _sender() as sender:
-        try:
-            delivery = _attempt(sender, message, ours)
-        except WebhookError as error:
-            _fail(error, ours)
+    try:
+        delivery = _rehearse(message, ours) if suppress else _attempt(message, ours)
+    except WebhookError as error:
+        _fail(error, ours)
     if _can_come_back(ours):
         _pending().end(ours)
     return delivery
@@ -190,6 +213,11 @@ def _config() -> Mapping[str, Any]:
     return DEFAULTS if state is None else state.config
 
 
+def _is_suppressed() -> bool:
+    suppress: bool | None = _config()["ASOK_WEBHOOK_SUPPRESS"]
+    return has_app_context() and current_app.testing if suppress is None else suppress
+
+
 @contextlib.contextmanager
 def _sender() -> Iterator[Sender]:
     """Give the application's sender; outside of one a sender for this call."""
@@ -208,7 +236,12 @@ def _pending() -> Pending:
     return state_of(_app()).shared("pending webhooks", lambda: Pending(_app(), _lost))
 
 
-def _attempt(sender: Sender, message: Message, ours: Task[Any] | None) -> Delivery:
+def _attempt(message: Message, ours: Task[Any] | None) -> Delivery:
+    with _sender() as sender:
+        return _send(sender, message, ours)
+
+
+def _send(sender: Sender, message: Message, ours: Task[Any] | None) -> Delivery:
     from .sender import explain
     from .transport import Malformed
 
@@ -234,8 +267,7 @@ def _attempt(sender: Sender, message: Message, ours: Task[Any] | None) -> Delive
         error.delivery = delivery()
         raise _bare(error) from None
     except signing.UnknownSecret as error:
-        # A worker that has not the settings of its caller, yet: they may be on their way.
-        raise WebhookUnavailable(f"The webhook for {url} was not sent: {error}", delivery()) from _bare(error)
+        raise _unsigned(error, delivery()) from _bare(error)
     except TimeoutError as error:
         raise WebhookUnavailable(f"{url} did not answer within {message.timeout:g} s.", delivery()) from _bare(error)
     except (OSError, Malformed) as error:
@@ -244,8 +276,49 @@ def _attempt(sender: Sender, message: Message, ours: Task[Any] | None) -> Delive
         sender.lanes.leave(url.host, perf_counter() - entered)
     done = delivery(answer.status, answer.body)
     if 200 <= answer.status < 300:
+        if delivered.receivers:
+            _record(_with_request(done, message))
         return done
     raise _refusal(url, answer, done)
+
+
+def _rehearse(message: Message, ours: Task[Any] | None) -> Delivery:
+    """Make an attempt in which all is done but the sending: it needs no Sender, and no network."""
+    url = parse(message.url)
+    delivery = _delivery(message, url, 1 if ours is None else ours.attempts, int(time()), 0.0)
+    if refusal := _refused_unresolved(url, message):
+        raise WebhookBlocked(f"Webhook not sent: {refusal}.", delivery)
+    try:
+        delivery = _with_request(delivery, message)
+    except signing.UnknownSecret as error:
+        raise _unsigned(error, delivery) from _bare(error)
+    log(logging.INFO, "Webhook %s for %s was not sent: ASOK_WEBHOOK_SUPPRESS.", message.id, url)
+    _record(delivery)
+    return delivery
+
+
+def _refused_unresolved(url: Url, message: Message) -> str | None:
+    """Return why a webhook must not go to `url`, as far as that can be told without looking up a name."""
+    config = _config()
+    address = in_figures(url.host)
+    if address is None or config["ASOK_WEBHOOK_PROXY"]:
+        return None
+    policy = Policy.of(config["ASOK_WEBHOOK_ALLOW"], "ASOK_WEBHOOK_ALLOW")
+    return policy_for(message, policy).refusal(url.host, [str(address)])
+
+
+def _with_request(delivery: Delivery, message: Message) -> Delivery:
+    return dataclasses.replace(delivery, full_url=message.url, headers=signed_headers(message, delivery.timestamp))
+
+
+def _record(delivery: Delivery) -> None:
+    if has_app_context():
+        signals.emit(delivered, _app(), delivery=delivery)
+
+
+def _unsigned(error: signing.UnknownSecret, delivery: Delivery) -> WebhookUnavailable:
+    # A worker that has not the settings of its caller, yet: they may be on their way.
+    return WebhookUnavailable(f"The webhook for {delivery.url} was not sent: {error}", delivery)
 
 
 def _bare(error: E) -> E:

@@ -82,3 +82,25 @@ def compose(
         allow_private=allow_private,
         reference=reference,
     )
+
+
+def signed_headers(message: Message, timestamp: int) -> dict[str, str]:
+    """Return the headers of an attempt, signed with its own `timestamp`; raises UnknownSecret."""
+    headers = {
+        **message.headers,
+        "webhook-id": message.id,
+        "webhook-timestamp": str(timestamp),
+    }
+    if keys := signing.keys(message.secrets):
+        headers["webhook-signature"] = signing.sign(keys, message.id, timestamp, message.body)
+    return headers
+
+
+def policy_for(message: Message, policy: address.Policy) -> address.Policy:
+    """Return where this message may go, of an application that has this `policy`."""
+    if message.allow_private is None:
+        return policy
+    more = address.Policy.of(message.allow_private, "allow_private")
+    if message.allow_private is False:
+        return more
+    return address.Policy(policy.hosts | more.hosts, policy.networks + more.networks)

@@ -6,11 +6,10 @@ import ssl
 from collections.abc import Mapping
 from typing import Any
 
-from . import signing
 from .address import Policy, Url
 from .deadline import Deadline
 from .lanes import Lanes
-from .message import Message
+from .message import Message, policy_for, signed_headers
 from .transport import Answer, Transport
 
 
@@ -23,27 +22,13 @@ class Sender:
         self.lanes: Lanes = Lanes(config["ASOK_WEBHOOK_PER_HOST"])
 
     def send(self, message: Message, url: Url, timestamp: int, deadline: Deadline) -> Answer:
-        """Make one attempt, signed with its own `timestamp`; raises UnknownSecret, and what `Transport.post` raises."""
-        headers = {
-            **message.headers,
-            "webhook-id": message.id,
-            "webhook-timestamp": str(timestamp),
-        }
-        if keys := signing.keys(message.secrets):
-            headers["webhook-signature"] = signing.sign(keys, message.id, timestamp, message.body)
-        return self._transport.post(url, headers, message.body, self._policy_for(message), deadline)
+        """Make one attempt; raises UnknownSecret, and what `Transport.post` raises."""
+        headers = signed_headers(message, timestamp)
+        return self._transport.post(url, headers, message.body, policy_for(message, self._policy), deadline)
 
     def close(self) -> None:
         """Close the connections."""
         self._transport.close()
-
-    def _policy_for(self, message: Message) -> Policy:
-        if message.allow_private is None:
-            return self._policy
-        more = Policy.of(message.allow_private, "allow_private")
-        if message.allow_private is False:
-            return more
-        return Policy(self._policy.hosts | more.hosts, self._policy.networks + more.networks)
 
 
 def explain(error: Exception) -> str:

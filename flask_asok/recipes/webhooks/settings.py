@@ -15,6 +15,7 @@ DEFAULTS: dict[str, Any] = {
     "ASOK_WEBHOOK_PER_HOST": 4,
     "ASOK_WEBHOOK_PROXY": None,
     "ASOK_WEBHOOK_SECRETS": {},
+    "ASOK_WEBHOOK_SUPPRESS": None,
 }
 
 
@@ -36,6 +37,9 @@ def check(config: Mapping[str, Any]) -> None:
     for key in ("ASOK_WEBHOOK_CA_FILE", "ASOK_WEBHOOK_PROXY"):
         if config[key] is not None and not isinstance(config[key], str):
             raise TypeError(f"{key} must be a str or None, not {type(config[key]).__name__}.")
+    suppress = config["ASOK_WEBHOOK_SUPPRESS"]
+    if suppress is not None and not isinstance(suppress, bool):
+        raise TypeError(f"ASOK_WEBHOOK_SUPPRESS must be True, False or None, not {suppress!r}.")
     if config["ASOK_WEBHOOK_CA_FILE"]:
         _check_certificates(config["ASOK_WEBHOOK_CA_FILE"])
     if config["ASOK_WEBHOOK_PROXY"]:
