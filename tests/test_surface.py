@@ -29,7 +29,9 @@ ORDER = [
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 
 BACKENDS = [
-    {"message", "records"},
+    {"names", "records"},
+    {"codec"},
+    {"message"},
     {"base", "clock", "engine"},
     {"immediate", "threads", "celery_task"},
     {"celery_worker"},

@@ -44,6 +44,30 @@ class Price:
         object.__setattr__(self, "text", f"{self.amount} {currency}")
 
 
+class Size(enum.StrEnum):
+    LARGE = "l"
+
+
+class Level(enum.IntEnum):
+    HIGH = 3
+
+
+class Access(enum.IntFlag):
+    READ = 4
+
+
+class Outer:
+    class Inner(enum.Enum):
+        FIRST = 1
+
+
+@dataclass
+class Shelf(dict):
+    """A dataclass that holds more than its fields."""
+
+    items_: dict
+
+
 class ShopClosed(Exception):
     """An error that a worker raises and the caller can catch."""
 

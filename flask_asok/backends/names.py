@@ -1,0 +1,86 @@
+"""Importable things by their names, which is how a function travels to another process."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from ..errors import MessageRefused
+
+
+class Names:
+    """Importable things by name, `module:qualname`, and only of modules that the application allows."""
+
+    def __init__(self, modules: Iterable[str]) -> None:
+        self.modules: frozenset[str] = frozenset(modules)
+
+    def of(self, thing: Any) -> str:
+        """Return the name of a function or class; TypeError, which says what to do, when a worker could not find it."""
+        module, qualname = getattr(thing, "__module__", None), getattr(thing, "__qualname__", None)
+        if not module or not qualname:
+            raise TypeError(f"{thing!r} has no name to import it by. Pass a function of a module.")
+        if module == "__main__":
+            module = getattr(sys.modules[module].__spec__, "name", None)
+            if module is None:
+                raise TypeError(
+                    f"{qualname} is defined in the script that was started, which a worker cannot import. "
+                    "Move it to a module."
+                )
+        name = f"{module}:{qualname}"
+        if "<" in qualname or not self._is_there(thing, module, qualname):
+            raise TypeError(
+                f"{name} cannot be imported by that name: a lambda, a function in a function, a bound method or a "
+                "wrapper. Pass a function that stands at the top of a module."
+            )
+        if not self._allows(module):
+            raise TypeError(
+                f"{name} is of no module that ASOK_TASK_MODULES allows: {', '.join(sorted(self.modules))}. Add "
+                f"{module!r} to ASOK_TASK_MODULES beside the others, for web and workers, or call it from one of "
+                "your functions."
+            )
+        return name
+
+    def find(self, name: object) -> Any:
+        """Import what `name` stands for; MessageRefused where that is not allowed or not there."""
+        module, _, qualname = name.partition(":") if isinstance(name, str) else ("", "", "")
+        if not qualname or not self._allows(module):
+            raise MessageRefused(f"{name!r} is of no module that ASOK_TASK_MODULES allows.")
+        try:
+            found = self._find(module, qualname)
+        except ImportError as error:
+            raise MessageRefused(f"{name!r} cannot be imported: {error}") from error
+        if found is None:
+            raise MessageRefused(f"{name!r} is not there.")
+        # What an allowed module has imported is not its own: `shop.tasks:os.system`.
+        if f"{getattr(found, '__module__', None)}:{getattr(found, '__qualname__', None)}" != name:
+            raise MessageRefused(f"{name!r} belongs to another module.")
+        return found
+
+    def of_error(self, kind: type[BaseException]) -> str:
+        """Return the name of a kind of error, as `of` does; Python's own have one too."""
+        return f"builtins:{kind.__name__}" if kind.__module__ == "builtins" else self.of(kind)
+
+    def find_error(self, name: str) -> type[BaseException]:
+        """Return the kind of error with that name; MessageRefused for anything else."""
+        module, _, kind = name.partition(":")
+        found = getattr(sys.modules["builtins"], kind, None) if module == "builtins" else self.find(name)
+        if not (isinstance(found, type) and issubclass(found, BaseException)):
+            raise MessageRefused(f"{name!r} is no exception.")
+        return found
+
+    def _allows(self, module: str) -> bool:
+        return any(module == allowed or module.startswith(f"{allowed}.") for allowed in self.modules)
+
+    def _is_there(self, thing: Any, module: str, qualname: str) -> bool:
+        try:
+            return self._find(module, qualname) is thing
+        except ImportError:
+            return False
+
+    def _find(self, module: str, qualname: str) -> Any:
+        found: Any = importlib.import_module(module)
+        for part in qualname.split("."):
+            found = getattr(found, part, None)
+        return found
