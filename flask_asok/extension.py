@@ -28,7 +28,7 @@ from .tasks import Task
 P = ParamSpec("P")
 R = TypeVar("R")
 
-DEFAULT_QUEUES = {"default": 8, "webhooks": 8, "images": 2, "mail": 2, "cache": 4}
+DEFAULT_QUEUES = {"default": 8, "webhooks": 16, "images": 2, "mail": 2, "cache": 4}
 
 DEFAULTS: dict[str, Any] = {
     "ASOK_BACKEND": "threads",
@@ -79,7 +79,7 @@ class FlaskAsok:
 
         - `ASOK_BACKEND` ("threads"): where tasks run. "threads" of this process; "celery" workers; "immediate", for
           tests, at the call; or the name that another package registers as an entry point in `flask_asok.backends`.
-        - `ASOK_QUEUES` ({}): queues and their number of threads, on top of `{"default": 8, "webhooks": 8, "images": 2,
+        - `ASOK_QUEUES` ({}): queues and their number of threads, on top of `{"default": 8, "webhooks": 16, "images": 2,
           "mail": 2, "cache": 4}`.
         - `ASOK_MAX_QUEUED` (10,000): tasks that one queue holds. Past it see `ASOK_QUEUE_FULL`.
         - `ASOK_MAX_WAITING` (100,000): tasks that wait for a delay; past it `background()` raises QueueFull.
@@ -101,7 +101,7 @@ class FlaskAsok:
           they are not public. Addresses where clouds keep credentials stay denied.
         - `ASOK_WEBHOOK_SECRETS` ({}): names and their `whsec_...` secret, or a list of them, the newest first.
         - `ASOK_WEBHOOK_MAX_BYTES` (262,144): the longest payload.
-        - `ASOK_WEBHOOK_PER_HOST` (4): deliveries to one host at once, in one process.
+        - `ASOK_WEBHOOK_PER_HOST` (4): deliveries to one host at once, in one process; one while it does not answer.
         - `ASOK_WEBHOOK_PROXY` (None): "http://user:password@host:port" that all webhooks go through; it then decides
           which addresses are allowed. No proxy is taken from the environment.
         - `ASOK_WEBHOOK_CA_FILE` (None): path of certificates (PEM) to trust for webhooks, besides the system's.

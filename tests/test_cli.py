@@ -32,7 +32,7 @@ def test_status_as_json(make_app, backend):
     found = json.loads(invoke(app, "status", "--json").output)
 
     assert found["backend"] == app.config["ASOK_BACKEND"]
-    assert found["queues"] == {"default": 8, "webhooks": 8, "images": 2, "mail": 2, "cache": 4, "reports": 3}
+    assert found["queues"] == {"default": 8, "webhooks": 16, "images": 2, "mail": 2, "cache": 4, "reports": 3}
     assert found["config"]["ASOK_QUEUE_FULL"] == "run"
     assert found["config"]["ASOK_SHUTDOWN_TIMEOUT"] == 8.0
     assert found["versions"]["python"] == platform.python_version()

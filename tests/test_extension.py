@@ -89,7 +89,7 @@ def test_defaults():
 
     assert app.config["ASOK_BACKEND"] == "threads"
     assert app.config["ASOK_MAX_QUEUED"] == 10_000
-    assert state_of(app).config["ASOK_QUEUES"] == {"default": 8, "webhooks": 8, "images": 2, "mail": 2, "cache": 4}
+    assert state_of(app).config["ASOK_QUEUES"] == {"default": 8, "webhooks": 16, "images": 2, "mail": 2, "cache": 4}
     assert state_of(app).config["ASOK_SHUTDOWN_TIMEOUT"] == 8.0
 
 
@@ -112,7 +112,7 @@ def test_own_queues(make_app, backend):
     assert report.result(WAIT) == 0
     assert state_of(app).backend.queues == {
         "default": 8,
-        "webhooks": 8,
+        "webhooks": 16,
         "images": 2,
         "mail": 5,
         "cache": 4,

@@ -47,8 +47,9 @@ class Receiver:
     `behave(sock, receiver)` takes over a connection from its first byte, before TLS.
     """
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None, address: str = "127.0.0.1") -> None:
         self.tls = tls
+        self.address = address
         self.received: queue.Queue[Received] = queue.Queue()
         self.answers: list[bytes] = []
         self.behave: Callable[[socket.socket, Receiver], None] | None = None
@@ -62,7 +63,7 @@ class Receiver:
         """Released whenever a connection has ended."""
         self._socks: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self._listener = socket.create_server((address, 0), backlog=64)
         self.port: int = self._listener.getsockname()[1]
         self._start(self._accept)
 
@@ -156,8 +157,8 @@ def make_receiver() -> Iterator[Callable[..., Receiver]]:
     """Open as many receivers as a test wants."""
     receivers: list[Receiver] = []
 
-    def make(tls: ssl.SSLContext | None = None) -> Receiver:
-        receivers.append(Receiver(tls))
+    def make(tls: ssl.SSLContext | None = None, address: str = "127.0.0.1") -> Receiver:
+        receivers.append(Receiver(tls, address))
         return receivers[-1]
 
     yield make

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+import sys
 import threading
 from typing import Any
 
 import pytest
 
-from flask_asok import WebhookUnavailable, background, send_webhook
-from flask_asok.recipes.webhooks.lanes import LONGEST_LINE, Lanes
+from flask_asok import QueueFull, WebhookUnavailable, background, send_webhook
+from flask_asok.recipes.webhooks.lanes import LONGEST_LINE, MOST_HOSTS, Lanes, Pool
 
 TIMEOUT = 10
 
@@ -32,6 +34,134 @@ def test_slow_receiver(make_app: Any, receiver: Any, make_receiver: Any) -> None
 
     assert all(delivery.attempts == 1 for delivery in deliveries)
     assert receiver.received.qsize() == 8
+
+
+def never_read(address: str) -> tuple[str, list[socket.socket]]:
+    """Return the URL of a listener that takes no connection any more, as a firewall that drops packets, and it."""
+    listener = socket.create_server((address, 0), backlog=0)
+    full = []
+    for _ in range(4):
+        full.append(socket.socket())
+        full[-1].setblocking(False)
+        full[-1].connect_ex(listener.getsockname())
+    return f"http://{address}:{listener.getsockname()[1]}/", [listener, *full]
+
+
+def hang(sock: socket.socket, receiver: Any) -> None:
+    sock.recv(65536)
+    receiver.closed.wait(60)
+
+
+def drip(sock: socket.socket, receiver: Any) -> None:
+    sock.recv(65536)
+    sock.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+    while not receiver.closed.wait(0.2):
+        sock.sendall(b"x")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8")
+@pytest.mark.parametrize("how", ["silence", "drip", "TLS", "connect", "name", "ports"])
+@pytest.mark.parametrize("count", [10, 12])
+def test_receivers_that_hang(
+    make_app: Any, make_receiver: Any, monkeypatch: pytest.MonkeyPatch, how: str, count: int
+) -> None:
+    """Beside many receivers that hang, each in whatever way and with many webhooks, another one gets its own."""
+    app = make_app()
+    healthy = make_receiver(address="127.0.2.1")
+    socks: list[socket.socket] = []
+    stuck = threading.Event()
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host: str, *args: Any, **kwargs: Any) -> Any:
+        if host.startswith("stuck") and not kwargs.get("flags"):
+            stuck.wait(60)
+            host = "127.0.0.1"
+        return real(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    urls = []
+    for number in range(1, count + 1):
+        if how == "name":
+            urls.append(f"http://stuck{number}.example/")
+            continue
+        address = "127.0.1.1" if how == "ports" else f"127.0.1.{number}"
+        if how == "connect":
+            url, opened = never_read(address)
+            urls.append(url)
+            socks += opened
+            continue
+        receiver = make_receiver(address=address)
+        receiver.behave = drip if how == "drip" else hang
+        urls.append(f"{'https' if how == 'TLS' else 'http'}://{address}:{receiver.port}/")
+
+    with app.app_context():
+        hanging = [background.using(retries=0)(send_webhook, url, {}, timeout=60) for _ in range(30) for url in urls]
+        tasks = [background(send_webhook, f"http://127.0.2.1:{healthy.port}/", {}) for _ in range(20)]
+
+        assert [task.result(TIMEOUT).attempts for task in tasks] == [1] * 20
+        assert not any(task.state in ("succeeded", "failed") for task in hanging)
+        threads = [thread.name for thread in threading.enumerate()]
+        assert sum(name.startswith("asok-webhooks-") and "dns" not in name for name in threads) <= 16
+
+    for task in hanging:
+        task.cancel()
+    stuck.set()
+    for sock in socks:
+        sock.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8")
+def test_more_hang_than_there_are_threads(make_app: Any, make_receiver: Any) -> None:
+    """Once they have been found to hang, or where others have answered before, twenty hold up nobody else either."""
+    app = make_app(ASOK_QUEUES={"webhooks": 8})
+    healthy, new = make_receiver(address="127.0.2.1"), make_receiver(address="127.0.2.2")
+    receivers = [make_receiver(address=f"127.0.1.{number}") for number in range(1, 21)]
+    for receiver in receivers:
+        receiver.behave = hang
+    urls = [f"http://{receiver.address}:{receiver.port}/" for receiver in receivers]
+
+    with app.app_context():
+        background(send_webhook, f"http://127.0.2.1:{healthy.port}/", {}).result(TIMEOUT)
+        first = [background.using(retries=0)(send_webhook, url, {}, timeout=0.2) for url in urls]
+        # Answered before: it waits for none of them.
+        assert background(send_webhook, f"http://127.0.2.1:{healthy.port}/", {}).result(TIMEOUT).status == 200
+        for task in first:
+            task.join(TIMEOUT)
+
+        hanging = [background.using(retries=0)(send_webhook, url, {}, timeout=60) for _ in range(5) for url in urls]
+        assert background(send_webhook, f"http://127.0.2.2:{new.port}/", {}).result(TIMEOUT).status == 200
+        assert not any(task.state in ("succeeded", "failed") for task in hanging)
+
+    for task in hanging:
+        task.cancel()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8")
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_small_queue(make_app: Any, make_receiver: Any, size: int) -> None:
+    """In a small queue of one's own, one receiver fewer than it has threads may hang."""
+    app = make_app(ASOK_QUEUES={"hooks": size})
+    healthy = make_receiver(address="127.0.2.1")
+    receivers = [make_receiver(address=f"127.0.1.{number}") for number in range(1, size)]
+    using = background.using(queue="hooks", retries=0)
+
+    with app.app_context():
+        for receiver in receivers:
+            using(send_webhook, f"http://{receiver.address}:{receiver.port}/", {}).result(TIMEOUT)
+            receiver.answer_when.clear()
+        hanging = [
+            using(send_webhook, f"http://{receiver.address}:{receiver.port}/", {}, timeout=60)
+            for _ in range(16)
+            for receiver in receivers
+        ]
+
+        assert using(send_webhook, f"http://127.0.2.1:{healthy.port}/", {}).result(TIMEOUT).status == 200
+        assert not any(task.state == "failed" for task in hanging)
+
+    for task in hanging:
+        task.cancel()
+    for receiver in receivers:
+        receiver.answer_when.set()
 
 
 def test_waiting_spends_no_retry(make_app: Any, receiver: Any) -> None:
@@ -92,12 +222,10 @@ def test_lanes_come_free() -> None:
 
     thread = threading.Thread(target=wait)
     thread.start()
-    lanes.leave("a", 0)
+    lanes.leave("a", 0, True)
 
     assert entered.wait(TIMEOUT)
     thread.join(TIMEOUT)
-    lanes.leave("a", 0)
-    assert not lanes._hosts
 
 
 def test_hosts_are_apart() -> None:
@@ -128,25 +256,115 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
+def answered(lanes: Lanes, *hosts: str, seconds: float = 1.0) -> Lanes:
+    """Let each of `hosts` have answered once."""
+    for host in hosts:
+        assert lanes.enter(host, 0) is None
+        lanes.leave(host, seconds, True)
+    return lanes
+
+
+def taken(lanes: Lanes, host: str, pool: Pool | None = None, most: int = 99) -> int:
+    """Take as many lanes as there are for `host`, up to `most`, and return their number."""
+    return next((count for count in range(most) if lanes.enter(host, 0, pool) is not None), most)
+
+
+def test_unknown_host(clock: Clock) -> None:
+    """A host that has answered nothing yet gets one delivery at a time, one that has gets `ASOK_WEBHOOK_PER_HOST`."""
+    lanes = answered(Lanes(4), "good")
+
+    assert taken(lanes, "good") == 4
+    assert taken(lanes, "new") == 1
+
+
+@pytest.mark.parametrize("ended", [False, None], ids=["no answer", "not sent"])
+def test_host_that_begins_to_hang(clock: Clock, ended: bool | None) -> None:
+    """After the first delivery without an answer a host is back at one; one that was not sent changes nothing."""
+    lanes = answered(Lanes(4), "a")
+    assert taken(lanes, "a") == 4
+
+    for _ in range(4):
+        lanes.leave("a", 15, ended)
+
+    assert taken(lanes, "a") == (1 if ended is False else 4)
+    lanes.leave("a", 1, True)
+    assert taken(lanes, "a") == (4 if ended is False else 1)
+
+
+@pytest.mark.parametrize(("size", "most"), [(16, 12), (8, 6), (4, 3), (3, 2), (2, 1), (1, 1)])
+def test_a_quarter_stays_free(clock: Clock, size: int, most: int) -> None:
+    """Further lanes leave a quarter of the queue's threads to other hosts, and hosts that hang leave it as well."""
+    pool = Pool("webhooks", size)
+    good = answered(Lanes(99), "good")
+    bad = Lanes(4)
+    for number in range(20):
+        bad.enter(str(number), 0)
+        bad.leave(str(number), 15, False)
+
+    assert taken(good, "good", pool) == most
+    assert sum(taken(bad, str(number), pool) for number in range(20)) == most
+
+
+def test_hosts_that_answer_come_first(clock: Clock) -> None:
+    """However many new hosts hang, those that answered last find a thread; in a small queue no thread is kept."""
+    lanes = answered(Lanes(4), "a", "b")
+    pool, small = Pool("webhooks", 16), Pool("small", 7)
+
+    assert sum(taken(lanes, f"new {number}", pool) for number in range(99)) == 14
+    assert sum(taken(lanes, f"newer {number}", small) for number in range(99)) == 7
+    assert [taken(lanes, host, pool) for host in "ab"] == [1, 1]
+
+
+def test_ten_hosts_begin_to_hang(clock: Clock) -> None:
+    """Ten hosts that were answered, then hang with all the lanes they get, leave a thread for any other."""
+    hosts = [f"host {number}" for number in range(10)]
+    lanes = answered(Lanes(4), *hosts)
+    pool = Pool("webhooks", 16)
+
+    held = sum(taken(lanes, host, pool, most=1) for _ in range(40) for host in hosts)
+
+    assert held == 12
+    assert taken(lanes, "another", pool) == 1
+
+
+def test_queues_are_apart(clock: Clock) -> None:
+    """The threads of one queue are no other's, and a direct call holds none of them."""
+    lanes = answered(Lanes(9), "a", "b")
+
+    assert taken(lanes, "a", Pool("one", 4)) == 3
+    assert taken(lanes, "a", Pool("two", 4)) == 3
+    assert taken(lanes, "a") == 3
+    assert taken(lanes, "b", Pool("two", 4), most=1) == 1
+
+
+def test_hosts_are_forgotten(clock: Clock) -> None:
+    """A thousand hosts are remembered; those that something is on its way to are never forgotten."""
+    lanes = answered(Lanes(2), "old", "kept", "busy")
+    assert taken(lanes, "busy") == 2
+
+    answered(lanes, *(str(number) for number in range(MOST_HOSTS - 2)))
+    answered(lanes, "kept", "one more")
+
+    assert [taken(lanes, host) for host in ("kept", "old", "busy")] == [2, 1, 0]
+    assert len(lanes._hosts) == MOST_HOSTS
+    lanes.leave("busy", 1, True)
+
+
 @pytest.mark.parametrize("seconds", [0.006, 0.2, 15])
 def test_no_thread_waits(clock: Clock, seconds: float) -> None:
     """However often a slow host's lanes come free, no worker stays to wait for one: other hosts would lack it."""
-    lanes = Lanes(2)
+    lanes = answered(Lanes(2), "slow", seconds=seconds)
     for _ in range(2):
-        lanes.enter("slow", None)
-    lanes.leave("slow", 4 * seconds)
-    assert lanes.enter("slow", None) is None
+        assert lanes.enter("slow", None) is None
 
     assert lanes.enter("slow", None) is not None
 
 
 def test_turns(clock: Clock) -> None:
     """They come back one after the other, somewhat faster than lanes come free."""
-    lanes = Lanes(2)
+    lanes = answered(Lanes(2), "slow", seconds=0.04)
     for _ in range(2):
         assert lanes.enter("slow", None) is None
-    lanes.leave("slow", 0.16)
-    assert lanes.enter("slow", None) is None
     clock.now += 0.01
 
     waits = [lanes.enter("slow", None) for _ in range(3)]
@@ -157,16 +375,51 @@ def test_turns(clock: Clock) -> None:
 def test_line_of_a_dead_host(clock: Clock) -> None:
     """The line for a host that is dead grows slowly, then no more; once lanes are free again nobody waits."""
     lanes = Lanes(2)
-    for _ in range(2):
-        lanes.enter("dead", None)
+    assert lanes.enter("dead", None) is None
     clock.now += 5
 
     waits = [lanes.enter("dead", None) for _ in range(4000)]
 
     assert waits[:3] == pytest.approx([0.02, 0.04, 0.06])
     assert LONGEST_LINE < waits[-1] == pytest.approx(LONGEST_LINE, abs=0.03)
-    lanes.leave("dead", 5)
+    lanes.leave("dead", 5, False)
     assert lanes.enter("dead", None) is None
+
+
+def test_many_lines(clock: Clock) -> None:
+    """With many hosts that hang, those that wait for them come back no more often in all."""
+    lanes = Lanes(2)
+    hosts = [str(number) for number in range(100)]
+    for host in hosts:
+        assert lanes.enter(host, None) is None
+    clock.now += 5
+    for host in hosts * 10:
+        assert lanes.enter(host, None) is not None
+    clock.now += 0.1
+
+    waits = [lanes.enter(host, None) for host in hosts]
+
+    assert waits == pytest.approx([0.1 + 0.2] * 100)
+
+
+def test_waiting_is_bounded(make_app: Any, receiver: Any) -> None:
+    """What waits for its receiver is bounded like all that waits: past ASOK_MAX_WAITING the call raises QueueFull."""
+    app = make_app(ASOK_MAX_WAITING=3)
+    receiver.answer_when.clear()
+
+    with app.app_context():
+        first = background(send_webhook, receiver.url, {})
+        receiver.next()
+        waiting = [background(send_webhook, receiver.url, {}) for _ in range(2)]
+        while any(task.state != "waiting" for task in waiting):
+            first.join(0.01)
+
+        with pytest.raises(QueueFull, match="ASOK_MAX_WAITING"):
+            background(send_webhook, receiver.url, {})
+
+        receiver.answer_when.set()
+        assert [task.result(TIMEOUT).status for task in (first, *waiting)] == [200] * 3
+        assert background(send_webhook, receiver.url, {}).result(TIMEOUT).status == 200
 
 
 def test_too_many_wait(make_app: Any, receiver: Any, monkeypatch: pytest.MonkeyPatch) -> None:

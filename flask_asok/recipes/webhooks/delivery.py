@@ -17,7 +17,7 @@ from flask import Flask, current_app, has_app_context
 
 from ... import signals
 from ...dispatch import task
-from ...errors import WebhookBlocked, WebhookError, WebhookGone, WebhookRejected, WebhookUnavailable
+from ...errors import QueueFull, WebhookBlocked, WebhookError, WebhookGone, WebhookRejected, WebhookUnavailable
 from ...logs import log
 from ...options import NotYet, Retry
 from ...state import KEY, State, state_of
@@ -26,7 +26,7 @@ from . import signing
 from .address import Policy, Url, in_figures, parse
 from .deadline import Deadline
 from .headers import retry_after
-from .lanes import LONGEST_LINE
+from .lanes import LONGEST_LINE, Pool
 from .message import Message, compose, policy_for, signed_headers
 from .pending import Pending
 from .recording import delivered
@@ -105,7 +105,11 @@ def prepare(
         url, payload, secret, headers, id, timeout, allow_private, reference, know_names=not _is_distributed()
     )
     # There before anything is queued: a shutdown may find it untried.
-    _pending()
+    pending, most = _pending(), state_of(_app()).config["ASOK_MAX_WAITING"]
+    if len(pending) >= most:
+        raise QueueFull(
+            f"{most} webhooks wait for their receivers already (ASOK_MAX_WAITING); this one is not accepted."
+        )
     return (message, None), {}
 
 
@@ -254,26 +258,31 @@ def _send(sender: Sender, message: Message, ours: Task[Any] | None) -> Delivery:
 
     deadline = Deadline(message.timeout)
     can_come_back = _can_come_back(ours)
-    seconds = sender.lanes.enter(url.host, None if can_come_back else message.timeout)
+    pool = _pool(ours)
+    seconds = sender.lanes.enter(url.host, None if can_come_back else message.timeout, pool)
     if seconds is not None:
         if can_come_back and seconds <= LONGEST_LINE:
             raise NotYet(seconds)
         raise WebhookUnavailable(f"{url} is busy with too many other webhooks.", delivery())
     entered = perf_counter()
+    answered: bool | None = None
     try:
         timestamp = int(time())
         answer = sender.send(message, url, timestamp, deadline)
+        answered = True
     except WebhookBlocked as error:
         error.delivery = delivery()
         raise _bare(error) from None
     except signing.UnknownSecret as error:
         raise _unsigned(error, delivery()) from _bare(error)
     except TimeoutError as error:
+        answered = False
         raise WebhookUnavailable(f"{url} did not answer within {message.timeout:g} s.", delivery()) from _bare(error)
     except (OSError, Malformed) as error:
+        answered = False
         raise WebhookUnavailable(f"{url} cannot be reached: {explain(error)}.", delivery()) from _bare(error)
     finally:
-        sender.lanes.leave(url.host, perf_counter() - entered)
+        sender.lanes.leave(url.host, perf_counter() - entered, answered, pool)
     done = delivery(answer.status, answer.body)
     if 200 <= answer.status < 300:
         if delivered.receivers:
@@ -389,6 +398,12 @@ def _can_come_back(ours: Task[Any] | None) -> TypeGuard[Task[Any]]:
     """Does this task wait in this very process, where it holds no thread meanwhile?"""
     state = _state()
     return ours is not None and state is not None and state.backend.in_process
+
+
+def _pool(ours: Task[Any] | None) -> Pool | None:
+    """Return the threads that this attempt is made on, where others may want them."""
+    size = state_of(_app()).backend.queues.get(ours.queue) if _can_come_back(ours) else None
+    return None if ours is None or size is None else Pool(ours.queue, size)
 
 
 def _fail(error: WebhookError, ours: Task[Any] | None) -> NoReturn:

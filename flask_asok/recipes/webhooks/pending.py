@@ -29,6 +29,9 @@ class Pending:
         signals.task_failed.connect(self._on_failed, app)
         signals.task_cancelled.connect(self._on_cancelled, app)
 
+    def __len__(self) -> int:
+        return len(self._by_id)
+
     def begin(self, task: Task[Any], message: Message) -> None:
         """Note that an attempt begins."""
         self._by_id.setdefault(task.id, message)

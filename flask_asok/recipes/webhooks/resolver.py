@@ -9,8 +9,8 @@ from queue import Empty, SimpleQueue
 
 from .deadline import Deadline
 
-SIZE = 8
-"""Threads at most, each with another name."""
+SIZE = 32
+"""Threads at most, each with another name: a name may hang on when nobody waits for it any more."""
 MOST_NAMES = 256
 """Names that are being resolved, or wait for it."""
 IDLE_SECONDS = 10.0
