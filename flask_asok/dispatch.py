@@ -17,11 +17,11 @@ from werkzeug.wrappers import Request
 
 from .context import is_bound_to_session
 from .errors import NotConfigured
-from .holds import hold
 from .options import DEFAULT, Options, OptionValues, Prepare, TaskOptionValues
 from .signals import emit, task_queued
 from .state import KEY, state_of
 from .tasks import Task
+from .triggers import hold
 
 P = ParamSpec("P")
 R = TypeVar("R")

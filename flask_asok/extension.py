@@ -13,7 +13,6 @@ from flask import Flask, current_app
 from .backends.base import Backend
 from .cli import asok_cli
 from .dispatch import background
-from .holds import abandon_held, listen
 from .recipes.cache import warm_all, warm_cache
 from .recipes.cache.settings import DEFAULTS as CACHE_DEFAULTS
 from .recipes.images import resize_image
@@ -24,6 +23,7 @@ from .recipes.webhooks import settings as webhooks
 from .state import KEY, State, state_of
 from .summaries import TaskSummary
 from .tasks import Task
+from .triggers import abandon_held, listen
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -60,7 +60,6 @@ class Lane(Protocol):
 class Hold(Protocol):
     """What keeps a task from being started."""
 
-    app: Flask
     thread: int
     """The identifier of the thread that has to go on before the hold can end."""
 
@@ -252,10 +251,7 @@ class Task(threading.Thread, Generic[R]):
 
     def cancel(self) -> bool:
         """Keep the task from running. Return False when it already runs, or ran; a cancelled task never runs."""
-        call = self.claim()
-        if call is not None:
-            self._hold = None
-            self.settle("cancelled", task_cancelled)
+        self.withdraw("cancel() was called")
         return self.summary.state == "cancelled"
 
     # For backends
@@ -338,6 +334,20 @@ class Task(threading.Thread, Generic[R]):
             self._done = True
             if self._waiters:
                 self.wake()
+
+    def withdraw(self, why: str | None, level: int = logging.INFO) -> None:
+        """Settle as cancelled, and log `why`, unless the task is claimed already; None where the caller is told."""
+        if self.claim() is None:
+            return
+        self._hold = None
+        try:
+            if why is not None:
+                log(
+                    level, "Background task %s (%s) cancelled: %s.",
+                    self.name, self.id, why, extra=self.log_fields(),
+                )  # fmt: skip
+        finally:
+            self.settle("cancelled", task_cancelled)
 
     def abandon(self, why: str) -> None:
         """

@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from flask import Flask
+from flask import Flask, has_request_context, request
 from flask.ctx import AppContext
 
 from .backends.base import Backend
 from .backends.immediate import ImmediateBackend
-from .holds import release
 from .options import Options
 from .recipes.mail import recorded
 from .state import state_of
 from .summaries import TaskSummary
 from .tasks import Lane, Task
+from .triggers import release
 
 if TYPE_CHECKING:
     from flask_mail import Message
@@ -177,6 +177,7 @@ class _Recorder(Backend):
         self.immediate = ImmediateBackend(app, config)
         self.capturing = False
         self.kept: list[Task[Any]] = []
+        self._environs: list[object] = []
         self._tasks = tasks
         self._backend = backend
 
@@ -188,6 +189,9 @@ class _Recorder(Backend):
         options: Options,
         context: AppContext,
     ) -> Task[Any]:
+        if options.when == "response" and has_request_context():
+            # Else a test client's response that nobody keeps would start the task, at a moment of its own.
+            self._environs.append(request.environ)
         backend = self.immediate if self.capturing else self._backend
         task = backend.create(fn, args, kwargs, options, context)
         call = RecordedCall(fn=fn, args=args, kwargs=kwargs, options=options, task=task)

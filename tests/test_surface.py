@@ -18,7 +18,7 @@ ORDER = [
     {"signals", "options", "context", "summaries"},
     {"tasks"},
     {"backends"},
-    {"state", "holds"},
+    {"state", "triggers"},
     {"dispatch"},
     {"recipes"},
     {"cli"},
@@ -142,7 +142,7 @@ def test_core_names_no_engine(path):
 
 def test_the_check_sees_late_imports():
     """The test of the arrow looks inside functions too, and not at what only a type checker reads."""
-    assert ("holds",) in imports_of(PACKAGE / "dispatch.py")
+    assert ("triggers",) in imports_of(PACKAGE / "dispatch.py")
     assert ("backends", "celery") in imports_of(PACKAGE / "extension.py")
     assert all(imported[0] != "recipes" for imported in imports_of(PACKAGE / "errors.py"))
 

@@ -289,7 +289,7 @@ class ThreadsBackend(Backend):
         self._run_here(task)
 
     def _refuse(self, task: Task[Any], why: str) -> None:
-        task.cancel()
+        task.withdraw(None)
         raise QueueFull(f"{why}; task {task.name} was not accepted.")
 
     def _run_here(self, task: Task[Any]) -> None:

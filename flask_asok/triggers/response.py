@@ -1,0 +1,182 @@
+"""Hold tasks until the response to their request has been sent."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import Any
+
+import flask.globals
+from flask import (
+    Flask,
+    Response,
+    got_request_exception,
+    has_request_context,
+    request,
+    request_finished,
+    request_started,
+)
+from flask.ctx import AppContext
+
+from ..context import request_of
+from ..tasks import Task
+from .body import closing
+from .held import Held, Start, cancel_all, keep, release_all, release_dropped
+
+_ENVIRON_KEY = "flask_asok.exchange"
+
+# Since Flask 3.2 a request has no context besides that of its application.
+_proxy: Any = flask.globals.app_ctx if hasattr(AppContext, "has_request") else flask.globals.request_ctx
+_request_context = _proxy._get_current_object
+
+
+class _Exchange:
+    """
+    A request and its response, with the tasks that are held until that has been sent.
+
+    Kept by the environ and, once it holds a task, by the response and its body: by each that may still send a byte, and
+    by nothing else. Where nobody closes the response, as some bridges to ASGI do not, what is left is started when the
+    last of them is gone.
+    """
+
+    def __init__(self, outer: _Exchange | None = None) -> None:
+        self.thread = threading.get_ident()
+        self.outer = outer
+        """The exchange with the same environ that this one is in the middle of: its view has called an app again."""
+        self.is_over = False
+        """Has the response been sent, or the request ended without one?"""
+        self.held: list[Held] = []
+        self._context = weakref.ref(_request_context())
+        self._hold: _ResponseHold | None = None
+        self._response: weakref.ref[Response] | None = None
+        self._is_awaited = False
+
+    def __del__(self) -> None:
+        if self.held:
+            release_dropped(self.held)
+
+    @property
+    def is_alive(self) -> bool:
+        return self._context() is not None
+
+    @property
+    def is_here(self) -> bool:
+        """Is this its own context? Others of the same request, copies for helper threads above all, end sooner."""
+        return self._context() is _request_context()
+
+    @property
+    def is_answered(self) -> bool:
+        return self._response is not None
+
+    def add(self, task: Task[Any], start: Start) -> None:
+        if self._hold is None:
+            self._hold = _ResponseHold(self)
+        keep(task, self._hold)
+        self.held.append((task, start))
+        self._await_response()
+        if self.is_over:
+            # By now, in another thread, which may not have seen this one.
+            self._release()
+
+    def answer(self, response: Response) -> None:
+        self._response = weakref.ref(response)
+        self._is_awaited = False
+        self._await_response()
+
+    def end(self, error: BaseException | None) -> None:
+        """End the wait of a request that made no response: `test_request_context()`, or an error past every handler."""
+        if self.is_answered:
+            return
+        if error is not None:
+            self.cancel(error)
+        self._release()
+
+    def cancel(self, error: BaseException | None) -> None:
+        cancel_all(self.held, f"its request failed with {type(error).__name__}")
+
+    def _release(self) -> None:
+        self.is_over = True
+        release_all(self.held, bounded=True)
+
+    def _await_response(self) -> None:
+        # Only where there is something to release: one response, kept by the application, may answer each request.
+        response = None if self._response is None else self._response()
+        if response is None or not self.held or self._is_awaited:
+            return
+        self._is_awaited = True
+        response.call_on_close(self._release)
+        if response.direct_passthrough:
+            # The server gets the bare body, and nobody closes the response itself.
+            is_of_server = "wsgi.file_wrapper" in request.environ
+            response.response = closing(response.response, self._release, is_of_server=is_of_server)  # type: ignore[arg-type]
+
+
+class _ResponseHold:
+    """What a held task refers to. It keeps no exchange alive: the end of that one is waited for."""
+
+    def __init__(self, exchange: _Exchange) -> None:
+        self.thread: int = exchange.thread
+        self._exchange = weakref.ref(exchange)
+
+    def is_ours(self) -> bool:
+        found: _Exchange | None = request.environ.get(_ENVIRON_KEY) if has_request_context() else None
+        while found is not None and found is not self._exchange():
+            found = found.outer
+        return found is not None
+
+
+def hold_for_response(task: Task[Any], app: Flask, start: Start) -> None:
+    """Call `start(task)` when the response to the current request has been sent; now where there is no request."""
+    exchange = None if request_of(app) is None else _exchange()
+    if exchange is None or exchange.is_over:
+        start(task)
+    elif task.postpone():
+        exchange.add(task, start)
+
+
+def _exchange() -> _Exchange:
+    environ = request.environ
+    # Looked up first: each request asks for it twice.
+    found: _Exchange = environ.get(_ENVIRON_KEY) or environ.setdefault(_ENVIRON_KEY, _Exchange())
+    if found.is_over and not found.is_answered and not found.is_here:
+        # A copy of this very context, made by hand, was the first to end.
+        found = environ[_ENVIRON_KEY] = _Exchange()
+    return found
+
+
+def listen(app: Flask) -> None:
+    """Follow the requests of `app` for the tasks that wait for their end."""
+    request_started.connect(_begin, app)
+    request_finished.connect(_answer, app)
+    got_request_exception.connect(_fail, app)
+    app.teardown_request(_end)
+
+
+def _begin(sender: Flask, **_: Any) -> None:
+    """Tell the exchange from one of the same environ: of a view that dispatches once more, or of a copied context."""
+    environ = request.environ
+    found: _Exchange | None = environ.get(_ENVIRON_KEY)
+    if found is None or not found.is_here:
+        environ[_ENVIRON_KEY] = _Exchange(found if found is not None and found.is_alive else None)
+
+
+def _answer(sender: Flask, response: Response, **_: Any) -> None:
+    # Also where nothing is held yet: a teardown may do so, or the body of the response while it is streamed.
+    _exchange().answer(response)
+
+
+def _fail(sender: Flask, exception: BaseException | None = None, **_: Any) -> None:
+    """Cancel what is held, after the response was made too: it will not be sent. The error page holds its own."""
+    environ = request.environ
+    found: _Exchange | None = environ.get(_ENVIRON_KEY)
+    if found is not None and found.is_here:
+        environ[_ENVIRON_KEY] = _Exchange(found.outer)
+        found.cancel(exception)
+
+
+def _end(error: BaseException | None) -> None:
+    exchange = _exchange()
+    if exchange.is_here:
+        exchange.end(error)
+        if exchange.outer is not None:
+            request.environ[_ENVIRON_KEY] = exchange.outer
