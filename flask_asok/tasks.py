@@ -150,6 +150,11 @@ class Task(threading.Thread, Generic[R]):
         """Raise RuntimeError: a backend runs tasks."""
         raise RuntimeError("A task is run by its backend; call the function itself to run it here.")
 
+    if not TYPE_CHECKING:  # For a type checker it is an error already.
+
+        def __await__(self) -> NoReturn:
+            raise TypeError("A Task is a thread, not a coroutine. Write `await asyncio.to_thread(task.result)`.")
+
     def join(self, timeout: float | None = None) -> None:
         """
         Wait until the task is settled, or for `timeout` seconds at most.

@@ -1,5 +1,6 @@
 """The Task: a thread to whoever holds it, plus a result, an error and a way to cancel."""
 
+import asyncio
 import gc
 import itertools
 import logging
@@ -815,3 +816,19 @@ def test_results_make_no_cycles(app, no_collector):
 
     assert freed() is None
     assert result() is None
+
+
+# Not to be awaited
+
+
+@pytest.mark.parametrize("wrap", [lambda task: task, asyncio.gather], ids=["await", "gather"])
+def test_await(app, wrap):
+    """A Task is a thread: to await it is a TypeError that says how to wait in async code, and that works."""
+
+    async def wait(task):
+        with pytest.raises(TypeError, match=r"Write `await asyncio.to_thread\(task.result\)`\."):
+            await wrap(task)
+        return await asyncio.to_thread(task.result, WAIT)
+
+    with app.app_context():
+        assert asyncio.run(wait(background(int))) == 0

@@ -1,6 +1,7 @@
 """The documentation: whoever types its code in gets what the page says."""
 
 import ast
+import gc
 import json
 import logging
 import os
@@ -433,6 +434,7 @@ def trouble():
     handler.emit = lambda record: said.append(f"{record.getMessage()} {record.exc_info}")
     logger = logging.getLogger("asok.background")
     logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
     app, db = trouble_app("shop", MAIL_SERVER="127.0.0.1", MAIL_PORT=1)
     full, _ = trouble_app("full", ASOK_MAX_QUEUED=1, ASOK_MAX_WAITING=1, ASOK_QUEUES={"default": 1})
     gate = threading.Event()
@@ -468,6 +470,7 @@ def trouble():
         held = background.using(when="response")(work)
         said_by(held.join)
         said_by(background.using(delay=60, name="work")(work).result, 0)
+        said_by(background(work).__await__)
         background(lambda: request.path).join(TIMEOUT)
         background.using(name="work")(lambda: current_task().join()).join(TIMEOUT)
         with warnings.catch_warnings(record=True) as caught:
@@ -477,7 +480,13 @@ def trouble():
             background(work, user).join(TIMEOUT)
             Cache().set("user", user)
         said.extend(str(warning.message) for warning in caught)
+    said_by(break_off, app, work)
     with app.app_context():
+        for end in (db.session.rollback, forget_session(db)):
+            db.session.begin()
+            held = background.using(when="commit")(work)
+            end()
+            held.join(TIMEOUT)
         background(lambda: url_for("static", filename="a")).join(TIMEOUT)
         with pytest.MonkeyPatch.context() as patch:
             patch.setitem(sys.modules, "asgiref.sync", None)
@@ -505,6 +514,7 @@ def trouble():
     FlaskAsok().close(full, TIMEOUT)
     dispose(app, db)
     logger.removeHandler(handler)
+    logger.setLevel(logging.NOTSET)
     return said
 
 
@@ -519,6 +529,23 @@ def trouble_app(name, **config):
 
     db.User = User
     return app, db
+
+
+def break_off(app, work):
+    """End a request with an error that nothing handles."""
+    with app.test_request_context():
+        background.using(when="response")(work)
+        raise ValueError
+
+
+def forget_session(db):
+    """Return what lets go of the current session and does not close it."""
+
+    def forget():
+        db.session.registry.clear()
+        gc.collect()
+
+    return forget
 
 
 async def asynchronous():
