@@ -85,17 +85,16 @@ def test_original_with_the_stem_of_a_rendition(studio):
     assert is_near(made.path, (255, 0, 0))
 
 
-@pytest.mark.parametrize("to", ["file", "folder"])
-def test_to_another_original(studio, tmp_path, to):
-    """Written elsewhere, a picture does not replace one that was there."""
+def test_to_another_original(studio, tmp_path):
+    """Written to a folder, a picture does not replace one that was there."""
     path = plain(studio, "photo.jpg", "red")
     other = os.fspath(tmp_path / "photo.jpg")
     Image.new("RGB", (30, 20), "blue").save(other)
     before = studio.read(other)
 
-    text = taken(lambda: resize_image(path, 50, to=other if to == "file" else tmp_path))
+    text = taken(lambda: resize_image(path, 50, to=tmp_path))
 
-    assert "replace=True" in text
+    assert other in text
     assert studio.read(other) == before
 
 
@@ -114,13 +113,12 @@ def test_to_a_file_that_is_no_picture(studio, tmp_path):
 def test_to_a_pipe(studio, tmp_path):
     """A named pipe or a folder in the way is left alone, and holds nobody up."""
     path = plain(studio, "photo.jpg", "red")
-    os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "sub" / "photo-t.jpg").mkdir(parents=True)
-
-    taken(lambda: resize_image(path, 50, to=tmp_path / "pipe.jpg"))
+    os.mkfifo(tmp_path / "sub" / "photo.jpg")
+    taken(lambda: resize_image(path, 50, to=tmp_path / "sub"))
     taken(lambda: make_renditions(path, {"t": 50}, ("keep",), folder=tmp_path / "sub"))
 
-    assert sorted(os.listdir(tmp_path)) == ["pictures", "pipe.jpg", "sub"]
+    assert sorted(os.listdir(tmp_path / "sub")) == ["photo-t.jpg", "photo.jpg"]
 
 
 @pytest.mark.parametrize("extension", FORMATS)
@@ -195,7 +193,7 @@ def test_mark_says_nothing(studio, tmp_path):
     """A published file tells no path and no name."""
     path = plain(studio, "secret-name.jpg", "red")
 
-    picture = resize_image(path, 50, to=tmp_path / "public.jpg")
+    [picture] = make_renditions(path, {"t": 50}, ("keep",), folder=tmp_path)
 
     data = studio.read(picture.path)
     assert b"secret" not in data
@@ -217,14 +215,14 @@ def test_mark_is_no_picture(studio, tmp_path, extension):
         assert image.convert("RGB").tobytes() == original.convert("RGB").tobytes()
 
 
-def test_replace(studio, tmp_path):
-    """With replace=True the file is replaced, whatever it is, in one step."""
+def test_to_a_file_that_was_named(studio, tmp_path):
+    """A file that the caller names is replaced, whatever it was made from: an avatar by the next upload."""
     other = os.fspath(tmp_path / "avatar.jpg")
     Image.new("RGB", (30, 20), "blue").save(other)
     first, second = plain(studio, "one.jpg", "red"), plain(studio, "two.jpg", "lime")
 
-    resize_image(first, 50, to=other, replace=True)
-    picture = resize_image(second, 50, to=other, replace=True)
+    resize_image(first, 50, to=other)
+    picture = resize_image(second, 50, to=other)
 
     assert is_near(picture.path, (0, 255, 0))
 
@@ -236,7 +234,6 @@ def test_at_the_call(studio, make_app):
     path, _ = plain(studio, "holiday.jpg", "red"), plain(studio, "holiday-thumb.jpg", "blue")
     with make_app().app_context():
         taken(lambda: background(make_renditions, path, {"thumb": 50}))
-        taken(lambda: background(resize_image, path, to=studio.folder / "holiday-thumb.jpg"))
 
 
 def test_names_that_differ_in_case(studio):
@@ -255,9 +252,9 @@ def test_without_hard_links(studio, tmp_path, monkeypatch):
     first, second = plain(studio, "c.jpg", "red"), plain(studio, "c.png", "blue")
 
     for _ in range(2):
-        made = resize_image(first, 50, to=tmp_path / "c.webp", format="webp")
+        made = resize_image(first, 50, to=tmp_path, format="webp")
     monkeypatch.setattr(publish.origin, "may_replace", _blind_once(publish.origin.may_replace))
-    taken(lambda: resize_image(second, 50, to=tmp_path / "c.webp", format="webp"))
+    taken(lambda: resize_image(second, 50, to=tmp_path, format="webp"))
 
     assert is_near(made.path, (255, 0, 0))
     assert sorted(os.listdir(tmp_path)) == ["c.webp", "pictures"]

@@ -23,7 +23,7 @@ def folder_for(path: str, folder: str | None) -> str:
 
 def destination(path: str, to: str, format: str) -> str:
     """Return the file that `to` means; ValueError where its name does not fit the format."""
-    if to.endswith(os.sep) or os.path.isdir(to):
+    if is_folder(to):
         stem = os.path.splitext(os.path.basename(path))[0]
         return os.path.join(to, stem + FORMATS[format].extensions[0])
     if not extension_fits(to, format):
@@ -32,6 +32,11 @@ def destination(path: str, to: str, format: str) -> str:
             f"{' or '.join(FORMATS[format].extensions)}. Pass `format` to write another one."
         )
     return to
+
+
+def is_folder(to: str) -> bool:
+    """Does `to` leave the name of the file to us?"""
+    return to.endswith(os.sep) or os.path.isdir(to)
 
 
 def rendition_files(path: str, found: str, targets: Sequence[Target], where: str) -> dict[tuple[int, str], str]:
@@ -62,19 +67,26 @@ def check_free(path: str, file: str) -> None:
             raise _taken(path, file)
 
 
-def publish_from(path: str, data: bytes, file: str, *, replace: bool) -> bytes:
+def publish_from(path: str, data: bytes, file: str) -> bytes:
     """
-    Write `file` with a mark that it was made from the picture at `path`, and return all of it.
+    Write `file`, whose name is ours, with a mark that it was made from the picture at `path`, and return all of it.
 
-    Raises ImageError where something else is there by now, unless `replace` is True.
+    Raises ImageError where something else is there by now.
     """
     mark = origin.mark(path, file)
     marked = origin.split(data)[0] + mark
     try:
-        publish(marked, file, like=_existing(file), mark=None if replace else mark)
+        publish(marked, file, like=_existing(file), mark=mark)
     except Taken:
         raise _taken(path, file) from None
     return marked
+
+
+def publish_to(data: bytes, file: str) -> bytes:
+    """Write `file`, which the caller has named, in place of what is there, and return all of it."""
+    bare = origin.split(data)[0]
+    publish(bare, file, like=_existing(file))
+    return bare
 
 
 def _existing(path: str) -> os.stat_result | None:
@@ -89,6 +101,6 @@ def _existing(path: str) -> os.stat_result | None:
 def _taken(path: str, file: str) -> ImageError:
     return ImageError(
         f"{file} is there and was not made from {path}, so it is left as it is. Remove it, give one of the two another "
-        "name, or write to another folder; resize_image takes replace=True.",
+        "name, or write to another folder.",
         reason="taken",
     )

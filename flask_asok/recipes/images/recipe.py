@@ -12,13 +12,22 @@ from typing import TYPE_CHECKING, Any
 from ...dispatch import task
 from ...errors import ImageError
 from . import origin
-from .destination import check_free, destination, folder_for, is_same, publish_from, rendition_files
+from .destination import (
+    check_free,
+    destination,
+    folder_for,
+    is_folder,
+    is_same,
+    publish_from,
+    publish_to,
+    rendition_files,
+)
 from .formats import FORMATS, Format
 from .geometry import Fit
 from .limits import current_limits, runs_elsewhere
 from .picture import Picture, Renditions
 from .publish import Replaced, is_same_file, publish
-from .target import OPTIONS, Target, boolean, named_sizes, path_of, target
+from .target import OPTIONS, Target, named_sizes, path_of, target
 
 if TYPE_CHECKING:
     from .pipeline import Made, Work
@@ -38,7 +47,7 @@ def _prepare_resize(*args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[st
     if options["to"] is not None:
         options["to"] = path_of("to", options["to"])
     [wanted] = _targets({"": options["size"]}, (options["format"],), options)
-    _check(options["path"], wanted, options["to"], boolean("replace", options["replace"]))
+    _check(options["path"], wanted, options["to"])
     return (options.pop("path"),), options
 
 
@@ -64,7 +73,6 @@ def resize_image(
     format: Format = "keep",
     quality: int | None = None,
     to: Path | None = None,
-    replace: bool = False,
     background: Colour | None = None,
     animated: bool = True,
     keep_copyright: bool = False,
@@ -83,9 +91,9 @@ def resize_image(
         focus: the point, in parts of width and height, that "cover" keeps nearest to the middle.
         format: "keep", or another one, which needs `to`.
         quality: 1 to 100; by default JPEG 80, WebP 80 and AVIF 60, which look alike.
-        to: where to write it instead: a folder, or a path whose extension fits the format. A file that is there is
-            replaced if it was made from `path` before, which a mark at its end tells, and else left as it is.
-        replace: True replaces whatever file is there, an avatar made from another upload for instance.
+        to: where to write it instead. A path whose extension fits the format: a file that is there is replaced. A
+            folder: the name is the one of `path`, and a file that is there is replaced only if it was made from `path`
+            before, which a mark at its end tells.
         background: colour under transparent parts for JPEG, by default white, and of the bars of "pad", by default
             transparent where the format can.
         animated: False keeps the first frame only.
@@ -99,10 +107,10 @@ def resize_image(
     """
     [wanted] = _targets({"": size}, (format,), locals())
     source = path_of("path", path)
-    where = _check(source, wanted, None if to is None else path_of("to", to), boolean("replace", replace))
+    where = _check(source, wanted, None if to is None else path_of("to", to))
     if where is None:
         return _resize_in_place(source, wanted)
-    return _resize_to(source, where, wanted, replace)
+    return _resize_to(source, where, wanted)
 
 
 @task(queue="images", prepare=_prepare_renditions)
@@ -143,7 +151,7 @@ def make_renditions(
         files = rendition_files(source_path, source.format, targets, where)
         for made in work.run(loses_pages=True):
             file = files[made.target, made.format]
-            made = dataclasses.replace(made, data=publish_from(source_path, made.data, file, replace=False))
+            made = dataclasses.replace(made, data=publish_from(source_path, made.data, file))
             done[made.target, made.format] = _picture(file, made, work, changed=True, name=targets[made.target].name)
     order = [(number, work.format(asked)) for number, wanted in enumerate(targets) for asked in wanted.formats]
     return Renditions(pictures=tuple(done[key] for key in dict.fromkeys(order)))
@@ -165,10 +173,11 @@ def _resize_in_place(path: str, wanted: Target) -> Picture:
     raise ImageError(f"{path} was changed by others while it was worked on, {_TRIES} times.", reason="changed")
 
 
-def _resize_to(path: str, to: str, wanted: Target, replace: bool) -> Picture:
+def _resize_to(path: str, to: str, wanted: Target) -> Picture:
     work, made, changed = _made(path, wanted, loses_pages=True)
     file = destination(path, to, made.format)
-    made = dataclasses.replace(made, data=publish_from(path, made.data, file, replace=replace))
+    data = publish_from(path, made.data, file) if is_folder(to) else publish_to(made.data, file)
+    made = dataclasses.replace(made, data=data)
     return _picture(file, made, work, changed=changed)
 
 
@@ -224,7 +233,7 @@ def _identify(path: str) -> str:
         return found.format
 
 
-def _check(path: str, wanted: Target, to: str | None, replace: bool) -> str | None:
+def _check(path: str, wanted: Target, to: str | None) -> str | None:
     """Return where it is to be written, None for in place; raise what can be known before the pixels are."""
     [asked] = wanted.formats
     if asked != "keep" and to is None:
@@ -241,7 +250,7 @@ def _check(path: str, wanted: Target, to: str | None, replace: bool) -> str | No
         raise FileNotFoundError(f"There is no folder {os.path.dirname(file)} to write to.")
     if is_same(path, file):
         return None
-    if not replace:
+    if is_folder(to):
         check_free(path, file)
     return to
 

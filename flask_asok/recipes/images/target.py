@@ -59,8 +59,8 @@ def target(
         formats=_formats(formats),
         quality=_quality(quality),
         background=_background(background),
-        animated=boolean("animated", animated),
-        keep_copyright=boolean("keep_copyright", keep_copyright),
+        animated=_boolean("animated", animated),
+        keep_copyright=_boolean("keep_copyright", keep_copyright),
         name=_name(name),
     )
 
@@ -96,13 +96,6 @@ def path_of(name: str, value: Any) -> str:
 def extension_fits(path: str, format: str) -> bool:
     """Tell whether a file of this format may have this name."""
     return os.path.splitext(path)[1].lower() in FORMATS[format].extensions
-
-
-def boolean(name: str, value: Any) -> bool:
-    """Return `value`; TypeError where it is neither True nor False."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, not {value!r}.")
-    return value
 
 
 def _box(size: Any) -> Box:
@@ -162,6 +155,12 @@ def _background(background: Any) -> str | tuple[int, ...] | None:
     if is_triple and all(type(part) is int and 0 <= part <= 255 for part in background):
         return tuple(background)
     raise ValueError(f'background must be a colour such as "white" or (255, 255, 255), not {background!r}.')
+
+
+def _boolean(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {value!r}.")
+    return value
 
 
 def _name(name: Any) -> str:
