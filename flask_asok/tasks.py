@@ -91,6 +91,8 @@ class Task(threading.Thread, Generic[R]):
     _thread: threading.Thread | None = None
     _awaits: Task[Any] | None = None
     _hold: Hold | None = None
+    skips_waits: bool = False
+    """Does a retry follow at once? For tests; what is logged and told of it is as ever."""
     _settler: int | None = None
     """The thread that tells the receivers of the task's end."""
     call: Call | None = None
@@ -416,7 +418,7 @@ class Task(threading.Thread, Generic[R]):
             try:
                 self._tell_of_retry(error, seconds)
             finally:
-                self._wait_for_turn(call, seconds)
+                self._wait_for_turn(call, 0.0 if self.skips_waits else seconds)
             return
         if isinstance(error, Retry) and error.__cause__ is not None:
             error = error.__cause__

@@ -1,0 +1,104 @@
+"""The backend of a test: it stands before the app's own, notes each call, and keeps what is captured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Flask, has_request_context, request
+from flask.ctx import AppContext
+
+from ..backends.base import Backend
+from ..backends.immediate import ImmediateBackend
+from ..options import Options
+from ..summaries import TaskSummary
+from ..tasks import Lane, Task, current_task
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedCall:
+    """One call of `background()` as the test made it happen."""
+
+    fn: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    options: Options
+    task: Task[Any]
+
+    def __repr__(self) -> str:
+        shown = [*map(repr, self.args), *(f"{name}={value!r}" for name, value in self.kwargs.items())]
+        return f"{self.task.name}({', '.join(shown)})"
+
+
+class Recorder(Backend):
+    """Hands each call on to `backend`, or keeps its task; made and closed by the fixture, for one test."""
+
+    def __init__(self, app: Flask, config: Mapping[str, Any], backend: Backend) -> None:
+        super().__init__(app, config)
+        self.name = backend.name  # type: ignore[misc]
+        self.distributed = backend.distributed  # type: ignore[misc]
+        self.calls: list[RecordedCall] = []
+        self.kept: list[Task[Any]] = []
+        self.real_delays: bool = False
+        self._backend = backend
+        self._immediate = ImmediateBackend(app, config)
+        self._captures_all = False
+        self._captured: list[Callable[..., Any]] = []
+        self._environs: list[object] = []
+
+    @property
+    def in_process(self) -> bool:  # type: ignore[override]
+        """A task that was captured holds the thread that runs it while it waits."""
+        task = current_task()
+        return self._backend.in_process and not (task is not None and task.lane is self._immediate)
+
+    def capture(self, functions: Iterable[Callable[..., Any]]) -> None:
+        """Keep from now on the tasks of `functions` too, or all of them where there are none."""
+        captured = list(functions)
+        self._captured += captured
+        self._captures_all = self._captures_all or not captured
+
+    def perform(self, task: Task[Any]) -> None:
+        """Run a task that was kept, and wait for it."""
+        self._immediate.start(task)
+
+    def create(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: Options,
+        context: AppContext,
+    ) -> Task[Any]:
+        if options.when == "response" and has_request_context():
+            # Else a test client's response that nobody keeps would start the task, at a moment of its own.
+            self._environs.append(request.environ)
+        backend = self._immediate if self._captures_all or fn in self._captured else self._backend
+        task = backend.create(fn, args, kwargs, options, context)
+        if not self.real_delays:
+            task.skips_waits = True
+            if options.delay and not self._is_begun_by_itself(fn):
+                task.options = options.replace(delay=0)
+        self.calls.append(RecordedCall(fn=fn, args=args, kwargs=kwargs, options=options, task=task))
+        return task
+
+    def lane(self, queue: str) -> Lane:
+        return self._backend.lane(queue)
+
+    def start(self, task: Task[Any], *, bounded: bool = True) -> None:
+        if task.lane is self._immediate:
+            self.kept.append(task)
+        else:
+            self._backend.start(task, bounded=bounded)
+
+    def tasks(self) -> list[TaskSummary]:
+        return [call.task.summary for call in self.calls]
+
+    def close(self, timeout: float | None = None) -> None:
+        self._backend.close(timeout)
+
+    def _is_begun_by_itself(self, fn: Callable[..., Any]) -> bool:
+        """Return True in a task of `fn`: without its delay it would begin itself again, and again, for ever."""
+        task = current_task()
+        return any(call.task is task and call.fn == fn for call in self.calls)
