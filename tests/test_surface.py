@@ -29,9 +29,9 @@ ORDER = [
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 
 BACKENDS = [
-    {"names", "records"},
-    {"codec"},
-    {"message"},
+    {"names", "causes"},
+    {"codec", "redis_server"},
+    {"message", "records"},
     {"base", "clock", "engine"},
     {"immediate", "threads", "celery_task"},
     {"celery_worker"},

@@ -32,11 +32,15 @@ from .engine import (
     trace_headers,
 )
 from .message import Codec, Names, Seal
-from .records import REDIS_URLS, Records
+from .records import Records
+from .redis_server import REDIS_URLS, RedisServer, find_server, urls_of
 from .threads import ThreadsBackend
 
 DOWN_SECONDS = 5.0
 """How long a broker that could not be reached is not asked again."""
+
+NO_SERVER = RedisServer((), {}, {}, {}, "")
+"""There is no Redis for the records; unlike None, that has been looked up."""
 
 PLAIN = (str, int, float, bool, type(None))
 """Values of `g` that travel."""
@@ -62,7 +66,7 @@ class CeleryBackend(Backend):
         self._engines: dict[str, Any] = {}
         self._locals: dict[str, ThreadsBackend] = {}
         self._down_until = float("-inf")
-        self._records_url: str | None = ""
+        self._servers: dict[str, RedisServer] = {}
         self.worker: CeleryWorker = CeleryWorker(self)
         self._lane = Remote(self)
         root = app.import_name.partition(".")[0]
@@ -86,6 +90,8 @@ class CeleryBackend(Backend):
         context: AppContext,
     ) -> Task[Any]:
         """Make the Task and the message: what cannot travel raises here, at the call."""
+        # Raise at the call what is wrong with their settings, also where the task starts later.
+        self.publisher, self.records  # noqa: B018
         made = super().create(fn, args, kwargs, options, context)
         (call,) = made._box
         task: CeleryTask[Any] = CeleryTask(call, options, made.summary, self._lane, self.app)
@@ -148,6 +154,12 @@ class CeleryBackend(Backend):
             )
         # Raises where there is no key: such a worker would refuse every task.
         Seal(self.app)
+        try:
+            if self.records is not None:
+                self.records.check()
+        except BackendUnavailable as error:
+            # It may come up later: the worker waits for its broker as well.
+            log(logging.WARNING, "%s", error)
         names = ",".join(queue_name(self.app, queue) for queue in (queues or self.queues))
         start_worker(self.engine, ["--queues", names, *arguments])
 
@@ -215,16 +227,14 @@ class CeleryBackend(Backend):
     @property
     def records(self) -> Records | None:
         """The records in Redis; None where neither the result backend nor the broker is a Redis."""
-        if self._records_url == "":
+        server = self._servers.get("")
+        if server is None:
             # Looked up once: Celery is slow to tell its settings.
-            conf = self.engine.conf
-            urls = [str(url) for url in (conf.result_backend, conf.broker_url) if url]
-            self._records_url = next((url for url in urls if url.startswith(REDIS_URLS)), None)
-        url = self._records_url
-        if url is None:
+            server = self._servers.setdefault("", find_server(self.engine.conf) or NO_SERVER)
+        if server is NO_SERVER:
             return None
         state = self.app.extensions["asok"]
-        return state.shared("celery.records", lambda: Records(url, self.app.name))  # type: ignore[no-any-return]
+        return state.shared("celery.records", lambda: Records(server, self.app.name))  # type: ignore[no-any-return]
 
     def need_records(self) -> Records:
         if self.records is None:
@@ -292,7 +302,8 @@ class CeleryBackend(Backend):
 
     def _visibility_timeout(self) -> float | None:
         conf = self.engine.conf
-        if not str(conf.broker_url).startswith(("redis", "sentinel")):
+        urls = urls_of(conf.broker_url or conf.broker_write_url)
+        if not any(url.startswith((*REDIS_URLS, "sentinel://")) for url in urls):
             return None
         limit: float = (conf.broker_transport_options or {}).get("visibility_timeout", 3_600)
         return limit

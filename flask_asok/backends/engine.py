@@ -12,13 +12,15 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery
-from celery.exceptions import WorkerLostError
+from celery.exceptions import ImproperlyConfigured, WorkerLostError
 from celery.worker.request import Request
 from flask import Flask
 from kombu.exceptions import KombuError
 from kombu.pools import ProducerPool
 
 from ..errors import BackendUnavailable, NotConfigured
+from .causes import address_of, at
+from .redis_server import urls_of
 
 if TYPE_CHECKING:
     from .celery import CeleryBackend
@@ -79,7 +81,7 @@ def make_engine(app: Flask, settings: Mapping[str, Any]) -> Celery:
     """Return the application's own Celery, from `app.extensions["celery"]`, or one made of `ASOK_CELERY`."""
     own = app.extensions.get("celery")
     if own is not None:
-        return own
+        return _checked(own)
     if not (settings.keys() & {"broker_url", "broker_write_url"} or os.environ.get("CELERY_BROKER_URL")):
         raise NotConfigured("The celery backend needs a broker: set ASOK_CELERY['broker_url'] = 'redis://...'.")
     engine = Celery(app.name, set_as_current=False)
@@ -90,6 +92,18 @@ def make_engine(app: Flask, settings: Mapping[str, Any]) -> Celery:
         else:
             merged[key] = value
     engine.conf.update(merged)
+    return _checked(engine)
+
+
+def _checked(engine: Celery) -> Celery:
+    """Return `engine`; NotConfigured where its result backend cannot be made: the first message would ask for it."""
+    try:
+        engine.backend  # noqa: B018
+    except Exception as error:
+        # Not the text of any error: it may quote the URL.
+        known = isinstance(error, (ImportError, ImproperlyConfigured)) or "ssl_cert_reqs" in str(error)
+        said = str(error) if known else type(error).__name__
+        raise NotConfigured(f"ASOK_CELERY['result_backend'] cannot be used: {said}") from None
     return engine
 
 
@@ -129,7 +143,11 @@ class Publisher:
     """
 
     def __init__(self, engine: Celery) -> None:
-        connection = engine.connection_for_write(connect_timeout=PUBLISH_SECONDS)
+        try:
+            connection = engine.connection_for_write(connect_timeout=PUBLISH_SECONDS)
+        except KeyError as error:
+            raise NotConfigured(f"ASOK_CELERY['broker_url'] has an unknown scheme: {error.args[0]}") from None
+        self._address = ", ".join(filter(None, map(address_of, urls_of(engine.conf.broker_write_url))))
         options = AMQP_OPTIONS if connection.transport.driver_type == "amqp" else REDIS_OPTIONS
         connection.transport_options = {**options, **RECONNECT, **connection.transport_options}
         self._connections = connection.Pool(limit=CONNECTIONS)
@@ -178,8 +196,7 @@ class Publisher:
         try:
             yield
         except self._errors as error:
-            # Without its text, which may hold the URL and its password.
-            raise BackendUnavailable(f"The broker cannot be reached: {type(error).__name__}.") from None
+            raise BackendUnavailable(f"The broker cannot be reached: {at(self._address, error)}") from None
 
 
 def _limited(connection: Any) -> contextlib.AbstractContextManager[Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import socket
 import threading
 import time
@@ -13,6 +12,8 @@ from typing import Any, Literal
 
 from ..errors import BackendUnavailable
 from ..logs import log
+from .causes import at
+from .redis_server import RedisServer
 
 KEEP_SECONDS = 86_400
 """How long a record outlives its last change."""
@@ -26,9 +27,6 @@ LEASE_SECONDS = 10
 BEAT_SECONDS = 3.0
 """How often it says so."""
 
-REDIS_URLS = ("redis://", "rediss://", "redis+socket://", "socket://", "unix://")
-"""The beginnings of the URLs of a Redis, as Celery has them."""
-
 CANCELLED = "cancelled"
 
 
@@ -41,26 +39,20 @@ class Records:
     take it over. So it is not the broker that decides whether a worker was lost.
     """
 
-    def __init__(self, url: str, app_name: str) -> None:
-        from redis import Redis
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
-
-        # redis-py tries for seconds by default; a request must not wait that long to learn that Redis is down.
-        self._redis: Any = Redis.from_url(
-            _as_redis_has_it(url),
-            decode_responses=True,
-            socket_connect_timeout=1,
-            socket_timeout=2,
-            retry=Retry(NoBackoff(), 0),
-        )
-        self._prefix = f"asok:{app_name}:"
+    def __init__(self, server: RedisServer, app_name: str) -> None:
+        self._redis = server.client()
+        self._prefix = f"{server.prefix}asok:{app_name}:"
+        self._reached = _Reached(server.address, f"{self._prefix}*")
         self._failed = f"{self._prefix}failed"
         self._me = f"{socket.gethostname()}:{os.getpid()}"
         self._lock = threading.Lock()
         self._leases: set[str] = set()
         self._renewer: threading.Thread | None = None
         self._closed = threading.Event()
+
+    def check(self) -> None:
+        """Raise BackendUnavailable where a record could not be read."""
+        self.read("check")
 
     def add(self, id: str, fields: Mapping[str, Any], delay: float = 0.0) -> None:
         """Make the record of a new task, which starts in `delay` seconds."""
@@ -70,7 +62,7 @@ class Records:
 
     def read(self, id: str) -> dict[str, str]:
         """Return the fields of a record, an empty dict where there is none; `state` is the one of this moment."""
-        with _Reached():
+        with self._reached:
             fields: dict[str, str] = self._redis.hgetall(self._prefix + id)
         if "state" not in fields:
             return {}
@@ -91,7 +83,7 @@ class Records:
         waited for longer than its record was kept.
         """
         key, field = self._prefix + id, f"claim:{attempt}"
-        with _Reached(), self._redis.pipeline() as pipe:
+        with self._reached, self._redis.pipeline() as pipe:
             pipe.hsetnx(key, field, f"{self._me} {time.time()!r}")
             pipe.set(f"{key}:lease", self._me, ex=LEASE_SECONDS, nx=True)
             pipe.expire(key, KEEP_SECONDS)
@@ -102,7 +94,7 @@ class Records:
                 return "over"
             if not free:
                 return "taken"
-            with _Reached():
+            with self._reached:
                 self._redis.hset(key, field, f"{self._me} {time.time()!r}")
         self._hold(id)
         if state is None:
@@ -114,7 +106,7 @@ class Records:
         with self._lock:
             self._leases.discard(id)
         key = f"{self._prefix}{id}:lease"
-        with _Reached():
+        with self._reached:
             if self._redis.get(key) == f"{socket.gethostname()}:{pid}":
                 self._redis.delete(key)
 
@@ -123,10 +115,10 @@ class Records:
         fields = self.read(id)
         if fields.get("state") not in ("queued", "waiting"):
             return fields.get("state") == CANCELLED
-        with _Reached():
+        with self._reached:
             won = self._redis.hsetnx(self._prefix + id, f"claim:{fields['attempt']}", CANCELLED)
         if won:
-            with _Reached():
+            with self._reached:
                 left = self._redis.ttl(self._prefix + id)
             # As long as the message may wait: without a record it would find nobody's claim, and run.
             self._write(id, {"state": CANCELLED, "finished": time.time()}, max(left, KEEP_SECONDS))
@@ -134,7 +126,7 @@ class Records:
 
     def delivered_again(self, id: str, attempt: int) -> int:
         """Count one more delivery of an attempt whose worker was lost, and return how many there were."""
-        with _Reached():
+        with self._reached:
             return int(self._redis.hincrby(self._prefix + id, f"lost:{attempt}", 1))
 
     def wait(self, id: str, attempt: int, error: str, delay: float) -> None:
@@ -148,13 +140,13 @@ class Records:
 
     def failed(self) -> list[str]:
         """Return the ids of failed tasks, the latest first."""
-        with _Reached():
+        with self._reached:
             ids: list[str] = self._redis.zrevrange(self._failed, 0, -1)
         return ids
 
     def remove(self, id: str) -> None:
         """Forget a task."""
-        with _Reached(), self._redis.pipeline(transaction=False) as pipe:
+        with self._reached, self._redis.pipeline(transaction=False) as pipe:
             pipe.delete(self._prefix + id)
             pipe.zrem(self._failed, id)
             pipe.execute()
@@ -168,7 +160,7 @@ class Records:
 
     def _write(self, id: str, fields: Mapping[str, Any], keep: int = KEEP_SECONDS, *, release: bool = False) -> None:
         key = self._prefix + id
-        with _Reached(), self._redis.pipeline(transaction=False) as pipe:
+        with self._reached, self._redis.pipeline(transaction=False) as pipe:
             if fields.get("state") == "failed":
                 # First, so that who finds it failed finds it among the failed ones.
                 pipe.zadd(self._failed, {id: time.time()})
@@ -199,7 +191,7 @@ class Records:
                     return
             idle = not held
             try:
-                with _Reached(), self._redis.pipeline(transaction=False) as pipe:
+                with self._reached, self._redis.pipeline(transaction=False) as pipe:
                     for id in held:
                         pipe.set(f"{self._prefix}{id}:lease", self._me, ex=LEASE_SECONDS)
                     pipe.execute()
@@ -207,24 +199,23 @@ class Records:
                 log(logging.WARNING, "Leases of background tasks could not be renewed: %s", error)
 
 
-def _as_redis_has_it(url: str) -> str:
-    """Translate what Celery wants in a URL."""
-    url = re.sub(r"ssl_cert_reqs=CERT_(\w+)", lambda found: f"ssl_cert_reqs={found[1].lower()}", url)
-    return re.sub(r"^(redis\+)?socket://", "unix://", url).replace("virtual_host=", "db=")
-
-
 class _Reached:
-    """Turns what Redis raises into BackendUnavailable, without the URL, which may hold a password."""
+    """Turns what Redis raises into BackendUnavailable, without its text, which may hold a password."""
+
+    def __init__(self, address: str, keys: str) -> None:
+        self._address = address
+        self._keys = keys
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if kind is None:
+        if error is None:
             return
-        from redis.exceptions import RedisError
+        from redis.exceptions import NoPermissionError, RedisError
 
-        if issubclass(kind, (RedisError, OSError)):
+        if isinstance(error, (RedisError, OSError)):
+            needed = f" It needs the keys {self._keys}" if isinstance(error, NoPermissionError) else ""
             raise BackendUnavailable(
-                f"The Redis that keeps the tasks' records cannot be used: {kind.__name__}."
+                f"The Redis that keeps the tasks' records cannot be used: {at(self._address, error)}{needed}"
             ) from None

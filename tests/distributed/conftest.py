@@ -266,6 +266,25 @@ def own_redis(tmp_path):
     server = Redis(tmp_path).start()
     yield server
     with contextlib.suppress(ProcessLookupError):
+        # A test may have stopped it for a while.
+        server.tell(signal.SIGCONT)
+        server.stop()
+
+
+@pytest.fixture
+def own_redis_with(tmp_path):
+    """Start a server of this test alone, with further options; with `tls`, it speaks nothing else."""
+    servers = []
+
+    def start(*options, tls=False):
+        (tmp_path / "redis").mkdir()
+        server = Redis(tmp_path / "redis")
+        servers.append(server)
+        ports = ("--port", "0", "--tls-port", str(server.port)) if tls else ()
+        return server.start(*ports, *options)
+
+    yield start
+    for server in servers:
         server.stop()
 
 
