@@ -212,7 +212,8 @@ def test_total_deadline_over_tls(app: Flask, tls_receiver: Any, head: bytes, end
         (flood(b"", b"A" * 65536), "too long"),
         (flood(b"HTTP/1.1 200 ", b"A" * 65536), "too long"),
         (flood(b"HTTP/1.1 200 OK\r\nX: ", b"A" * 65536), "too long"),
-        (flood(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 10_000), "not http"),
+        (flood(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 10_000), "too long"),
+        (reply(b"\x15\x03\x01\x00\x02\x02\x46"), "is tls, not http"),
         (flood(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000), "too long"),
         (flood(b"", b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000), "too long"),
     ],
@@ -229,6 +230,7 @@ def test_total_deadline_over_tls(app: Flask, tls_receiver: Any, head: bytes, end
         "reason",
         "10 MB header",
         "100,000 headers",
+        "tls",
         "endless 100",
         "endless 103",
     ],
@@ -282,6 +284,76 @@ def test_odd_body(app: Flask, receiver: Any, behave: Behave) -> None:
     assert isinstance(delivery, Delivery)
     assert len(delivery.excerpt) <= 1000
     assert seconds < 10
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"".join(b"Set-Cookie: c%d=1\r\n" % number for number in range(101)),
+        b"X: y\r\n" * 9_000,
+        b"X: " + b"y" * 65_000 + b"\r\n",
+        b"X: " + b"y" * 30_000 + b"\r\n " + b"z" * 30_000 + b"\r\n",
+        b"Foo bar\r\n",
+        b": empty\r\n",
+        b" folded before any\r\n",
+        b"X-\xfc: \xff\x00\x1b[31m\r\n",
+        b"From me\r\n",
+    ],
+    ids=["101", "9,000", "long line", "folded", "no colon", "no name", "fold first", "bytes", "mbox"],
+)
+@pytest.mark.parametrize("before", [b"", b"HTTP/1.1 103 Early Hints\r\n" + b"Link: x\r\n" * 10 + b"\r\n"])
+def test_odd_head(app: Flask, receiver: Any, head: bytes, before: bytes) -> None:
+    """Whatever stands in the 64 kB of a head, it is delivered with one request, and the connection serves the next."""
+    receiver.answers = [before + b"HTTP/1.1 200 OK\r\n" + head + b"Content-Length: 2\r\n\r\nok"]
+
+    assert [send_webhook(receiver.url, {}, timeout=20).excerpt for _ in range(2)] == ["ok", "ok"]
+
+    assert receiver.received.qsize() == 2
+    assert receiver.connections == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length : 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\ncontent-length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
+        b"\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1  200\r\nContent-Length:2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, Chunked\r\n\r\n2 ;a=b\r\nok\r\n0\r\nX: y\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\nContent-Length: 2\r\n\r\nok",
+    ],
+    ids=["space", "list", "twice", "bare LF", "empty line", "no reason", "chunked", "1.0"],
+)
+def test_odd_framing(app: Flask, receiver: Any, answer: bytes) -> None:
+    """An answer whose end can be told, however oddly, ends there, and its connection serves the next delivery."""
+    receiver.answers = [answer]
+
+    assert [send_webhook(receiver.url, {}, timeout=30).excerpt for _ in range(2)] == ["ok", "ok"]
+
+    assert receiver.connections == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nContent-Length: two\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n",
+    ],
+)
+def test_answer_without_an_end(app: Flask, receiver: Any, answer: bytes) -> None:
+    """One whose end cannot be told is waited for no longer than a moment, and its connection is closed."""
+    receiver.answers = [answer]
+
+    assert [send_webhook(receiver.url, {}, timeout=60).excerpt for _ in range(2)] == ["ok", "ok"]
+
+    assert receiver.connections == 2
 
 
 def test_gzip_bomb(app: Flask, receiver: Any) -> None:

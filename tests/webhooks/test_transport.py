@@ -8,6 +8,8 @@ import signal
 import socket
 import struct
 import threading
+import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,10 @@ import pytest
 import trustme
 from flask import Flask
 
-from flask_asok import FlaskAsok, WebhookUnavailable, send_webhook
+from flask_asok import FlaskAsok, WebhookRejected, WebhookUnavailable, background, send_webhook
 from flask_asok.recipes.webhooks.address import Policy, parse
 from flask_asok.recipes.webhooks.deadline import Deadline
-from flask_asok.recipes.webhooks.transport import Transport
+from flask_asok.recipes.webhooks.transport import ADDRESS_SECONDS, Transport
 
 TIMEOUT = 10
 
@@ -145,6 +147,29 @@ def test_closed_in_the_very_moment(app: Flask, receiver: Any, how: str) -> None:
     assert receiver.connections == 2
 
 
+def test_timeout_of_an_idle_connection(app: Flask, receiver: Any) -> None:
+    """A 408 on a connection used before tells of the idle time: the webhook goes out at once on a new one."""
+    receiver.answers = [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+    ]
+    send_webhook(receiver.url, {})
+
+    assert send_webhook(receiver.url, {}).status == 200
+    assert receiver.connections == 2
+
+
+def test_timeout_of_a_new_connection(app: Flask, receiver: Any) -> None:
+    """A 408 on a new connection is an answer like any other."""
+    receiver.answers = [b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"] * 3
+
+    for _ in range(2):
+        with pytest.raises(WebhookUnavailable, match="408"):
+            send_webhook(receiver.url, {})
+
+    assert receiver.connections == 2
+
+
 def test_replaced_only_once(app: Flask, receiver: Any) -> None:
     """A receiver that closes each connection without an answer is a temporary error."""
 
@@ -181,8 +206,29 @@ def test_no_tls_there(app: Flask, receiver: Any) -> None:
     """https to a receiver that speaks http is an error, and nothing is sent in the clear."""
     receiver.behave = lambda sock, receiver: sock.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
 
-    with pytest.raises(WebhookUnavailable, match="TLS"):
+    with pytest.raises(WebhookUnavailable, match=r"no TLS on this port.*http://"):
         send_webhook(f"https://localhost:{receiver.port}/", {})
+
+
+def test_old_tls(app: Flask, make_receiver: Any, authority: trustme.CA) -> None:
+    """A receiver that speaks only TLS 1.1 is told by what it lacks."""
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+
+    with pytest.raises(WebhookUnavailable, match=r"no TLS 1\.2"):
+        send_webhook(make_receiver(context).url, {})
+
+
+def test_http_on_a_tls_port(app: Flask, tls_receiver: Any) -> None:
+    """http to a receiver that speaks https is a temporary error."""
+    with pytest.raises(WebhookUnavailable, match="cannot be reached"):
+        send_webhook(f"http://localhost:{tls_receiver.port}/", {})
 
 
 def test_tls_for_an_address(app: Flask, make_receiver: Any, authority: trustme.CA) -> None:
@@ -262,13 +308,69 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
         sink.shutdown(socket.SHUT_WR)
 
 
-def test_proxy_that_refuses(make_app: Any, receiver: Any) -> None:
-    """A proxy that refuses is a temporary error."""
-    receiver.behave = lambda sock, receiver: sock.sendall(b"HTTP/1.1 407 No\r\n\r\n")
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("status", [403, 407, 502, 503])
+def test_proxy_that_refuses(make_app: Any, receiver: Any, scheme: str, status: int) -> None:
+    """A proxy that refuses is a temporary error that names it without its password, over http and https alike."""
+    receiver.answers = [f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n".encode()]
+    app = make_app(ASOK_WEBHOOK_PROXY=f"http://me:pass@localhost:{receiver.port}")
 
-    app = make_app(ASOK_WEBHOOK_PROXY=f"http://localhost:{receiver.port}")
-    with app.app_context(), pytest.raises(WebhookUnavailable, match="407"):
-        send_webhook("https://example.com/", {})
+    with app.app_context(), pytest.raises(WebhookUnavailable, match=f"answered {status}") as raised:
+        send_webhook(f"{scheme}://hooks.example/", {})
+
+    assert f"the proxy http://localhost:{receiver.port} answered" in str(raised.value)
+    assert f"{scheme}://hooks.example" in str(raised.value)
+    assert "pass" not in str(raised.value)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_wrong_password_of_the_proxy(make_app: Any, receiver: Any, scheme: str) -> None:
+    """No webhook is dropped for it: each is tried again."""
+    receiver.answers = [b"HTTP/1.1 407 Basic bWU6cGFzcw== No\r\nContent-Length: 0\r\n\r\n"] * 3
+    app = make_app(ASOK_WEBHOOK_PROXY=f"http://me:pass@localhost:{receiver.port}")
+
+    with app.app_context():
+        task = background.using(retries=2, backoff=0)(send_webhook, f"{scheme}://hooks.example/", {})
+        error = task.exception(TIMEOUT)
+
+    assert isinstance(error, WebhookUnavailable)
+    assert "answered 407 Basic *** No" in str(error)
+    assert error.delivery is not None
+    assert error.delivery.status is None
+    assert task.attempts == receiver.received.qsize() == 3
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize(
+    ("proxy", "words"),
+    [("http://127.0.0.1:9", "Connection refused"), ("http://me:pass@proxy.invalid:3128", r"(?i)name|address")],
+)
+def test_no_proxy_there(make_app: Any, scheme: str, proxy: str, words: str) -> None:
+    """A proxy that is down, or whose name is unknown, is named as what failed."""
+    app = make_app(ASOK_WEBHOOK_PROXY=proxy)
+
+    with app.app_context(), pytest.raises(WebhookUnavailable, match=words) as raised:
+        send_webhook(f"{scheme}://hooks.example/", {})
+
+    assert f"the proxy http://{proxy.rpartition('@')[2].removeprefix('http://')} failed" in str(raised.value)
+    assert "pass" not in str(raised.value)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_proxy_that_speaks_tls(make_app: Any, tls_receiver: Any, scheme: str) -> None:
+    """A proxy that wants TLS itself is a temporary error."""
+    app = make_app(ASOK_WEBHOOK_PROXY=f"http://localhost:{tls_receiver.port}")
+
+    with app.app_context(), pytest.raises(WebhookUnavailable, match=r"cannot be reached"):
+        send_webhook(f"{scheme}://hooks.example/", {}, timeout=5)
+
+
+def test_receivers_407(app: Flask, receiver: Any) -> None:
+    """Without a proxy a 407 is the receiver's own refusal."""
+    receiver.answers = [b"HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n"]
+
+    with pytest.raises(WebhookRejected, match="407"):
+        send_webhook(receiver.url, {})
 
 
 @pytest.mark.parametrize(
@@ -338,6 +440,27 @@ def test_second_address_is_tried(receiver: Any, monkeypatch: pytest.MonkeyPatch)
     transport.close()
 
     assert answer.status == 200
+
+
+def test_first_address_is_a_black_hole(receiver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address that drops every packet costs a moment of the delivery's time, and not its share of it."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=0)
+    full = [socket.socket() for _ in range(4)]
+    for sock in full:
+        sock.setblocking(False)
+        sock.connect_ex(listener.getsockname())
+    transport = Transport()
+    found = [(socket.AF_INET, listener.getsockname()), (socket.AF_INET, ("127.0.0.1", receiver.port))]
+    monkeypatch.setattr(transport._resolver, "resolve", lambda host, port, deadline: found)
+    started = time.monotonic()
+
+    answer = transport.post(parse(receiver.url), {}, b"{}", Policy.of(True, ""), Deadline(3600))
+    transport.close()
+
+    assert answer.status == 200
+    assert time.monotonic() - started < 3 * ADDRESS_SECONDS
+    for sock in (listener, *full):
+        sock.close()
 
 
 def test_no_socket_for_the_first_address(receiver: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,11 @@ class Deadline:
         self.seconds: float = seconds
         self._at = time.monotonic() + seconds
 
+    def within(self, seconds: float) -> Deadline:
+        """Return the deadline that is `seconds` from now, or this one where that comes first."""
+        left = self._at - time.monotonic()
+        return self if left <= seconds else Deadline(seconds)
+
     def left(self) -> float:
         """Return the seconds left, more than 0; TimeoutError when there are none."""
         left = self._at - time.monotonic()

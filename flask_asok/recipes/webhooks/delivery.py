@@ -33,8 +33,8 @@ from .recording import delivered
 from .settings import DEFAULTS
 
 if TYPE_CHECKING:
+    from .answer import Answer
     from .sender import Sender
-    from .transport import Answer
 
 E = TypeVar("E", bound=BaseException)
 
@@ -43,6 +43,8 @@ BACKOFF = (5.0, 30.0, 120.0, 300.0)
 JITTER = 0.2
 LONGEST_EXCERPT = 1000
 TEMPORARY = frozenset({408, 425, 429})
+FROM_PROXIES = frozenset({403, 502, 503, 504})
+"""Answers that may be those of a proxy in between, which tells of itself and not of the receiver."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,8 +248,8 @@ def _attempt(message: Message, ours: Task[Any] | None) -> Delivery:
 
 
 def _send(sender: Sender, message: Message, ours: Task[Any] | None) -> Delivery:
-    from .sender import explain
-    from .transport import Malformed
+    from .answer import Malformed
+    from .failures import explain
 
     url = parse(message.url)
     attempts = 1 if ours is None else ours.attempts
@@ -288,7 +290,7 @@ def _send(sender: Sender, message: Message, ours: Task[Any] | None) -> Delivery:
         if delivered.receivers:
             _record(_with_request(done, message))
         return done
-    raise _refusal(url, answer, done)
+    raise _refusal(url, answer, done, sender.proxy_for(url))
 
 
 def _rehearse(message: Message, ours: Task[Any] | None) -> Delivery:
@@ -373,11 +375,12 @@ def _excerpt(body: bytes) -> str:
     return "".join(character for character in text if character.isprintable() or character in "\n\t")
 
 
-def _refusal(url: Url, answer: Answer, delivery: Delivery) -> WebhookError:
+def _refusal(url: Url, answer: Answer, delivery: Delivery, proxy: str | None) -> WebhookError:
     status = answer.status
-    said = f"{url} answered {status}"
-    if status in TEMPORARY or 500 <= status < 600:
-        return WebhookUnavailable(f"{said}.", delivery, retry_after(answer.headers.get("Retry-After")))
+    is_of_proxy = proxy is not None and status in FROM_PROXIES
+    said = f"{url} or the proxy {proxy} answered {status}" if is_of_proxy else f"{url} answered {status}"
+    if status in TEMPORARY or 500 <= status < 600 or is_of_proxy:
+        return WebhookUnavailable(f"{said}.", delivery, retry_after(answer.header("retry-after")))
     if status == 410:
         return WebhookGone(f"{said}: the receiver wants no more webhooks there.", delivery)
     if 300 <= status < 400:
@@ -389,7 +392,7 @@ def _refusal(url: Url, answer: Answer, delivery: Delivery) -> WebhookError:
 def _destination(answer: Answer) -> str:
     """Return where a redirect leads, as far as that is no secret."""
     with contextlib.suppress(ValueError, TypeError):
-        if urlsplit(location := answer.headers.get("Location", "")).netloc:
+        if urlsplit(location := answer.header("location") or "").netloc:
             return f" and points to {parse(location)}"
     return ""
 

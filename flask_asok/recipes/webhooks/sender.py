@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Mapping
 from typing import Any
 
 from .address import Policy, Url
+from .answer import Answer
 from .deadline import Deadline
 from .lanes import Lanes
 from .message import Message, policy_for, signed_headers
-from .transport import Answer, Transport
+from .transport import Transport
 
 
 class Sender:
@@ -26,20 +26,10 @@ class Sender:
         headers = signed_headers(message, timestamp)
         return self._transport.post(url, headers, message.body, policy_for(message, self._policy), deadline)
 
+    def proxy_for(self, url: Url) -> str | None:
+        """Return the URL, without credentials, of a proxy that may have answered in place of the receiver."""
+        return self._transport.proxy_for(url)
+
     def close(self) -> None:
         """Close the connections."""
         self._transport.close()
-
-
-def explain(error: Exception) -> str:
-    """Return what went wrong on the way to the receiver, in words that hold nothing which the receiver sent."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate was not accepted: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS failed: {error.reason or type(error).__name__}"
-    if isinstance(error, ConnectionError) and error.strerror is None:
-        return "it closed the connection without an answer"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    # A proxy's words, for one.
-    return "".join(character for character in str(error) if character.isprintable())

@@ -3,154 +3,66 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
-import io
 import socket
 import ssl
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from email.message import Message
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from ...errors import WebhookBlocked
-from .address import Policy, Url, parse_proxy
+from .address import Policy, Proxy, Url, parse_proxy
+from .answer import Answer, Malformed, Reader
 from .deadline import Deadline
+from .failures import ProxyFailed, explain
 from .resolver import Resolver
 
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
-
-LONGEST_ANSWER = 64 * 1024
-"""Bytes of an answer that are read, its head included."""
+ADDRESS_SECONDS = 2.0
+"""How long an address of several has to take a connection: time for a second try of the system."""
 MOST_IDLE = 64
 """Connections that are kept open for the next delivery, all hosts together."""
 IDLE_SECONDS = 30.0
 _PIECE = 16 * 1024
 
 Key = tuple[str, str, int, Policy]
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the receiver said."""
-
-    status: int
-    headers: Message = field(repr=False)
-    body: bytes = field(repr=False)
-    """The first bytes of it, never decompressed; possibly cut."""
-
-
-class Malformed(Exception):
-    """The answer is not HTTP, or more of it than anybody needs. Its text quotes nothing that the receiver sent."""
-
-
-class _Reader(io.RawIOBase):
-    """
-    Reads an answer off a socket until the deadline, up to a number of bytes.
-
-    Past the head, `in_body`, whatever goes wrong is only the end of the answer: its status has been read.
-    """
-
-    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
-        self._sock = sock
-        # Counted by the socket, which so stays open until the answer is read.
-        self._file = sock.makefile("rb", buffering=0)
-        self._deadline = deadline
-        self._left = LONGEST_ANSWER
-        self.began = False
-        self.in_body = False
-        self.is_cut = False
-
-    def makefile(self, mode: str) -> io.BufferedReader:
-        """What `http.client.HTTPResponse` calls on what it takes for a socket."""
-        return io.BufferedReader(self)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        view = memoryview(buffer)[: self._left]
-        if not view:
-            return self._cut(Malformed("the head of the answer is too long"))
-        try:
-            # Before each read: a byte now and then would renew any timeout set once.
-            self._sock.settimeout(self._deadline.left())
-            count = self._file.readinto(view) or 0
-        except OSError as error:
-            return self._cut(error)
-        self._left -= count
-        self.began = self.began or count > 0
-        self.is_cut = self.is_cut or count == 0
-        return int(count)
-
-    def _cut(self, error: Exception) -> int:
-        if not self.in_body:
-            raise error
-        self.is_cut = True
-        return 0
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-
-class _Response(http.client.HTTPResponse):
-    """An answer that skips all interim ones, not only 100. But 101 is final: nobody asked for another protocol."""
-
-    def begin(self) -> None:
-        super().begin()
-        while 100 <= self.status < 200 and self.status != 101:
-            self.headers = self.msg = None  # type: ignore[assignment]
-            super().begin()
 
 
 class _Connection(HTTPConnection):
     """A connection to the address that was checked. `deadline` is that of the delivery that has it."""
 
     deadline: Deadline
-    reader: _Reader | None = None
+    reader: Reader | None = None
 
-    def __init__(self, host: str, port: int, transport: Transport, policy: Policy | None, **kwargs: Any) -> None:
+    def __init__(self, host: str, port: int, transport: Transport, policy: Policy, **kwargs: Any) -> None:
         super().__init__(host, port, **kwargs)
         self._transport = transport
         self._policy = policy
 
     def _new_conn(self) -> socket.socket:
-        return self._transport.connect(self.host, self.port, self._policy, self.deadline)
+        return self._transport.connect(self.host, self.port, self._policy, self.deadline, is_tls=False)
 
     def send(self, data: Any) -> None:
-        view = memoryview(data)
-        # In pieces: an ssl socket takes its timeout anew for each record.
-        for start in range(0, len(view), _PIECE):
-            self.sock.settimeout(self.deadline.left())
-            self.sock.sendall(view[start : start + _PIECE])
-
-    def response_class(self, sock: socket.socket, debuglevel: int = 0, method: str | None = None) -> _Response:  # type: ignore[override]
-        self.reader = _Reader(sock, self.deadline)
-        return _Response(self.reader, debuglevel, method)  # type: ignore[arg-type]
-
-    def getresponse(self) -> http.client.HTTPResponse:  # type: ignore[override]
-        # Not urllib3's own: that one decompresses, and logs the path of the URL with headers it cannot parse.
-        return http.client.HTTPConnection.getresponse(self)
+        _send(self.sock, data, self.deadline)
 
 
 class _TLSConnection(_Connection, HTTPSConnection):
     """The same over TLS."""
+
+    def _new_conn(self) -> socket.socket:
+        return self._transport.connect(self.host, self.port, self._policy, self.deadline, is_tls=True)
 
 
 class Transport:
     """
     The connections of one application in one process; any number of threads may use it.
 
-    urllib3 connects, tunnels and verifies; its pools are not used, since they log the path of a URL. Nothing is taken
-    from the environment but OpenSSL's own `SSL_CERT_FILE` and `SSL_CERT_DIR`, and Python's `SSLKEYLOGFILE`.
+    urllib3 verifies; its pools are not used, since they log the path of a URL, nor is http.client below it, for what
+    `Reader` says. Nothing is taken from the environment but OpenSSL's own `SSL_CERT_FILE` and `SSL_CERT_DIR`, and
+    Python's `SSLKEYLOGFILE`.
     """
 
     def __init__(self, ca_file: str | None = None, proxy: str | None = None) -> None:
@@ -166,35 +78,68 @@ class Transport:
         """
         POST `body` and return the answer, whatever its status.
 
-        Raises WebhookBlocked before a packet is sent; OSError, TimeoutError among them, when the receiver cannot be
-        reached or does not answer in time; Malformed when the answer is not HTTP.
+        Raises WebhookBlocked before a packet is sent; OSError when the receiver cannot be reached or does not answer in
+        time, TimeoutError and ProxyFailed among them; Malformed when the answer is not HTTP.
         """
         # A connection made under one policy must not serve a delivery under a stricter one.
         key = (url.scheme, url.host, url.port, policy)
-        if (conn := self._take(key)) is not None:
-            conn.deadline = deadline
-            try:
-                return self._exchange(conn, key, url, headers, body)
-            except OSError:
-                # The receiver closed it while it was idle. Anything that was answered is an answer, though; and past
-                # the deadline the next try ends before it begins.
-                if conn.reader is not None and conn.reader.began:
-                    raise
-        return self._exchange(self._open(url, policy, deadline), key, url, headers, body)
+        answer = self._post_again(key, url, headers, body, deadline)
+        if answer is None:
+            answer = self._exchange(self._open(url, policy, deadline), key, url, headers, body)
+        if answer.status == 407 and (proxy := self.proxy_for(url)):
+            raise ProxyFailed(proxy, f"answered {self._said(answer)}")
+        return answer
 
-    def connect(self, host: str, port: int, policy: Policy | None, deadline: Deadline) -> socket.socket:
+    def proxy_for(self, url: Url) -> str | None:
+        """Return the URL, without credentials, of a proxy whose answers look like the receiver's: for http."""
+        return str(self._proxy.url) if self._proxy is not None and url.scheme == "http" else None
+
+    def connect(self, host: str, port: int, policy: Policy, deadline: Deadline, *, is_tls: bool) -> socket.socket:
+        """Connect to `host`, or to the proxy, and for TLS through the proxy."""
+        host = host.strip("[]")
+        if (proxy := self._proxy) is None:
+            return self._dial(host, port, policy, deadline)
+        try:
+            sock = self._dial(proxy.url.host, proxy.url.port, None, deadline)
+            if is_tls:
+                try:
+                    self._tunnel(sock, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", proxy, deadline)
+                except BaseException:
+                    sock.close()
+                    raise
+            return sock
+        except ProxyFailed:
+            raise
+        except (OSError, Malformed) as error:
+            raise ProxyFailed(str(proxy.url), f"failed: {explain(error)}") from None
+
+    def _tunnel(self, sock: socket.socket, authority: str, proxy: Proxy, deadline: Deadline) -> None:
+        _send(sock, _head(f"CONNECT {authority}", {"Host": authority, **proxy.headers}), deadline)
+        answer = Reader(sock, deadline).head()
+        if not 200 <= answer.status < 300:
+            raise ProxyFailed(str(proxy.url), f"answered {self._said(answer)}")
+
+    def _said(self, answer: Answer) -> str:
+        """Return the status and the words of a proxy's answer."""
+        words = answer.reason
+        for value in self._proxy.headers.values() if self._proxy is not None else ():
+            words = words.replace(value.split()[-1], "***")
+        return f"{answer.status} {words}".strip()
+
+    def _dial(self, host: str, port: int, policy: Policy | None, deadline: Deadline) -> socket.socket:
         """Resolve `host` once, check every address by `policy`, and connect to one of these very addresses."""
-        found = self._resolver.resolve(host.strip("[]"), port, deadline)
-        if policy is not None and (refusal := policy.refusal(host.strip("[]"), (each[1][0] for each in found))):
+        found = self._resolver.resolve(host, port, deadline)
+        if policy is not None and (refusal := policy.refusal(host, (each[1][0] for each in found))):
             raise WebhookBlocked(f"Webhook not sent: {refusal}.")
         failure = OSError("the name has no address")
-        for number, (family, address) in enumerate(found):
+        for number, (family, address) in enumerate(found, start=1):
             sock = None
             try:
                 # Within: a system without IPv6 fails here for an address of the other kind.
                 sock = socket.socket(family, socket.SOCK_STREAM)
-                # A fair share of the time for each address, so that a black hole does not use up the others' turn.
-                sock.settimeout(deadline.left() / (len(found) - number))
+                # A black hole must not use up the others' turn.
+                others = len(found) - number
+                sock.settimeout(min(deadline.left() / (others + 1), ADDRESS_SECONDS) if others else deadline.left())
                 sock.connect(address)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 # The whole TLS handshake is held to this: OpenSSL's caller counts one timeout over all its reads.
@@ -219,43 +164,61 @@ class Transport:
             conn.close()
         self._resolver.close()
 
+    def _post_again(
+        self, key: Key, url: Url, headers: Mapping[str, str], body: bytes, deadline: Deadline
+    ) -> Answer | None:
+        """POST on a connection that was used before; None when there is none, or it was closed meanwhile."""
+        if (conn := self._take(key)) is None:
+            return None
+        conn.deadline = deadline
+        try:
+            answer = self._exchange(conn, key, url, headers, body)
+        except OSError:
+            # The receiver closed it while it was idle. Anything that was answered is an answer, though; and past
+            # the deadline the next try ends before it begins.
+            if conn.reader is not None and conn.reader.began:
+                raise
+            return None
+        # A 408 was sent as this request was under way: it tells of the idle time before, and that nothing was read.
+        return None if answer.status == 408 else answer
+
     def _exchange(self, conn: _Connection, key: Key, url: Url, headers: Mapping[str, str], body: bytes) -> Answer:
-        reusable = False
+        is_reusable = False
         conn.reader = None
         target = url.target
         if self._proxy is not None and url.scheme == "http":
             target = f"{url}{url.target}"
             headers = {**headers, **self._proxy.headers}
+        fields = {
+            "Host": url.authority,
+            "Accept-Encoding": "identity",
+            "Content-Length": str(len(body)),
+            **headers,
+        }
         try:
             with _stop_greenlet(conn.deadline):
                 if conn.sock is None:
-                    conn.timeout = conn.deadline.left()
-                    # A proxy answers with HTTP as well, or does not.
-                    _understood(conn.connect)
-                    conn.reader = None
-                conn.timeout = conn.deadline.left()
+                    conn.connect()
                 # It may answer without reading it all: 413, for one.
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                    conn.request("POST", target, body=body, headers={"Host": url.authority, **headers})
-                answer, reusable = _read(conn)
+                    conn.send(_head(f"POST {target}", fields) + body)
+                conn.reader = Reader(conn.sock, conn.deadline)
+                answer = conn.reader.answer()
+                is_reusable = answer.is_reusable
             return answer
         finally:
-            if reusable:
+            if is_reusable:
                 self._put(key, conn)
             else:
                 conn.close()
 
     def _open(self, url: Url, policy: Policy, deadline: Deadline) -> _Connection:
         host = f"[{url.host}]" if ":" in url.host else url.host
-        proxy = self._proxy
-        at = (host, url.port) if proxy is None else (proxy.url.host, proxy.url.port)
-        conn: _Connection
-        if url.scheme == "http":
-            conn = _Connection(*at, self, None if proxy else policy)
-        else:
-            conn = _TLSConnection(*at, self, None if proxy else policy, ssl_context=self._tls())
-            if proxy is not None:
-                conn.set_tunnel(host, url.port, headers=proxy.headers)
+        conn = (
+            _Connection(host, url.port, self, policy)
+            if url.scheme == "http"
+            else _TLSConnection(host, url.port, self, policy, ssl_context=self._tls())
+        )
         conn.deadline = deadline
         return conn
 
@@ -306,33 +269,16 @@ def _stop_greenlet(deadline: Deadline) -> AbstractContextManager[Any]:
     return timeout
 
 
-def _understood(step: Callable[[], T]) -> T:
-    """Return what `step` returns; Malformed when what it read is no HTTP."""
-    try:
-        return step()
-    except OSError:
-        # First: a connection that ends is an HTTPException too, a certificate that is not accepted a ValueError.
-        raise
-    except (http.client.HTTPException, ValueError):
-        pass
-    # Out here, so that it carries no error that quotes the answer: an echo would be our own secrets.
-    raise Malformed("the answer is not HTTP")
+def _head(request: str, fields: Mapping[str, str]) -> bytes:
+    lines = [f"{request} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+    if any("\r" in line or "\n" in line for line in lines):
+        raise ValueError("A header of the webhook holds a line break.")
+    return "\r\n".join([*lines, "", ""]).encode("ascii")
 
 
-def _read(conn: _Connection) -> tuple[Answer, bool]:
-    """Return the answer, and whether the connection is good for another one."""
-    response = _understood(conn.getresponse)
-    reader = conn.reader
-    assert reader is not None
-    with contextlib.closing(response):
-        if len(set(response.headers.get_all("content-length", ()))) > 1:
-            raise Malformed("the answer has two lengths")
-        reader.in_body = True
-        try:
-            body = response.read(LONGEST_ANSWER)
-        except (http.client.HTTPException, ValueError) as error:
-            body = getattr(error, "partial", b"")
-        complete = response.isclosed() and not reader.is_cut
-        # http.client takes a 101 for the end of the exchange; the other side has just begun with something else.
-        reusable = complete and response.status != 101 and not response.will_close
-        return Answer(response.status, response.headers, body), reusable
+def _send(sock: socket.socket, data: bytes, deadline: Deadline) -> None:
+    view = memoryview(data)
+    # In pieces: an ssl socket takes its timeout anew for each record.
+    for start in range(0, len(view), _PIECE):
+        sock.settimeout(deadline.left())
+        sock.sendall(view[start : start + _PIECE])
