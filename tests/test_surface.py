@@ -29,7 +29,7 @@ ORDER = [
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 
 BACKENDS = [
-    {"names", "causes"},
+    {"names", "causes", "intake"},
     {"codec", "redis_server"},
     {"message", "records"},
     {"base", "clock", "engine"},

@@ -20,6 +20,7 @@ from kombu.pools import ProducerPool
 
 from ..errors import BackendUnavailable, NotConfigured
 from .causes import address_of, at
+from .intake import Intake
 from .redis_server import urls_of
 
 if TYPE_CHECKING:
@@ -216,6 +217,7 @@ def start_worker(engine: Celery, arguments: list[str]) -> None:
     if not any(argument.startswith(("-n", "--hostname")) for argument in arguments):
         # Two workers of one name on one broker would take each other's orders.
         arguments = ["--hostname", f"{engine.main}-{os.getpid()}@%h", *arguments]
+    engine.steps["consumer"].add(Intake)
     engine.worker_main(["worker", *arguments])
 
 

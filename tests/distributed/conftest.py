@@ -246,7 +246,20 @@ def workers():
 
 
 @pytest.fixture
-def worker(config, workers, tmp_path_factory):
+def start_shared(workers, tmp_path_factory):
+    """Return the one worker, of two processes, for a configuration."""
+
+    def start(config):
+        key = json.dumps(config)
+        if key not in workers:
+            workers[key] = Worker(tmp_path_factory.mktemp("worker"), config, "--concurrency", "2")
+        return workers[key].ready()
+
+    return start
+
+
+@pytest.fixture
+def worker(config, start_shared):
     """
     The one worker, of two processes, for a broker; None where tasks need none.
 
@@ -254,10 +267,7 @@ def worker(config, workers, tmp_path_factory):
     """
     if config.get("ASOK_BACKEND", "celery") != "celery":
         return None
-    key = json.dumps(config)
-    if key not in workers:
-        workers[key] = Worker(tmp_path_factory.mktemp("worker"), config, "--concurrency", "2")
-    return workers[key].ready()
+    return start_shared(config)
 
 
 @pytest.fixture
