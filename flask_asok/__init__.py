@@ -25,7 +25,7 @@ from .extension import FlaskAsok
 from .options import Retry
 from .recipes.cache import Cache, cached, warm_cache
 from .recipes.images import Picture, Renditions, make_renditions, resize_image, save_upload
-from .recipes.mail import Mail, send_mail
+from .recipes.mail import Mail, check_address, send_mail
 from .recipes.webhooks import Delivery, send_webhook, verify_webhook
 from .summaries import TaskSummary
 from .tasks import Task, current_task
@@ -60,6 +60,7 @@ __all__ = [
     "WebhookUnavailable",
     "background",
     "cached",
+    "check_address",
     "current_task",
     "make_renditions",
     "resize_image",

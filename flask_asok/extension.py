@@ -18,6 +18,7 @@ from .recipes.cache.settings import DEFAULTS as CACHE_DEFAULTS
 from .recipes.images import resize_image
 from .recipes.images.limits import DEFAULTS as IMAGE_DEFAULTS
 from .recipes.mail import send_mail
+from .recipes.mail import settings as mail
 from .recipes.webhooks import send_webhook
 from .recipes.webhooks import settings as webhooks
 from .state import KEY, State, state_of
@@ -41,11 +42,9 @@ DEFAULTS: dict[str, Any] = {
     "ASOK_CELERY": {},
     "ASOK_TASK_MODULES": None,
     "ASOK_FALLBACK": "raise",
-    "ASOK_MESSAGE_MAX_BYTES": 8 * 1024 * 1024,
     **IMAGE_DEFAULTS,
     **CACHE_DEFAULTS,
-    "ASOK_MAIL_TIMEOUT": 10.0,
-    "ASOK_MAIL_CA_FILE": None,
+    **mail.DEFAULTS,
     **webhooks.DEFAULTS,
 }
 
@@ -98,6 +97,8 @@ class FlaskAsok:
         - `ASOK_CACHE_REDIS_TIMEOUT` (0.4): seconds that the cache's Redis has to connect and to answer.
         - `ASOK_MAIL_TIMEOUT` (10.0): seconds that the SMTP server has to connect and to answer a command.
         - `ASOK_MAIL_CA_FILE` (None): path of certificates (PEM) to trust for mail, besides the system's.
+        - `ASOK_MAIL_HELLO` (None): the name that mail servers are told; None is this machine's full name, looked up
+          once, or its address.
         - `ASOK_WEBHOOK_ALLOW` (()): hosts ("hooks.local") and networks ("10.1.0.0/16") that webhooks may go to though
           they are not public. Addresses where clouds keep credentials stay denied.
         - `ASOK_WEBHOOK_SECRETS` ({}): names and their `whsec_...` secret, or a list of them, the newest first.
@@ -115,7 +116,6 @@ class FlaskAsok:
           application's own package. The recipes are always allowed.
         - `ASOK_FALLBACK` ("raise"): when the broker cannot be reached, "raise" BackendUnavailable or run the task on
           local "threads", with a warning.
-        - `ASOK_MESSAGE_MAX_BYTES` (8,388,608): a call whose message is larger is a ValueError.
 
         As `FLASK_ASOK_...` environment variables they work through `app.config.from_prefixed_env()`. Raises
         RuntimeError for an app that is set up already; ValueError or TypeError for a value that is no good.
@@ -126,6 +126,7 @@ class FlaskAsok:
             app.config.setdefault(key, value)
         config = _checked({key: app.config[key] for key in DEFAULTS})
         app.extensions[KEY] = State(config, _backend(config["ASOK_BACKEND"])(app, config))
+        mail.set_up(app)
         listen(app)
         app.cli.add_command(asok_cli)
 
@@ -172,7 +173,7 @@ def _checked(config: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(
                 f"ASOK_QUEUES must map names to numbers of threads, 1 or more; {name!r}: {size!r} does not."
             )
-    for key in ("ASOK_MAX_QUEUED", "ASOK_MAX_WAITING", "ASOK_RECENT_TASKS", "ASOK_MESSAGE_MAX_BYTES", *IMAGE_DEFAULTS):
+    for key in ("ASOK_MAX_QUEUED", "ASOK_MAX_WAITING", "ASOK_RECENT_TASKS", *IMAGE_DEFAULTS):
         if _expect(config, key, int) < 1:
             raise ValueError(f"{key} must be 1 or more, not {config[key]}.")
     if config["ASOK_QUEUE_FULL"] not in ("run", "raise"):
@@ -180,6 +181,7 @@ def _checked(config: dict[str, Any]) -> dict[str, Any]:
     for key in (*CACHE_DEFAULTS, "ASOK_MAIL_TIMEOUT"):
         if not 0 < _expect(config, key, (int, float)) < float("inf"):
             raise ValueError(f"{key} must be seconds, more than 0, not {config[key]!r}.")
+    mail.check(config)
     webhooks.check(config)
     _expect(config, "ASOK_CELERY", dict)
     if config["ASOK_TASK_MODULES"] is not None:

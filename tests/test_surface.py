@@ -16,8 +16,7 @@ PACKAGE = Path(flask_asok.__file__).parent
 ORDER = [
     {"errors", "logs"},
     {"signals", "options", "context", "summaries"},
-    {"callables"},
-    {"arguments", "tasks"},
+    {"tasks"},
     {"backends"},
     {"state", "triggers"},
     {"dispatch"},

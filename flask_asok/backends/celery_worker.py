@@ -18,13 +18,12 @@ from celery.exceptions import Ignore, Reject, Retry
 from ..context import Carried, Variables
 from ..errors import BackendUnavailable, MessageRefused, TaskAbandoned
 from ..logs import log
-from ..options import options_of
+from ..options import DEFAULT
 from ..signals import emit, task_abandoned
 from ..summaries import SETTLED, TaskSummary
 from ..tasks import Task
 from .celery_task import CeleryTask, Remote, facts_of
 from .engine import ONCE
-from .message import size_of
 
 if TYPE_CHECKING:
     from .celery import CeleryBackend
@@ -196,7 +195,7 @@ class CeleryWorker:
             told["retry_on"] = tuple(map(self._backend.names.find_error, told["retry_on"]))
         if "backoff" in told:
             told["backoff"] = decode(told["backoff"])
-        options = options_of(fn).replace(**told)
+        options = getattr(fn, "__asok_options__", DEFAULT).replace(**told)
         options = dataclasses.replace(options, name=message["name"], queue=message["queue"])
         url = message["url"]
         adapter = url and self._backend.app.url_map.bind(url[0], url[1], url[2], url[3])
@@ -220,15 +219,10 @@ class CeleryWorker:
         error = task._error
         try:
             value = None if error is not None else self._backend.codec.encode(task._value, f"What {task.name} returned")
-            if (size := size_of(value)) > self._backend.most_bytes:
-                raise ValueError(
-                    f"What {task.name} returned has {size:,} bytes, more than ASOK_MESSAGE_MAX_BYTES "
-                    f"({self._backend.most_bytes:,}). Store it, and return its path or id."
-                )
             wrong = error
-        except (TypeError, ValueError) as unfit:
+        except TypeError as unfit:
             value, wrong = None, unfit
-        outcome = {"value": value} if wrong is None else {"error": self._told(wrong)}
+        outcome = {"value": value} if wrong is None else {"error": self._backend.codec.encode_error(wrong)}
         fields = {
             **facts_of(task.message),
             "state": task.summary.state,
@@ -240,10 +234,6 @@ class CeleryWorker:
             # For `flask asok retry`.
             fields["message"] = self._backend.seal.close(task.message, "call")
         self._backend.records.finish(task.id, fields)
-
-    def _told(self, error: BaseException) -> dict[str, Any]:
-        told = self._backend.codec.encode_error(error)
-        return told if size_of(told) <= self._backend.most_bytes else {"text": f"{told['text'][:1000]}..."}
 
     def _tell_celery(self, task: CeleryTask[Any]) -> None:
         """Have Celery's own events tell what happened, for Flower and its like."""

@@ -10,7 +10,7 @@ import jobs
 import pytest
 from aiosmtpd.controller import Controller
 
-from flask_asok import Cache, background, send_mail, send_webhook, verify_webhook, warm_cache
+from flask_asok import Cache, MailRefused, background, send_mail, send_webhook, verify_webhook, warm_cache
 
 SECRET = "whsec_" + "A" * 32
 
@@ -128,6 +128,18 @@ def test_mail(shop, mailbox):
     envelope = mailbox.received.get(timeout=10)
     assert envelope.rcpt_tos == ["user@example.com"]
     assert b"World" in envelope.content
+
+
+def test_mistyped_address(shop, mailbox):
+    """A mail whose address is none raises nothing at the call; its task fails in the worker, and says which."""
+    task = background(send_mail, to="j\u00f6rg@b.example\n", subject="Hello\n", body="World")
+
+    error = task.exception(40)
+
+    assert isinstance(error, MailRefused)
+    assert "j\u00f6rg@b.example" in str(error)
+    assert error.receipts[0].accepted == []
+    assert mailbox.received.empty()
 
 
 def test_cache(shop):

@@ -1,14 +1,13 @@
 """The documentation: whoever types its code in gets what the page says."""
 
 import ast
-import functools
+import contextlib
 import gc
 import json
 import logging
 import os
 import re
 import socket
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -21,7 +20,7 @@ from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 
-import flask_login
+import flask_mail
 import pytest
 from flask import Flask, abort, g, redirect, render_template, request, session, url_for
 from flask_sqlalchemy import SQLAlchemy
@@ -295,14 +294,14 @@ def test_mail(page, shop, mailbox, monkeypatch):
     opened.run(
         **names,
         replace={"/srv/invoices/42.pdf": "invoice.pdf"}, skip=("client.post",),
-        os=os, order="a mug", user=user, users=[user, user], mark_as_dead=print,
+        os=os, order="a mug", picture=b"PNG", user=user, users=[user, user], mark_as_dead=print,
     )  # fmt: skip
 
     outcomes = opened.outcomes()
-    received = [mailbox.received.get(timeout=TIMEOUT) for _ in range(5)]
+    received = [mailbox.received.get(timeout=TIMEOUT) for _ in range(6)]
     assert {state for _, state in outcomes} == {"succeeded"}
     subjects = sorted(message_from_bytes(envelope.content)["Subject"] for envelope in received)
-    assert subjects == ["Hello", "News", "News", "Welcome", "Your invoice"]
+    assert subjects == ["Hello", "News", "News", "Party", "Welcome", "Your invoice"]
 
 
 # How to
@@ -316,10 +315,6 @@ def test_options(page, capsys):
     dispose(names["app"], names["db"])
 
     assert capsys.readouterr().out.splitlines() == [
-        (
-            "write_report(year) cannot be called with these arguments: got an unexpected keyword argument 'retries'."
-            " retries is an option: background.using(retries=3)(write_report, ...)."
-        ),
         "429 Too Many Requests", "3", "waiting", "1", "No reports for 1492.", "fetched",
     ]  # fmt: skip
     assert states.count("failed") == 1
@@ -433,6 +428,22 @@ def pattern(heading):
     return re.sub(r"\d+", r"[\\d.]+", re.escape(heading)).replace("…", "[0-9a-f]{32}")
 
 
+@contextlib.contextmanager
+def mail_of(app, **config):
+    """Let the mail of `app` go by other settings meanwhile."""
+    before, app.extensions["mail"] = app.extensions["mail"], flask_mail.Mail().init_mail({**app.config, **config})
+    yield
+    app.extensions["mail"] = before
+
+
+def say(listener, text):
+    """Answer one connection with a text."""
+    listener.settimeout(TIMEOUT)
+    sock, _ = listener.accept()
+    with sock:
+        sock.sendall(text)
+
+
 @pytest.fixture(scope="module")
 def trouble():
     """Make every mistake of the page; return what was raised, warned of or logged about it."""
@@ -472,19 +483,6 @@ def trouble():
             said_by(background, work, proxy)
         said_by(background, work, FileStorage(BytesIO(b"..."), "photo.jpg"))
         said_by(background.using(queue="reports"), work)
-        said_by(background, send, 1, retries=3)
-        said_by(background, export, [1])
-        background(functools.partial(export, [1])).join(TIMEOUT)
-        said_by(lambda: send.delay(1))
-        login = flask_login.LoginManager(app)
-        login.user_loader(lambda user_id: None)
-        background(lambda: flask_login.current_user.email).join(TIMEOUT)
-        closed = BytesIO()
-        closed.close()
-        background(closed.read).join(TIMEOUT)
-        connection = sqlite3.connect(":memory:")
-        background(connection.execute, "SELECT 1").join(TIMEOUT)
-        connection.close()
         said_by(lambda: background.using(retry=3))
         said_by(Mail.send, to="user@example.com", subject="Hello", body="World")
         held = background.using(when="response")(work)
@@ -499,10 +497,6 @@ def trouble():
             db.session.add(user)
             background(work, user).join(TIMEOUT)
             Cache().set("user", user)
-            background(work, flask_login.current_user).join(TIMEOUT)
-            login.request_loader(lambda request: flask_login.UserMixin())
-            g.pop("_login_user")
-            background(work, flask_login.current_user).join(TIMEOUT)
         said.extend(str(warning.message) for warning in caught)
     said_by(break_off, app, work)
     with app.app_context():
@@ -517,6 +511,15 @@ def trouble():
             background(asynchronous).join(TIMEOUT)
         said_by(send_webhook, "http://127.0.0.1:1/", {})
         said_by(send_mail, to="user@example.com", sender="shop@example.com")
+        said_by(send_mail, to="abc", sender="shop@example.com")
+        said_by(send_mail, to="user@faß.example", sender="shop@example.com")
+        with socket.create_server(("127.0.0.1", 0)) as listener, mail_of(app, MAIL_PORT=listener.getsockname()[1]):
+            talker = threading.Thread(target=say, args=(listener, b"SSH-2.0-OpenSSH_9.6\r\n"))
+            talker.start()
+            said_by(send_mail, to="user@example.com", sender="shop@example.com")
+            talker.join(TIMEOUT)
+        with mail_of(app, MAIL_SERVER=None):
+            said_by(send_mail, to="user@example.com", sender="shop@example.com")
         background.using(name="work", timeout=0.01)(late, said).join(TIMEOUT)
         waiting = background.using(delay=60)(work)
         running = background.using(name="work")(hold)
@@ -576,15 +579,6 @@ async def asynchronous():
     """Do nothing."""
 
 
-def send(user_id):
-    """Do nothing."""
-
-
-def export(rows):
-    """Do nothing, and that late."""
-    yield from rows
-
-
 def late(said):
     """Go on until the log says that this takes too long."""
     deadline = time.monotonic() + TIMEOUT
@@ -595,10 +589,7 @@ def late(said):
 @pytest.mark.parametrize("heading", HEADINGS)
 def test_troubleshooting(trouble, heading):
     """Each error is listed under the very text that whoever makes the mistake gets to see."""
-    texts = re.split(r" ?`+, `+ ?", heading)
-
-    # More than one where Flask, or Python, says it in other words from some version on.
-    assert any(re.search(pattern(text), said) for text in texts for said in trouble), "\n".join(trouble)
+    assert any(re.search(pattern(heading), text) for text in trouble), "\n".join(trouble)
 
 
 def test_troubleshooting_code(page):
@@ -670,8 +661,6 @@ def test_context(page):
     assert welcome == "Hello Ann, docs_page wants you to confirm: https://shop.example/confirm/abc"
     assert [client.get("/visits").text for _ in range(2)] == ["1", "2"]
     assert client.post("/pay").text == "Receipt for user 42"
-    prices = [client.get("/price", headers={"Accept-Language": language}).text for language in ("de", "en")]
-    assert prices == ["1.234,5", "1,234.5"]
 
 
 def test_configuration(page, monkeypatch):

@@ -7,6 +7,7 @@ import email
 import email.policy
 import os
 import queue
+import re
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -19,7 +20,9 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
 from flask import Flask
 
-from flask_asok import FlaskAsok
+from flask_asok import FlaskAsok, Mail, MailRefused
+from flask_asok.recipes.mail.letter import letter_of
+from flask_asok.recipes.mail.mime import as_bytes
 
 TIMEOUT = 10
 
@@ -127,7 +130,8 @@ def serve(handler: Handler) -> Iterator[Callable[..., Server]]:
     with contextlib.ExitStack() as servers:
 
         def start(**options: Any) -> Server:
-            server = Server(handler, **options)
+            # Else the server looks up its own name for each connection.
+            server = Server(handler, **{"server_hostname": "mx.example.com", **options})
             server.start()
             servers.callback(server.stop)
             # The controller looks once whether its own server answers.
@@ -182,6 +186,34 @@ def server_tls(ca: trustme.CA) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     ca.issue_cert("localhost").configure_cert(context)
     return context
+
+
+@pytest.fixture
+def refused() -> Callable[..., MailRefused]:
+    """Send a mail, which raises nothing, and give the error of its task."""
+
+    def send(**changed: Any) -> MailRefused:
+        task = Mail.send(**{"to": "user@example.com", "subject": "Hello", "body": "World", **changed})
+        error = task.exception(TIMEOUT)
+        assert isinstance(error, MailRefused)
+        assert task.attempts == 1
+        return error
+
+    return send
+
+
+@pytest.fixture(scope="session")
+def written() -> Callable[..., bytes]:
+    """Write a mail of the arguments of `send_mail`; each line is one that a server takes."""
+
+    def write(**changed: Any) -> bytes:
+        content = as_bytes(letter_of(**{"to": "user@example.com", "sender": "shop@example.com", **changed}))
+        assert content.isascii()
+        assert max(map(len, content.split(b"\r\n"))) <= 998
+        assert not re.search(rb"\r(?!\n)|(?<!\r)\n", content)
+        return content
+
+    return write
 
 
 @pytest.fixture

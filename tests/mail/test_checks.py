@@ -1,4 +1,4 @@
-"""What raises at the call, before anything is queued."""
+"""What raises at the call, before anything is queued, and what a mail may say."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 from jinja2 import TemplateNotFound
 
 from flask_asok import Mail
-from flask_asok.recipes.mail.addresses import some_addresses
 from flask_asok.recipes.mail.letter import letter_of
-from flask_asok.recipes.mail.message import LetterMessage
+from flask_asok.recipes.mail.mime import as_bytes
 from flask_asok.signals import task_queued
 
 BREAKS = ["\r", "\n", "\r\n", "\0", "\x0b", "\x1b", "\x7f"]
@@ -46,72 +45,30 @@ def send(**changed):
 @pytest.mark.parametrize(
     "where",
     [
-        lambda text: {"subject": text},
-        lambda text: {"to": f"{text} <user@example.com>"},
-        lambda text: {"to": f"user@example.com{text}"},
-        lambda text: {"to": [(text, "user@example.com")]},
-        lambda text: {"cc": ("Name", f"user@example.com{text}")},
-        lambda text: {"bcc": [f"user{text}@example.com"]},
-        lambda text: {"sender": (text, "user@example.com")},
-        lambda text: {"reply_to": f"{text} <user@example.com>"},
         lambda text: {"headers": {"X-Own": text}},
         lambda text: {"headers": {f"X-{text}": "value"}},
-        lambda text: {"attachments": [(text, "data")]},
         lambda text: {"attachments": [("a.txt", "data", f"text/plain{text}")]},
         lambda text: {"attachments": [flask_mail.Attachment("a", "text/plain", "x", "inline" + text)]},
         lambda text: {"attachments": [flask_mail.Attachment("a", "text/plain", "x", headers={"X": text})]},
     ],
-    ids=[
-        "subject", "to", "to-address", "to-pair", "cc", "bcc", "sender", "reply_to", "header", "header-name",
-        "attachment", "content-type", "disposition", "attachment-header",
-    ],
-)  # fmt: skip
+    ids=["header", "header-name", "content-type", "disposition", "attachment-header"],
+)
 def test_header_injection(app, where, line_break):
-    """A line break or a NUL in any header or address is a ValueError, and Flask-Mail's BadHeaderError."""
+    """A line break or a NUL in a header of the caller's is a ValueError, and Flask-Mail's BadHeaderError."""
     with pytest.raises(flask_mail.BadHeaderError) as caught:
         send(**where(f"a{line_break}Bcc: victim@example.com"))
     assert isinstance(caught.value, ValueError)
 
 
-@pytest.mark.parametrize("name", ["cc", "bcc", "extra_headers", "mail_options", "rcpt_options", "subject", "alts"])
+@pytest.mark.parametrize("name", ["extra_headers", "mail_options", "rcpt_options", "alts", "charset"])
 def test_injection_in_a_message(app, name):
     """What Flask-Mail does not look at is checked in its Messages as well."""
-    flask_mail.Mail(app)
     evil = "a@example.com\r\nBcc: victim@example.com"
-    values = {
-        "extra_headers": {"X-Own": evil},
-        "subject": f"folded\r\n {evil}",
-        "alts": {f"html\r\n{evil}": "x"},
-    }
-    given_values = {"subject": "Hello", name: values.get(name, [evil])}
+    values = {"extra_headers": {"X-Own": evil}, "alts": {f"html\r\n{evil}": "x"}, "charset": "utf\r\n8"}
 
     with pytest.raises(flask_mail.BadHeaderError) as caught:
-        Mail.send_message(flask_mail.Message(recipients=["user@example.com"], body="x", **given_values))
+        Mail.send_message(flask_mail.Message("Hello", ["a@example.com"], body="x", **{name: values.get(name, [evil])}))
     assert isinstance(caught.value, ValueError)
-
-
-@pytest.mark.parametrize(
-    "address",
-    [
-        "", " ", "user", "@example.com", "user@", "user@example..com", "user@-example.com", "us er@example.com",
-        ".user@example.com", "us..er@example.com", "user@exa mple.com", "<user@example.com", "user@example.com>",
-        "a@example.com, b@example.com", "a@example.com;b@example.com", "a@example.com, B <b@example.com>",
-        "Doe, John <a@example.com>", f"{'x' * 65}@example.com", f"a@{'x.' * 130}com", "jörg@example.com",
-        "user@exämple..com", "user@example.com ORCPT=x", 'a"b@example.com', "user@@example.com", "a@b@example.com",
-        "user@example.com.",
-    ],
-)  # fmt: skip
-def test_bad_address(app, address):
-    """An address that no server would take is a ValueError that shows it."""
-    with pytest.raises(ValueError, match=r"^to: "):
-        send(to=address)
-
-
-@pytest.mark.parametrize("text", [" " * 20_000 + "x", "\t" * 20_000 + "<", f"x{' ' * 20_000}x", '"' + "\\a" * 20_000])
-def test_long_address(app, text):
-    """What somebody puts into the address field of a form is refused at once, however long it is."""
-    with pytest.raises(ValueError, match=r"^to: "):
-        send(to=text)
 
 
 @pytest.mark.parametrize("letters", ["(", "()", ":", "[", "=?utf-8?q?x?=", "Zoë "])
@@ -122,7 +79,7 @@ def test_long_name(plain_app, letters, field):
 
     with plain_app.app_context():
         letter = letter_of(**{"to": "a@example.com", "sender": "b@example.com", field: f'"{name}" <c@example.com>'})
-        content = LetterMessage(letter).as_bytes()
+        content = as_bytes(letter)
 
     assert max(map(len, content.splitlines())) <= 998
     assert b"<c@example.com>" in content
@@ -137,47 +94,6 @@ def test_no_address(app, address):
         send(to=address)
 
 
-@pytest.mark.parametrize(
-    ("value", "found"),
-    [
-        ("a@example.com", "a@example.com"),
-        (" a@example.com ", "a@example.com"),
-        ("<a@example.com>", "a@example.com"),
-        ('"Doe, John" <a@example.com>', '"Doe, John" <a@example.com>'),
-        ("a@example.com <a@example.com>", ("a@example.com", "a@example.com")),
-        ("Zoë <a@example.com>", "Zoë <a@example.com>"),
-        ("root@localhost", "root@localhost"),
-        ("a@[127.0.0.1]", "a@[127.0.0.1]"),
-        ("o'neil+tag@example.com", "o'neil+tag@example.com"),
-        (("Name", "a@example.com"), ("Name", "a@example.com")),
-    ],
-)
-def test_good_address(value, found):
-    """What people write is understood, and reaches Flask-Mail in a form that it writes correctly."""
-    (address,) = some_addresses("to", value)
-
-    assert address.ascii.startswith(("a@", "root@", "o'neil"))
-
-    def parsed(one):
-        return one if isinstance(one, tuple) else parseaddr(one)
-
-    assert parsed(address.value) == parsed(found)
-
-
-def test_pair_of_addresses():
-    """A tuple of two addresses is two addresses, not a name and an address."""
-    found = some_addresses("to", ("a@example.com", "b@example.com"))
-
-    assert [each.ascii for each in found] == ["a@example.com", "b@example.com"]
-
-
-def test_comma_in_the_sender(app):
-    """Flask-Mail turns the pair ("Doe, John", ...) of a Message into text; it is understood."""
-    letter = letter_of("a@example.com", sender="Doe, John <d@example.com>")
-
-    assert letter.sender == ("Doe, John", "d@example.com")
-
-
 @pytest.mark.parametrize("to", [None, [], ()])
 def test_no_recipient(app, to):
     """A mail to nobody is a ValueError."""
@@ -189,7 +105,7 @@ def test_blind_copies_only(plain_app):
     """Blind copies alone are recipients too; the mail has then no To, which may not be empty."""
     with plain_app.app_context():
         letter = letter_of(None, bcc="a@example.com", sender="b@example.com")
-        content = LetterMessage(letter).as_bytes()
+        content = as_bytes(letter)
 
     assert letter.envelope_to == ["a@example.com"]
     assert "To" not in email.message_from_bytes(content)
@@ -276,9 +192,14 @@ def test_content_type_that_is_not_written(app, content_type):
 
 @pytest.mark.parametrize("field", ["subject", "body", "html"])
 def test_text_that_is_none(app, field):
-    """Bytes are a TypeError, text that cannot be encoded is a ValueError."""
+    """Bytes are a TypeError."""
     with pytest.raises(TypeError, match=field):
         send(**{field: b"bytes"})
+
+
+@pytest.mark.parametrize("field", ["body", "html"])
+def test_text_that_cannot_be_encoded(app, field):
+    """Text that cannot be encoded is a ValueError."""
     with pytest.raises(ValueError, match=field):
         send(**{field: "\ud800"})
 
@@ -301,7 +222,6 @@ def test_template_or_text(app):
 
 def test_message_and_more(app):
     """A Message says all of a mail."""
-    flask_mail.Mail(app)
 
     with pytest.raises(TypeError, match="Message"):
         Mail.send(flask_mail.Message("Hello", ["user@example.com"]), subject="Other")
@@ -309,7 +229,6 @@ def test_message_and_more(app):
 
 def test_words_that_are_no_options(app):
     """The options of a Message's SMTP commands are words, its subtypes and dispositions names."""
-    flask_mail.Mail(app)
     for options in ({"mail_options": [7]}, {"rcpt_options": ["NOTIFY=NEVER X"]}, {"alts": {"a b": "x"}}):
         message = flask_mail.Message("Hello", ["user@example.com"], body="x", **options)
 
@@ -322,7 +241,6 @@ def test_words_that_are_no_options(app):
 )
 def test_id_and_date_of_a_message(app, field, value):
     """What a Message says of itself is checked at the call as well."""
-    flask_mail.Mail(app)
     message = flask_mail.Message("Hello", ["user@example.com"], body="x")
     setattr(message, field, value)
 
@@ -344,15 +262,14 @@ def test_charset_of_an_attachment(app):
     assert letter.attachments[0].data == "é".encode()
 
 
-def test_one_bad_mail_in_a_batch(app):
-    """One mistake in a batch, and none of it is sent."""
-    with pytest.raises(ValueError, match="no mail address"):
-        Mail.send_many([{"to": "user@example.com"}, {"to": "user"}])
+def test_one_mistake_in_a_batch(app):
+    """One mistake of the caller in a batch, and none of it is sent."""
+    with pytest.raises(ValueError, match="no recipient"):
+        Mail.send_many([{"to": "user@example.com"}, {"to": []}])
 
 
 def test_charset_of_a_message(app):
     """A Message's own charset must be one, and hold its text."""
-    flask_mail.Mail(app)
     for charset in ("latin-1", "no-such-charset"):
         message = flask_mail.Message("Hello", ["user@example.com"], body="→", charset=charset)
 
@@ -369,9 +286,7 @@ def test_timeout_setting(make_app, timeout):
 
 @pytest.fixture
 def plain_app(make_app):
-    app = make_app()
-    flask_mail.Mail(app)
-    return app
+    return make_app()
 
 
 text = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=120)
@@ -403,13 +318,13 @@ def test_what_passes_arrives(plain_app, name, subject, body, file, data, value):
             attachments=[(file, data, "application/x-own")],
             headers={"X-Own": value},
         )
-        content = LetterMessage(letter).as_bytes()
+        content = as_bytes(letter)
 
     message = email.message_from_bytes(content, policy=email.policy.default)
     assert content.isascii()
-    assert set(message.keys()) <= {
-        "Content-Type", "MIME-Version", "Subject", "From", "To", "Date", "Message-ID", "X-Own",
-    }  # fmt: skip
+    assert sorted(message.keys()) == sorted(
+        ["Content-Type", "MIME-Version", "From", "To", "Date", "Message-ID", "X-Own", *(["Subject"] if subject else [])]
+    )
     assert decoded(message, "To") == (name, "user@example.com")
     assert decoded(message, "Subject") == subject
     assert decoded(message, "X-Own") == value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 
 def run(app, *args):
     return app.test_cli_runner().invoke(args=["asok", "send-test-mail", *args])
@@ -46,6 +48,35 @@ def test_bad_address(make_app, serve):
 
     assert result.exit_code == 2
     assert "'user' is no mail address" in result.output
+
+
+@pytest.mark.parametrize(
+    ("config", "text"),
+    [
+        ({"MAIL_SERVER": None}, "MAIL_SERVER is None"),
+        ({"MAIL_USE_TLS": True, "MAIL_USE_SSL": True}, "are both set"),
+        ({"MAIL_SUPPRESS_SEND": "maybe"}, "MAIL_SUPPRESS_SEND is 'maybe'"),
+        ({"MAIL_DEFAULT_SENDER": "nobody"}, "sender: 'nobody' is no mail address"),
+    ],
+)
+def test_wrong_setting(make_app, config, text):
+    """A setting that no mail can be sent by is named: exit 1."""
+    result = run(make_app(MAIL_PORT=1, **config), "user@example.com")
+
+    assert result.exit_code == 1
+    assert text in result.output
+    assert "Traceback" not in result.output
+
+
+def test_settings_from_the_environment(make_app, serve, handler):
+    """What it tells is what it does."""
+    server = serve()
+    app = make_app(server, MAIL_USE_TLS="false")
+
+    result = run(app, "user@example.com")
+
+    assert result.exit_code == 0
+    assert f"127.0.0.1:{server.port}, no encryption, no login" in result.output
 
 
 def test_no_sender(make_app, serve):

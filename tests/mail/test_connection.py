@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import trustme
@@ -173,13 +175,53 @@ def slow_server(sock, over) -> None:
     sock.recv(100)
 
 
-def test_rubbish(make_app, listen):
-    """A server that speaks no SMTP is an error of the settings, not tried again."""
-    app = make_app(MAIL_PORT=listen(lambda sock, over: sock.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")))
+@pytest.mark.parametrize(
+    "greeting",
+    ["HTTP/1.1 400 Bad Request\r\n\r\n", "SSH-2.0-OpenSSH_9.6\r\n", "* OK IMAP4rev1\r\n", "+OK POP3\r\n", "\n"],
+)
+def test_rubbish(make_app, listen, greeting):
+    """A server that speaks no SMTP is an error of the settings, not tried again, and the error shows what it said."""
+    app = make_app(MAIL_PORT=listen(lambda sock, over: sock.sendall(greeting.encode())))
 
     error, _ = attempt(app)
 
     assert isinstance(error, MailRefused)
+    assert (error.code, "is no mail server" in str(error)) == (None, True)
+    assert greeting.split("\r\n")[0].strip() in str(error)
+    assert "MAIL_PORT" in str(error)
+
+
+@pytest.mark.parametrize("command", [b"EHLO", b"MAIL", b"RCPT", b"."])
+def test_rubbish_later(make_app, listen, command):
+    """One that has greeted and then says rubbish has lost the thread: it is tried again."""
+
+    def babble(sock, over) -> None:
+        answer_all(sock, until=command)
+        sock.sendall(b"what?\r\n")
+        over.wait(TIMEOUT)
+
+    error, _ = attempt(make_app(MAIL_PORT=listen(babble)))
+
+    assert isinstance(error, MailUnavailable)
+    assert "what?" in str(error)
+
+
+@pytest.mark.parametrize(("days", "text"), [((-20, -10), "has expired"), ((10, 20), "not yet valid")])
+def test_certificate_out_of_date(make_app, serve, handler, ca, ca_file, days, text):
+    """A certificate that is out of date is the server's matter: no file of ours would help."""
+    now = datetime.now(UTC)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    begin, end = (now + timedelta(days=count) for count in days)
+    ca.issue_cert("localhost", not_before=begin, not_after=end).configure_cert(context)
+    server = serve(tls_context=context)
+    app = make_app(server, MAIL_SERVER="localhost", MAIL_USE_TLS=True, ASOK_MAIL_CA_FILE=ca_file)
+
+    error, _ = attempt(app)
+
+    assert isinstance(error, MailRefused)
+    assert text in str(error)
+    assert "ASOK_MAIL_CA_FILE" not in str(error)
+    assert "needs a new one" in str(error)
 
 
 def test_busy(make_app, listen):

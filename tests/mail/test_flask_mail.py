@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import threading
+from importlib import metadata
 
 import flask_mail
 import pytest
@@ -126,9 +127,55 @@ def test_set_up_after_the_first_mail(make_app, serve, handler):
     assert [handler.take().mail_from for _ in range(2)] == ["shop@example.com", "later@example.com"]
 
 
-def test_nothing_is_set_up_before(make_app):
-    """Without mail nothing of Flask-Mail is touched."""
-    assert "mail" not in make_app().extensions
+def test_message_from_the_start(make_app, serve, handler):
+    """Flask-Mail's Message works before the first mail in an app that has no Mail of its own."""
+    app = make_app(serve())
+
+    with app.app_context():
+        message = flask_mail.Message("Hello", ["user@example.com"], body="World")
+        Mail.send_message(message).join(TIMEOUT)
+
+    assert message.sender == "shop@example.com"
+    assert handler.take().mail_from == "shop@example.com"
+
+
+def test_mail_of_the_app_beforehand(make_app):
+    """An app that had its `Mail(app)` before the extension keeps it too."""
+    from flask import Flask
+
+    from flask_asok import FlaskAsok
+
+    app = Flask("shop")
+    mail = flask_mail.Mail(app)
+
+    FlaskAsok(app)
+
+    assert app.extensions["mail"] is mail.state
+
+
+def test_nothing_is_loaded_before():
+    """An app that sends no mail loads neither Flask-Mail nor smtplib."""
+    code = (
+        "import sys; from flask import Flask; from flask_asok import FlaskAsok; FlaskAsok(Flask('shop')); "
+        "import json; print(json.dumps([name in sys.modules for name in ('flask_mail', 'smtplib')]))"
+    )
+
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+
+    assert json.loads(printed.stdout) == [False, False]
+
+
+def test_what_receivers_get(testing_app):
+    """A Message that receivers get has all that Flask-Mail 0.10 gives its own, and the bytes that were sent."""
+    with recorded(testing_app) as outbox:
+        Mail.send("user@example.com", "Hello", "World", bcc="boss@example.com").join(TIMEOUT)
+
+    (message,) = outbox
+    assert vars(message).keys() - {"_content"} == vars(flask_mail.Message("Hello")).keys()
+    assert metadata.version("flask-mail").startswith("0.10.")
+    assert message.send_to == {"user@example.com", "boss@example.com"}
+    assert b"World" in bytes(message)
+    assert b"boss" not in message.as_bytes()
 
 
 def test_light_import():

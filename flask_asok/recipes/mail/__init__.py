@@ -16,9 +16,9 @@ from .receipt import Receipt, Refusal
 if TYPE_CHECKING:
     from flask_mail import Message
 
-    from .letter import Letter
+    from .letter import Letter, Unsendable
 
-__all__ = ["Mail", "Receipt", "Refusal", "recorded", "send_mail", "send_mails"]
+__all__ = ["Mail", "Receipt", "Refusal", "check_address", "recorded", "send_mail", "send_mails"]
 
 RETRIES = 3
 
@@ -57,7 +57,8 @@ def send_mail(
     Send one mail, now; `background(send_mail, to=..., ...)`, which `Mail.send` is, sends it in the background.
 
     - `to`, `cc`, `bcc`: `"user@example.com"`, `"Name <user@example.com>"`, `("Name", "user@example.com")`, or any
-      iterable of these. `to` may also be a whole Flask-Mail Message, and then nothing else be given.
+      other iterable of these: a tuple of two texts is always a name and an address. `to` may also be a whole
+      Flask-Mail Message, and then nothing else be given.
     - `subject`, `body`, `html`: text, or what `str()` makes text of, such as a lazy translation.
     - `template` instead of `body` and `html`: "welcome" renders welcome.txt and welcome.html, or the one that exists,
       with the values of `context`.
@@ -66,14 +67,15 @@ def send_mail(
       open files that have a name, such as uploads; Flask-Mail Attachments.
     - `headers`: further ones. A Message-ID among them is used.
 
-    All of this is rendered, read and checked in the caller's thread, when it calls `background`: ValueError for a bad
-    address, a line break in a header, no recipient or no sender; TypeError for what is not of these types; OSError for
-    a file that cannot be read; TemplateNotFound.
+    All of this is rendered, read and checked in the caller's thread, when it calls `background`: ValueError for no
+    recipient, no sender or a line break in `headers`; TypeError for what is not of these types; OSError for a file that
+    cannot be read; TemplateNotFound. What a visitor may have typed raises there nothing: for an address that is none,
+    or a line break in one, in the subject or in the name of a file, the task fails with MailRefused.
 
     Returns a Receipt. Raises MailUnavailable (no connection, connection lost, SMTP 4xx: the task is tried again 3
     times, with the same Message-ID, after about 2 s, 30 s and 6 minutes) or MailRefused (SMTP 5xx, TLS that cannot be
-    verified, login refused). A mail that the server takes for some recipients only is sent: the Receipt names the
-    others.
+    verified, login refused, a text that no mail can hold). A mail that the server takes for some recipients only is
+    sent: the Receipt names the others.
     """
     from .delivery import deliver
 
@@ -90,8 +92,8 @@ def send_mails(mails: Iterable[Message | Letter | Mapping[str, Any]]) -> list[Re
     Send several mails over one connection, now; `background(send_mails, [...])`, which `Mail.send_many` is, later.
 
     Each is a Flask-Mail Message or a dict of the arguments of `send_mail`; all are checked before any is sent. One that
-    the server refuses holds up none of the others. Those that it puts off go on in a further task, so that none that
-    it accepted is sent twice.
+    the server refuses, or that has an address that is none, holds up none of the others. Those that the server puts off
+    go on in a further task, so that none that it accepted is sent twice.
 
     Returns their receipts in the same order. Raises MailRefused, with all the receipts, after all were tried, when some
     were refused; MailUnavailable when none could be sent.
@@ -163,28 +165,46 @@ def recorded(app: Flask) -> Iterator[list[Message]]:
         yield messages
 
 
-def _letter(to: Any, *args: Any, **kwargs: Any) -> Letter:
+def check_address(text: str) -> str:
+    """
+    Return the bare mail address in `text`, its domain in ASCII, or raise ValueError with a reason.
+
+    For a page that wants to tell its visitor about a mistyped address, which fails the task of a mail later. It takes
+    `"user@example.com"` and `"Name <user@example.com>"`, and asks nobody whether the address exists.
+    """
+    from .addresses import one_address, some_addresses
+    from .checks import shown
+
+    if not isinstance(text, str):
+        raise TypeError(f"check_address() takes a str, not {type(text).__name__}.")
+    found, problems = one_address("address", text), list[str]()
+    some_addresses("to", text, problems)
+    if problems:
+        raise ValueError(f'address: {shown(text)} may be several addresses. Quote a name: "Doe, John" <...>.')
+    return found.spec
+
+
+def _letter(to: Any, *args: Any, **kwargs: Any) -> Letter | Unsendable:
     """Return the arguments of `send_mail` as a Letter; one that is a Letter already as it is."""
     from flask_mail import Message
 
-    from .connection import mail_state
-    from .letter import Letter, letter_of, letter_of_message
+    from .letter import Letter, Unsendable, letter_of, letter_of_message
 
-    if isinstance(to, Letter):
+    if isinstance(to, (Letter, Unsendable)):
         return to
     if isinstance(to, Message):
         if any(args) or any(kwargs.values()):
             raise TypeError("A Message says all of a mail: pass nothing else.")
         return letter_of_message(to)
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-    return letter_of(to, *args, **kwargs, default_sender=mail_state(app).default_sender)
+    return letter_of(to, *args, **kwargs, default_sender=app.extensions["mail"].default_sender)
 
 
-def _letters(mails: Iterable[Any]) -> list[Letter]:
+def _letters(mails: Iterable[Any]) -> list[Letter | Unsendable]:
     return [_letter(**mail) if isinstance(mail, Mapping) else _letter_in_batch(mail) for mail in mails]
 
 
-def _letter_in_batch(mail: Any) -> Letter:
+def _letter_in_batch(mail: Any) -> Letter | Unsendable:
     if isinstance(mail, (str, tuple)):
         raise TypeError("Several mails are a list, each a Message or a dict of the arguments of send_mail().")
     return _letter(mail)

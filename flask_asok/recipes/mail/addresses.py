@@ -4,64 +4,72 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from email.utils import parseaddr
-from typing import Any, NamedTuple
+from typing import Any
 
-from .checks import checked_line
-
-Address = str | tuple[str, str]
-"""As Flask-Mail takes it: `"user@example.com"`, `"Name <user@example.com>"` or `("Name", "user@example.com")`."""
+from .checks import checked_line, shown
+from .domains import ascii_domain
 
 # No two parts of it match the same letters: texts from a form may be long, and made to be tried in every way.
 _NAMED = re.compile(r'(?:"(?P<quoted>(?:[^"\\]|\\.)*)"\s*|(?P<name>[^"<>]*))<(?P<spec>[^<>]*)>')
+_LOOKS_LIKE_ONE = re.compile(r"[^\s@]+@[^\s@]+")
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _LOCAL = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
-_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?"
-_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f.:]+\]|\[IPv6:[0-9A-Fa-f.:]+\]")
 
 _LONGEST_TEXT = 256
 
 
-class Found(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Address:
     """A checked address."""
 
-    value: Address
-    """For the headers, in the form that Flask-Mail writes correctly."""
-    ascii: str
-    """For the SMTP command: the bare address, its domain in ASCII."""
+    name: str
+    """What people read, "" for none."""
+    spec: str
+    """The bare address, its domain in ASCII: for headers and SMTP commands."""
+    value: str | tuple[str, str]
+    """For Flask-Mail's Message: as it was given, in a form that Flask-Mail reads as it was meant."""
 
 
-def some_addresses(name: str, value: Any) -> list[Found]:
-    """Return the addresses in `value`: None, one address, or several in any iterable."""
+def some_addresses(name: str, value: Any, problems: list[str]) -> list[Address]:
+    """
+    Return the addresses in `value`: None, one address, or several in any iterable, in their order.
+
+    A text that no mail can be sent to is told in `problems`. Raises TypeError for what is no text.
+    """
     if value is None:
         return []
     if isinstance(value, str) or _is_pair(value):
-        return [_address(name, value)]
-    if isinstance(value, (bytes, Mapping)) or not isinstance(value, Iterable):
+        value = [value]
+    elif isinstance(value, (bytes, Mapping)) or not isinstance(value, Iterable):
         raise TypeError(f"{name} must be an address or a list of them, not {type(value).__name__}.")
-    return [_address(name, item) for item in value]
+    found = []
+    for item in value:
+        try:
+            found.append(_address(name, item))
+        except ValueError as error:
+            problems.append(str(error))
+    return found
 
 
-def one_address(name: str, value: Any) -> Found:
-    """Return the one address `value`."""
+def one_address(name: str, value: Any) -> Address:
+    """Return the one address `value`; ValueError for a text that no mail can be sent to, or that is several."""
     return _address(name, value, only=True)
 
 
 def _is_pair(value: Any) -> bool:
-    """Whether a tuple is (name, address) and not two addresses."""
-    return (
-        isinstance(value, tuple)
-        and len(value) == 2
-        and all(isinstance(item, str) for item in value)
-        and "@" not in value[0]
-    )
+    return isinstance(value, tuple) and len(value) == 2 and all(isinstance(item, str) for item in value)
 
 
-def _address(name: str, value: Any, *, only: bool = False) -> Found:
+def _address(name: str, value: Any, *, only: bool = False) -> Address:
     if isinstance(value, str):
-        display, spec = _split(name, checked_line(name, value), only=only)
+        display, spec = _split(name, _line(name, value), only=only)
     elif isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(item, str) for item in value):
-        display, spec = (checked_line(name, item).strip() for item in value)
+        display, spec = (_line(name, item).strip() for item in value)
+        # In to, cc and bcc a tuple is a name and an address, whatever the name looks like, as for Flask-Mail.
+        if (only or isinstance(value, list)) and _is_another(display, spec):
+            raise ValueError(f"{name}: {shown(display)} and {shown(spec)} are two addresses where one is wanted.")
     else:
         raise TypeError(
             f'{name} takes "user@example.com", "Name <user@example.com>" or ("Name", "user@example.com"), '
@@ -69,43 +77,63 @@ def _address(name: str, value: Any, *, only: bool = False) -> Found:
         )
     ascii_spec = _ascii(name, spec)
     if not display:
-        return Found(spec, ascii_spec)
+        return Address("", ascii_spec, spec)
     if not isinstance(value, str) and not only:
-        return Found((display, spec), ascii_spec)
+        return Address(display, ascii_spec, (display, spec))
     # Flask-Mail reads a str with parseaddr(), which takes `Doe, John <...>` for the address "Doe", and calls itself for
     # each parenthesis.
     text = value if isinstance(value, str) else f"{display} <{spec}>"
     is_read_well = len(text) < _LONGEST_TEXT and parseaddr(text) == (display, spec)
-    return Found(text if is_read_well else (display, spec), ascii_spec)
+    return Address(display, ascii_spec, "".join(text) if is_read_well else (display, spec))
+
+
+def _line(name: str, value: str) -> str:
+    return checked_line(f"{name}: {shown(value)}", value)
 
 
 def _split(name: str, text: str, *, only: bool) -> tuple[str, str]:
     found = _NAMED.fullmatch(text.strip())
     if not found:
         if "," in text or ";" in text:
-            raise ValueError(f"{name}: {text!r} is no single address. Pass a list.")
+            raise ValueError(f"{name}: {shown(text)} is no single address. {_instead(only)}")
         return "", text.strip()
     if found["quoted"] is not None:
         return re.sub(r"\\(.)", r"\1", found["quoted"]).strip(), found["spec"].strip()
-    display = found["name"].strip()
+    display, spec = found["name"].strip(), found["spec"].strip()
     # Only where no second address can be meant is a comma part of the name.
     if re.search("[,;]", display) and (not only or "@" in display):
-        raise ValueError(f'{name}: {text!r} may be several addresses. Pass a list; quote a name: "Doe, John" <...>.')
-    return display, found["spec"].strip()
+        raise ValueError(
+            f'{name}: {shown(text)} may be several addresses. {_instead(only)} Quote a name: "Doe, John" <...>.'
+        )
+    # Flask-Mail's Message makes such a text of a pair of two addresses.
+    if only and _is_another(display, spec):
+        raise ValueError(f"{name}: {shown(display)} and {shown(spec)} are two addresses where one is wanted.")
+    return display, spec
+
+
+def _instead(only: bool) -> str:
+    return "Only one is wanted." if only else "Pass a list."
+
+
+def _is_another(display: str, spec: str) -> bool:
+    """Return True if what stands in the place of a name is an address, and not the very one that it names."""
+    return _LOOKS_LIKE_ONE.fullmatch(display) is not None and display.casefold() != spec.casefold()
 
 
 def _ascii(name: str, spec: str) -> str:
-    local, at, domain = spec.rpartition("@")
+    local, at, given = spec.rpartition("@")
     if not at:
-        raise ValueError(f"{name}: {spec!r} is no mail address.")
+        raise ValueError(f"{name}: {shown(spec)} is no mail address.")
     if not local.isascii():
-        raise ValueError(f"{name}: {spec!r} is not ASCII before the @: Flask-Mail cannot send it.")
-    try:
-        domain = domain if domain.isascii() else domain.encode("idna").decode("ascii")
-    except UnicodeError:
-        domain = ""
+        raise ValueError(f"{name}: {shown(spec)} is not ASCII before the @: no mail is sent to such an address.")
+    domain = ascii_domain(given)
+    if not domain and not given.isascii():
+        raise ValueError(
+            f"{name}: the domain of {shown(spec)} has letters that not every mail server takes for the same, or that "
+            "none takes. Write the domain in its xn-- form."
+        )
     # RFC 5321, 4.5.3.1: 64 octets before the @, and a path of 256 with its brackets.
     fits = len(local) <= 64 and len(local) + len(domain) < 254
-    if not (fits and _LOCAL.fullmatch(local) and _DOMAIN.fullmatch(domain)):
-        raise ValueError(f"{name}: {spec!r} is no mail address.")
+    if not (domain and fits and _LOCAL.fullmatch(local)):
+        raise ValueError(f"{name}: {shown(spec)} is no mail address.")
     return f"{local}@{domain}"

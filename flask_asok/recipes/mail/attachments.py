@@ -14,6 +14,8 @@ from .checks import LONGEST_LINE, HeaderInjectionError, checked_headers, checked
 # Without a second slash, at which Flask-Mail would divide it.
 _CONTENT_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(?:\s*;[\t -.0-~]*)?")
 
+_COMPRESSED = {"gzip": "application/gzip", "bzip2": "application/x-bzip2"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttachedFile:
@@ -26,27 +28,32 @@ class AttachedFile:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-def attached_file(value: Any) -> AttachedFile:
+def attached_file(value: Any, problems: list[str]) -> AttachedFile:
     """
     Return the file that `value` stands for, read to its end.
 
     A path; `(filename, data)` or `(filename, data, content_type)`, with data of str, bytes or a file open for reading;
-    a file that has a name (an upload); a Flask-Mail Attachment. Raises OSError for a file that cannot be read.
+    a file that has a name (an upload); a Flask-Mail Attachment. A name that no mail can hold, which may be a visitor's,
+    is told in `problems`. Raises OSError for a file that cannot be read.
     """
     from flask_mail import Attachment
 
     if isinstance(value, Attachment):
-        return _file(value.filename, value.data, value.content_type, value.disposition, value.headers)
+        kind = _unless_guessed(value.content_type, value.filename)
+        return _file(problems, value.filename, value.data, kind, value.disposition, value.headers)
     if isinstance(value, (str, os.PathLike)):
         path = Path(value)
-        return _file(path.name, path.read_bytes())
+        return _file(problems, path.name, path.read_bytes())
     if isinstance(value, tuple) and len(value) in (2, 3):
-        return _file(*value)
+        return _file(problems, *value)
     if hasattr(value, "read"):
         name = getattr(value, "filename", None) or getattr(value, "name", None)
         if not isinstance(name, str) or not name:
             raise TypeError("An attached file needs a name: pass (filename, file).")
-        return _file(os.path.basename(name), value, getattr(value, "mimetype", None) or None)
+        # The type of an upload is what a browser says.
+        said = getattr(value, "mimetype", None)
+        kind = _unless_guessed(said, name) if isinstance(said, str) and _CONTENT_TYPE.fullmatch(said) else None
+        return _file(problems, os.path.basename(name), value, kind)
     raise TypeError(
         "attachments takes paths, (filename, data) or (filename, data, content_type), open files and Flask-Mail "
         f"Attachments, not {type(value).__name__}."
@@ -54,32 +61,54 @@ def attached_file(value: Any) -> AttachedFile:
 
 
 def _file(
+    problems: list[str],
     filename: Any,
     data: Any,
     content_type: Any = None,
-    disposition: str = "attachment",
-    headers: dict[str, Any] | None = None,
+    disposition: Any = "attachment",
+    headers: Any = None,
 ) -> AttachedFile:
-    name = None if filename is None else checked_line("The name of an attachment", filename)
+    name = None if filename is None else _checked_name(filename, problems)
     if hasattr(data, "read"):
         data = data.read()
-    kind = content_type or (name and guess_type(name)[0])
+    kind = content_type or (name and _guessed(name))
     kind = kind or ("text/plain" if isinstance(data, str) else "application/octet-stream")
     if not isinstance(kind, str) or len(kind) > LONGEST_LINE or not _CONTENT_TYPE.fullmatch(kind):
         raise HeaderInjectionError(f"{kind!r} is no content type of an attachment.")
     if isinstance(data, str):
-        # Flask-Mail would write what is not Latin-1 as escapes.
         data = data.encode()
         if kind.startswith("text/") and "charset" not in kind.lower():
             kind += '; charset="utf-8"'
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise TypeError(f"The data of attachment {name!r} must be bytes, str or a file, not {type(data).__name__}.")
-    if not re.fullmatch(r"[A-Za-z-]+", disposition):
+    if not isinstance(disposition, str) or not re.fullmatch(r"[A-Za-z-]+", disposition):
         raise HeaderInjectionError(f"{disposition!r} is no disposition of an attachment.")
     return AttachedFile(
         filename=name,
         content_type=kind,
         data=bytes(data),
         disposition=disposition,
-        headers=checked_headers(headers or {}),
+        headers=checked_headers(dict(headers or {})),
     )
+
+
+def _checked_name(filename: Any, problems: list[str]) -> str:
+    try:
+        return checked_line("The name of an attachment", filename)
+    except ValueError as error:
+        problems.append(str(error))
+        return ""
+
+
+def _guessed(name: str) -> str | None:
+    # It takes a name for a URL, of which "data:text/html,x.pdf" is one.
+    kind, encoding = guess_type(re.sub("[:/]", "_", name))
+    # The type is that of what is inside of a compressed file.
+    return kind if encoding is None else _COMPRESSED.get(encoding, "application/octet-stream")
+
+
+def _unless_guessed(kind: Any, name: Any) -> Any:
+    """Return the type of a file, but None where it was guessed from the name as if the file were not compressed."""
+    if isinstance(name, str) and guess_type(name)[1] is not None and kind == guess_type(name)[0]:
+        return None
+    return kind

@@ -17,7 +17,12 @@ _TOKEN = re.compile(r"[A-Za-z0-9!#$&^_.+-]+")
 LONGEST_LINE = 900
 """Octets; RFC 5322, 2.1.1, ends at 998, and servers refuse the mail or cut the line."""
 
-_UNBREAKABLE = re.compile(rf"\S{{{LONGEST_LINE}}}|\s{{{LONGEST_LINE}}}")
+_LONGEST_SHOWN = 200
+
+BREAKABLE: re.Pattern[str] = re.compile(r"[ \t]*[^ \t]+")
+"""What may stand on a line of its own in a header: a word and the space before it."""
+
+_CHARSET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
 
 _OWN_HEADERS = {
     "from": "sender=",
@@ -29,12 +34,18 @@ _OWN_HEADERS = {
     "mime-version": "nothing, it is set",
     "content-type": "body=, html= and attachments=",
     "content-transfer-encoding": "nothing, it is set",
+    "content-disposition": "the attachment's disposition",
 }
 """Headers that would be there twice, and what to use instead."""
 
 
 class HeaderInjectionError(ValueError, BadHeaderError):
     """Raised for a line break or another control character where it would let text become a header or a command."""
+
+
+def shown(text: str) -> str:
+    """Return a text that a visitor may have typed for an error and the log: on one line, and not longer than that."""
+    return repr(text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "...")
 
 
 def checked_line(name: str, value: Any) -> str:
@@ -59,9 +70,17 @@ def checked_text(name: str, value: Any, charset: str | None = None) -> str | Non
     return text
 
 
-def is_unbreakable(text: str) -> bool:
-    """Return whether `text` would make a header too long for a line: one is broken between two words only."""
-    return _UNBREAKABLE.search(text) is not None
+def checked_charset(value: Any) -> str | None:
+    """Return the name of a character set that a text part may have; None, which stands for UTF-8, for None."""
+    if value is None:
+        return None
+    if not isinstance(value, str) or not _CHARSET.fullmatch(value):
+        raise HeaderInjectionError(f"{value!r} is no character set.")
+    try:
+        # UTF-16 has other line ends than SMTP.
+        return value if "\r\n".encode(value) == b"\r\n" else None
+    except LookupError as error:
+        raise ValueError(f"The body cannot be encoded: {error}") from error
 
 
 def encoded_header(name: str, text: str) -> str:
@@ -85,12 +104,14 @@ def checked_option(name: str, value: Any) -> str:
 
 def checked_headers(headers: Mapping[str, Any]) -> dict[str, str]:
     """Return further headers, ready to be written; the Message-ID under just this name."""
-    checked = {}
+    checked: dict[str, str] = {}
     for name, value in headers.items():
         if not isinstance(name, str) or not _FIELD_NAME.fullmatch(name):
             raise HeaderInjectionError(f"{name!r} is no name of a header.")
         if instead := _OWN_HEADERS.get(name.lower()):
             raise ValueError(f"The header {name} would be there twice. Use {instead}.")
+        if any(name.lower() == other.lower() for other in checked):
+            raise ValueError(f"The header {name} is there twice.")
         name = "Message-ID" if name.lower() == "message-id" else name
         text = checked_header(name, value)
         checked[name] = text if text.isascii() else encoded_header(name, text)
@@ -100,6 +121,8 @@ def checked_headers(headers: Mapping[str, Any]) -> dict[str, str]:
 def checked_header(name: str, value: Any) -> str:
     """Return the text of a header that is written as it is."""
     text = checked_line(f"The header {name}", value)
-    if text.isascii() and is_unbreakable(text):
+    # What it ends with counts too: " " as often would be a line without a word.
+    longest = max(map(len, BREAKABLE.findall(text + ".")))
+    if text.isascii() and longest > LONGEST_LINE:
         raise ValueError(f"The header {name} has a word of {LONGEST_LINE} letters or more: no line of a mail holds it.")
     return text

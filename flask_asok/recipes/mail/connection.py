@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import smtplib
 import socket
 import ssl
+import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import flask_mail
 from flask import Flask
 
+from ...errors import MailRefused
 from ...signals import emit
 from ...state import state_of
 from .addresses import one_address
-from .message import LetterMessage
+from .mime import as_bytes
 from .receipt import Refusal
+from .sent import SentMessage
+from .server import Server, is_on
 
 if TYPE_CHECKING:
     from .letter import Letter
@@ -28,9 +33,21 @@ _DATA_PATIENCE = 6
 """
 How many times longer the answer to the mail itself may take than the answer to a command.
 
-Servers scan before they answer, and who hangs up meanwhile sends the mail twice: RFC 5321, 4.5.3.2.6, asks for ten
-minutes where it asks for five elsewhere.
+Servers scan before they answer, and a client that hangs up meanwhile sends the mail twice: RFC 5321, 4.5.3.2.6, asks
+for ten minutes where it asks for five elsewhere.
 """
+
+_naming = threading.Lock()
+"""Held while the name of this machine is looked up, which may take seconds, once in a process."""
+
+
+def _renew_lock() -> None:
+    global _naming
+    _naming = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 @functools.cache
@@ -39,13 +56,16 @@ def _own_name() -> str:
     return smtplib.SMTP().local_hostname
 
 
-def mail_state(app: Flask) -> Any:
-    """Return Flask-Mail's state on `app`, set up from its `MAIL_*` keys where the app has no `flask_mail.Mail(app)`."""
-    if "mail" not in app.extensions:
-        state = flask_mail.Mail().init_mail(app.config, app.debug, app.testing)
-        # An app that sets up its own meanwhile keeps it.
-        app.extensions.setdefault("mail", state)
-    return app.extensions["mail"]
+def _hello(asked_for: str | None) -> str:
+    """Return the name for the server: the one that is set, which asks no DNS, or that of this machine."""
+    if asked_for is not None:
+        return asked_for
+    with _naming:
+        return _own_name()
+
+
+class NoMailServer(smtplib.SMTPException):
+    """Raised for a server that does not greet as one for mail does."""
 
 
 class _Replies:
@@ -55,6 +75,8 @@ class _Replies:
         self._sock = sock
         self._buffer = bytearray()
         self.deadline = 0.0
+        self.last = b""
+        """The last line."""
 
     def readline(self, limit: int) -> bytes:
         while (end := self._buffer.find(b"\n") + 1) == 0 and len(self._buffer) < limit:
@@ -69,6 +91,7 @@ class _Replies:
         end = min(end or len(self._buffer), limit)
         line = bytes(self._buffer[:end])
         del self._buffer[:end]
+        self.last = line
         return line
 
     def close(self) -> None:
@@ -81,6 +104,7 @@ class _Bounded(smtplib.SMTP):
     file: Any | None
     in_data: bool = False
     """Whether the server has asked for the mail itself (354) and not yet answered it."""
+    is_greeted: bool = False
 
     def getreply(self) -> tuple[int, bytes]:
         if self.file is None and self.sock is not None:
@@ -89,6 +113,13 @@ class _Bounded(smtplib.SMTP):
             patience = _DATA_PATIENCE if self.in_data else 1
             self.file.deadline = time.monotonic() + self.timeout * patience
         answer = super().getreply()
+        if answer[0] == -1:
+            said = readable(self.file.last.strip()) if isinstance(self.file, _Replies) else ""
+            self.close()
+            if not self.is_greeted:
+                raise NoMailServer(f"what answers there is no mail server, it says {said!r}")
+            raise smtplib.SMTPServerDisconnected(f"the server's answer is no SMTP: {said!r}")
+        self.is_greeted = True
         self.in_data = answer[0] == 354
         return answer
 
@@ -123,12 +154,14 @@ class Connection(flask_mail.Connection):
     num_emails: int
 
     def __init__(self, app: Flask) -> None:
-        super().__init__(mail_state(app))
+        super().__init__(app.extensions["mail"])
         self.app = app
+        self.server: Server | None = None if is_on("MAIL_SUPPRESS_SEND", self.mail.suppress) else Server.of(app)
         asok = state_of(app)
         self.timeout: float = asok.config["ASOK_MAIL_TIMEOUT"]
+        self.hello: str | None = asok.config["ASOK_MAIL_HELLO"]
         self.tls: ssl.SSLContext | None = None
-        if not self.mail.suppress and (self.mail.use_ssl or self.mail.use_tls):
+        if self.server is not None and (self.server.use_ssl or self.server.use_tls):
             # Reading the system's certificates takes some 20 ms.
             self.tls = asok.shared("mail.tls", lambda: _tls(asok.config["ASOK_MAIL_CA_FILE"]))
 
@@ -136,6 +169,11 @@ class Connection(flask_mail.Connection):
     def is_unsure(self) -> bool:
         """Whether the server may have the last mail although its answer is missing."""
         return isinstance(self.host, _Bounded) and self.host.in_data
+
+    def __enter__(self) -> Self:
+        self.host = None if self.server is None else self._connected(self.server)
+        self.num_emails = 0
+        return self
 
     def __exit__(self, *args: object) -> None:
         self.disconnect()
@@ -159,23 +197,22 @@ class Connection(flask_mail.Connection):
         self.disconnect()
         self.__enter__()
 
-    def configure_host(self) -> _Bounded:
-        mail = self.mail
-        options: dict[str, Any] = {"local_hostname": _own_name(), "timeout": self.timeout}
+    def _connected(self, server: Server) -> _Bounded:
+        options: dict[str, Any] = {"local_hostname": _hello(self.hello), "timeout": self.timeout}
         host: _Bounded
-        if mail.use_ssl:
-            host = _BoundedSSL(mail.server, mail.port or 0, context=self.tls, **options)
+        if server.use_ssl:
+            host = _BoundedSSL(server.host, server.port, context=self.tls, **options)
         else:
-            host = _Bounded(mail.server, mail.port or 0, **options)
+            host = _Bounded(server.host, server.port, **options)
         try:
-            if mail.use_tls:
-                host.set_debuglevel(int(mail.debug))
+            if server.use_tls:
+                host.set_debuglevel(server.debug)
                 host.starttls(context=self.tls)
-            if mail.username and mail.password:
-                # MAIL_DEBUG, which is on when the app is in debug mode, would print the password.
+            if server.username and server.password:
+                # MAIL_DEBUG would print the password.
                 host.set_debuglevel(0)
-                _log_in(host, str(mail.username), str(mail.password))
-            host.set_debuglevel(int(mail.debug))
+                _log_in(host, server.username, server.password)
+            host.set_debuglevel(server.debug)
         except BaseException:
             host.close()
             raise
@@ -183,11 +220,13 @@ class Connection(flask_mail.Connection):
 
     def send(self, message: flask_mail.Message, envelope_from: Any = None) -> None:
         """Send a Message as Flask-Mail's Connection does; SMTPRecipientsRefused when no recipient was accepted."""
-        from .letter import letter_of_message
+        from .letter import Unsendable, letter_of_message
 
         letter = letter_of_message(message)
+        if isinstance(letter, Unsendable):
+            raise MailRefused(letter.why)
         if envelope_from is not None:
-            sender = one_address("envelope_from", envelope_from).ascii
+            sender = one_address("envelope_from", envelope_from).spec
             letter = dataclasses.replace(letter, envelope_from=sender)
         refused = self.send_letter(letter)
         if len(refused) == len(letter.envelope_to):
@@ -199,13 +238,14 @@ class Connection(flask_mail.Connection):
 
         Raises when the connection is lost, which the answer 421 announces.
         """
-        message = LetterMessage(letter)
-        if self.mail.max_emails and self.num_emails >= self.mail.max_emails:
+        if self.server is not None and 0 < self.server.max_emails <= self.num_emails:
             self.reconnect()
-        refused = self._submit(letter, message.as_bytes()) if self.host is not None else {}
+        content = as_bytes(letter, ascii_names=is_on("MAIL_ASCII_ATTACHMENTS", self.mail.ascii_attachments))
+        refused = self._submit(letter, content) if self.host is not None else {}
         if len(refused) < len(letter.envelope_to):
             self.num_emails += 1
-            emit(flask_mail.email_dispatched, self.app, message=message)
+            if flask_mail.email_dispatched.receivers:
+                emit(flask_mail.email_dispatched, self.app, message=SentMessage(letter, content))
         return [Refusal(address, code, readable(text)) for address, (code, text) in refused.items()]
 
     def _submit(self, letter: Letter, content: bytes) -> dict[str, tuple[int, bytes]]:

@@ -6,62 +6,74 @@ import dataclasses
 import logging
 import random
 import smtplib
-import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from flask import Flask, current_app
 
 from ... import signals
-from ...errors import AsokError, MailError, MailRefused, MailUnavailable
-from .connection import Connection, mail_state, readable
-from .letter import Letter
+from ...errors import AsokError, MailRefused, MailUnavailable
+from .connection import Connection, readable
+from .failures import failure_of
+from .letter import Letter, Unsendable
 from .receipt import Receipt, Refusal
 
 logger: logging.Logger = logging.getLogger("asok.mail")
+
+Mail = Letter | Unsendable
 
 Later = Callable[[list[Letter]], object]
 """Takes the letters that are to be tried again; returns when they are queued."""
 
 
-def deliver(letters: Sequence[Letter], later: Later | None = None) -> list[Receipt]:
+def deliver(mails: Sequence[Mail], later: Later | None = None) -> list[Receipt]:
     """
-    Send `letters` over one connection, each once, and return their receipts in the same order.
+    Send `mails` over one connection, each once, and return their receipts in the same order.
 
     What the server put off goes to `later` as soon as anything else was settled, so that what was accepted is never
     sent twice; without `later` it counts as refused. Raises, after all were tried, MailRefused when the server accepted
-    some letter for nobody; MailUnavailable when it only put letters off, with `later` only when nothing was settled.
+    some letter for nobody, or one is Unsendable; MailUnavailable when the server only put letters off, with `later`
+    only when nothing was settled.
     """
-    if not letters:
+    if not mails:
         return []
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-    receipts, lost = _attempt(app, letters)
-    put_off = _put_off(letters, receipts)
-    is_settled = any(receipt and _is_settled(receipt) for receipt in receipts)
+    why = {mail.message_id: mail.why for mail in mails if isinstance(mail, Unsendable)}
+    receipts, lost = _attempt(app, mails)
+    put_off = _put_off(mails, receipts)
+    is_settled = bool(why) or any(receipt and _is_settled(receipt) for receipt in receipts)
     if put_off and not is_settled:
         raise lost or _unavailable(receipts)
     if put_off and later is not None:
-        receipts = _handed_on(later, put_off, receipts, letters)
-    known = [receipt or _lost(letter, lost) for receipt, letter in zip(receipts, letters, strict=True)]
+        receipts = _handed_on(later, put_off, receipts, mails)
+    known = [receipt or _lost(mail, lost) for receipt, mail in zip(receipts, mails, strict=True)]
     for receipt in known:
         _report(app, receipt)
     if nobody := [receipt for receipt in known if not receipt.accepted and not receipt.later]:
-        is_final = later is not None or any(not each.is_temporary for receipt in nobody for each in receipt.refused)
+        refused = [refusal for receipt in nobody for refusal in receipt.refused]
+        is_final = bool(why) or later is not None or any(not refusal.is_temporary for refusal in refused)
         kind = MailRefused if is_final else MailUnavailable
-        raise kind(_summary(nobody, known), code=nobody[0].refused[0].code, receipts=known)
+        code = nobody[0].refused[0].code if nobody[0].refused else None
+        raise kind(_summary(nobody, known, why), code=code, receipts=known)
     return known
 
 
-def _attempt(app: Flask, letters: Sequence[Letter]) -> tuple[list[Receipt | None], MailUnavailable | None]:
-    """Return a receipt for each letter that got an answer, and the error that ended the attempt before the last one."""
-    receipts: list[Receipt | None] = [None] * len(letters)
+def _attempt(app: Flask, mails: Sequence[Mail]) -> tuple[list[Receipt | None], MailUnavailable | None]:
+    """Return a receipt for each mail that got an answer, and the error that ended the attempt before the last one."""
+    # What cannot be sent has one that names nobody.
+    unsent = [Receipt(mail.message_id, []) if isinstance(mail, Unsendable) else None for mail in mails]
+    letters = {index: mail for index, mail in enumerate(mails) if isinstance(mail, Letter)}
+    if not letters:
+        return list(unsent), None
+    receipts: list[Receipt | None] = [*unsent]
     connection = Connection(app)
     try:
         with connection:
-            for index, letter in enumerate(letters):
+            for index, letter in letters.items():
                 receipts[index] = _transmit(connection, letter)
     except (smtplib.SMTPException, OSError) as error:
-        failure = _failure(app, error)
-        if isinstance(failure, MailRefused) and not any(receipts):
+        failure = failure_of(error, str(connection.server))
+        if isinstance(failure, MailRefused) and receipts == unsent:
             raise failure from error
         lost = failure if isinstance(failure, MailUnavailable) else MailUnavailable(str(failure), code=failure.code)
         lost.__cause__ = error
@@ -91,18 +103,16 @@ def _receipt(letter: Letter, refused: list[Refusal]) -> Receipt:
     return Receipt(letter.message_id, accepted, refused)
 
 
-def _refused_all(letter: Letter, code: int, text: bytes | str) -> list[Refusal]:
-    return [Refusal(address, code, readable(text)) for address in letter.envelope_to]
-
-
 def _is_settled(receipt: Receipt) -> bool:
     return bool(receipt.accepted) or any(not refusal.is_temporary for refusal in receipt.refused)
 
 
-def _put_off(letters: Sequence[Letter], receipts: Sequence[Receipt | None]) -> list[Letter]:
+def _put_off(mails: Sequence[Mail], receipts: Sequence[Receipt | None]) -> list[Letter]:
     """Return the letters to try again, each for the recipients that are left."""
     put_off = []
-    for letter, receipt in zip(letters, receipts, strict=True):
+    for letter, receipt in zip(mails, receipts, strict=True):
+        if isinstance(letter, Unsendable):
+            continue
         left = letter.envelope_to
         if receipt is not None:
             left = [refusal.address for refusal in receipt.refused if refusal.is_temporary]
@@ -112,7 +122,7 @@ def _put_off(letters: Sequence[Letter], receipts: Sequence[Receipt | None]) -> l
 
 
 def _handed_on(
-    later: Later, put_off: list[Letter], receipts: list[Receipt | None], letters: Sequence[Letter]
+    later: Later, put_off: list[Letter], receipts: list[Receipt | None], mails: Sequence[Mail]
 ) -> list[Receipt | None]:
     try:
         later(put_off)
@@ -121,9 +131,9 @@ def _handed_on(
         logger.exception("%d mails that the server put off cannot be queued again", len(put_off))
         return receipts
     handed_on: list[Receipt | None] = []
-    for letter, receipt in zip(letters, receipts, strict=True):
+    for mail, receipt in zip(mails, receipts, strict=True):
         if receipt is None:
-            handed_on.append(Receipt(letter.message_id, [], later=letter.envelope_to))
+            handed_on.append(Receipt(mail.message_id, [], later=_recipients(mail)))
             continue
         refused = [refusal for refusal in receipt.refused if not refusal.is_temporary]
         left = [refusal.address for refusal in receipt.refused if refusal.is_temporary]
@@ -131,10 +141,15 @@ def _handed_on(
     return handed_on
 
 
-def _lost(letter: Letter, lost: MailUnavailable | None) -> Receipt:
+def _recipients(mail: Mail) -> list[str]:
+    return mail.envelope_to if isinstance(mail, Letter) else []
+
+
+def _lost(mail: Mail, lost: MailUnavailable | None) -> Receipt:
     text = str(lost) if lost else "the connection was lost before the answer"
     code = (lost.code if lost else None) or 421
-    return Receipt(letter.message_id, [], _refused_all(letter, code, text))
+    refused = [Refusal(address, code, readable(text)) for address in _recipients(mail)]
+    return Receipt(mail.message_id, [], refused)
 
 
 def _unavailable(receipts: Sequence[Receipt | None]) -> MailUnavailable:
@@ -142,9 +157,12 @@ def _unavailable(receipts: Sequence[Receipt | None]) -> MailUnavailable:
     return MailUnavailable(_summary(known, known), code=known[0].refused[0].code, receipts=known)
 
 
-def _summary(failed: Sequence[Receipt], of: Sequence[Receipt]) -> str:
+def _summary(failed: Sequence[Receipt], of: Sequence[Receipt], why: Mapping[str, str] = MappingProxyType({})) -> str:
     first = failed[0]
-    text = f"Mail {first.message_id} was refused: " + "; ".join(map(str, first.refused[:5]))
+    if first.message_id in why:
+        text = f"Mail {first.message_id} cannot be sent: {why[first.message_id]}"
+    else:
+        text = f"Mail {first.message_id} was refused: " + "; ".join(map(str, first.refused[:5]))
     if len(first.refused) > 5:
         text += f" and {len(first.refused) - 5} more recipients"
     return text if len(of) == 1 else f"{len(failed)} of {len(of)} mails were refused. {text}"
@@ -161,30 +179,6 @@ def _report(app: Flask, receipt: Receipt) -> None:
             len(receipt.refused),
             "; ".join(map(str, receipt.refused)),
         )
-
-
-def _failure(app: Flask, error: smtplib.SMTPException | OSError) -> MailError:
-    """Return the error of ours for what ended a connection or kept it from being made."""
-    mail = mail_state(app)
-    server = f"{mail.server}:{mail.port}"
-    if isinstance(error, smtplib.SMTPResponseException):
-        kind = MailUnavailable if 400 <= error.smtp_code < 500 else MailRefused
-        return kind(f"{server}: {error.smtp_code} {readable(error.smtp_error)}", code=error.smtp_code)
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return MailRefused(
-            f"{server}: its certificate cannot be verified ({error.verify_message}). "
-            "Name the authority that signed it in ASOK_MAIL_CA_FILE, and the server as in its certificate."
-        )
-    if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
-        return MailRefused(f"{server}: no TLS there. MAIL_USE_SSL is for port 465, MAIL_USE_TLS (STARTTLS) for 587.")
-    if isinstance(error, (smtplib.SMTPServerDisconnected, OSError)) and not _is_final(error):
-        return MailUnavailable(f"{server}: {readable(str(error)) or type(error).__name__}")
-    return MailRefused(f"{server}: {readable(str(error))}")
-
-
-def _is_final(error: Exception) -> bool:
-    # SMTPException is an OSError itself, so this one would pass for a lost connection.
-    return isinstance(error, smtplib.SMTPException) and not isinstance(error, smtplib.SMTPServerDisconnected)
 
 
 def backoff(attempt: int) -> float:

@@ -5,17 +5,27 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate, make_msgid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .addresses import Address, one_address, some_addresses
 from .attachments import AttachedFile, attached_file
-from .checks import checked_header, checked_headers, checked_line, checked_option, checked_text, checked_token
+from .checks import (
+    checked_charset,
+    checked_header,
+    checked_headers,
+    checked_line,
+    checked_option,
+    checked_text,
+    checked_token,
+)
 
 if TYPE_CHECKING:
     from flask_mail import Message
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -55,6 +65,18 @@ class Letter:
         return f"<Letter {self.message_id} to {len(self.envelope_to)} recipients>"
 
 
+@dataclass(frozen=True, slots=True)
+class Unsendable:
+    """
+    A mail that nobody can send for a text in it, such as an address that a visitor mistyped: its task fails.
+
+    At the call it would be an error page for that visitor.
+    """
+
+    message_id: str
+    why: str
+
+
 def letter_of(
     to: Any,
     subject: Any = "",
@@ -70,8 +92,8 @@ def letter_of(
     template: str | None = None,
     context: Mapping[str, Any] | None = None,
     default_sender: Any = None,
-) -> Letter:
-    """Return the letter that these arguments of `send_mail` describe; raise for what cannot be sent."""
+) -> Letter | Unsendable:
+    """Return the letter that these arguments of `send_mail` describe; raise for a mistake of the caller."""
     if template is not None:
         from .templates import rendered
 
@@ -94,8 +116,8 @@ def letter_of(
     )
 
 
-def letter_of_message(message: Message) -> Letter:
-    """Return the letter that a Flask-Mail Message describes, its Message-ID kept; raise for what cannot be sent."""
+def letter_of_message(message: Message) -> Letter | Unsendable:
+    """Return the letter that a Flask-Mail Message describes, its Message-ID kept; raise for a mistake of the caller."""
     from flask_mail import Message
 
     letter = _checked(
@@ -115,7 +137,7 @@ def letter_of_message(message: Message) -> Letter:
         mail_options=message.mail_options,
         rcpt_options=message.rcpt_options,
     )
-    if type(message) is Message:
+    if type(message) is Message or isinstance(letter, Unsendable):
         return letter
     # A subclass may sign or encrypt: only it knows how, and it may need what this thread holds.
     return dataclasses.replace(letter, content=message.as_bytes())
@@ -138,41 +160,64 @@ def _checked(
     message_id: str | None = None,
     mail_options: Iterable[str] = (),
     rcpt_options: Iterable[str] = (),
-) -> Letter:
+) -> Letter | Unsendable:
     if not sender:
         raise ValueError("The mail has no sender. Pass sender= or set MAIL_DEFAULT_SENDER.")
-    author = one_address("sender", sender)
-    groups = {name: some_addresses(name, value) for name, value in (("to", to), ("cc", cc), ("bcc", bcc))}
+    problems: list[str] = []
+    copies = {name: some_addresses(name, value, problems) for name, value in (("to", to), ("cc", cc), ("bcc", bcc))}
     # A dict, because an address that is given twice gets one mail.
-    recipients = list({found.ascii: None for group in groups.values() for found in group})
-    if not recipients:
+    recipients = list({found.spec: None for group in copies.values() for found in group})
+    if not recipients and not problems:
         raise ValueError("The mail has no recipient: to, cc and bcc are empty.")
+    author = _or_problem(problems, one_address, "sender", sender)
     extra = checked_headers(headers or {})
     if reply_to and any(name.lower() == "reply-to" for name in extra):
         raise ValueError("The header Reply-To would be there twice. Use reply_to=.")
     given_id = extra.pop("Message-ID", None) or checked_header("Message-ID", message_id)
+    message_id = given_id or make_msgid(domain=author.spec.rpartition("@")[2] if author else "localhost")
+    answer_to = _or_problem(problems, one_address, "reply_to", reply_to) if reply_to else None
+    title = _or_problem(problems, checked_line, "subject", subject)
+    charset = checked_charset(charset)
+    files = [attached_file(attachment, problems) for attachment in attachments]
+    parts = {
+        checked_token("alts", subtype): checked_text(subtype, text, charset) or ""
+        for subtype, text in alternatives.items()
+    }
+    body = checked_text("body", body, charset)
+    date = time.time() if date is None else _checked_date(date)
+    mail_options = [checked_option("mail_options", option) for option in mail_options]
+    rcpt_options = [checked_option("rcpt_options", option) for option in rcpt_options]
+    if problems or author is None or title is None:
+        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+        return Unsendable(message_id, "; ".join(problems[:5]) + more)
     return Letter(
-        message_id=given_id or make_msgid(domain=author.ascii.rpartition("@")[2]),
-        date=time.time() if date is None else _checked_date(date),
-        subject=checked_line("subject", subject),
-        sender=author.value,
-        to=[found.value for found in groups["to"]],
-        cc=[found.value for found in groups["cc"]],
-        bcc=[found.value for found in groups["bcc"]],
-        reply_to=one_address("reply_to", reply_to).value if reply_to else None,
-        body=checked_text("body", body, charset),
-        alternatives={
-            checked_token("alts", subtype): checked_text(subtype, text, charset) or ""
-            for subtype, text in alternatives.items()
-        },
-        attachments=[attached_file(attachment) for attachment in attachments],
+        message_id=message_id,
+        date=date,
+        subject=title,
+        sender=author,
+        to=copies["to"],
+        cc=copies["cc"],
+        bcc=copies["bcc"],
+        reply_to=answer_to,
+        body=body,
+        alternatives=parts,
+        attachments=files,
         headers=extra,
-        envelope_from=author.ascii,
+        envelope_from=author.spec,
         envelope_to=recipients,
         charset=charset,
-        mail_options=[checked_option("mail_options", option) for option in mail_options],
-        rcpt_options=[checked_option("rcpt_options", option) for option in rcpt_options],
+        mail_options=mail_options,
+        rcpt_options=rcpt_options,
     )
+
+
+def _or_problem(problems: list[str], check: Callable[[str, Any], T], name: str, value: Any) -> T | None:
+    """Return what `check` makes of a text; None, and the reason in `problems`, where no mail can hold it."""
+    try:
+        return check(name, value)
+    except ValueError as error:
+        problems.append(str(error))
+        return None
 
 
 def _checked_date(date: Any) -> float:

@@ -7,9 +7,9 @@ import time
 import click
 from flask import Flask, current_app
 
-from ...errors import MailError
-from . import send_mail
-from .connection import mail_state
+from ...errors import MailError, MailRefused
+from . import check_address, send_mail
+from .server import Server, is_on
 
 
 def send_test_mail(address: str) -> None:
@@ -20,14 +20,15 @@ def send_test_mail(address: str) -> None:
     sent.
     """
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-    mail = mail_state(app)
-    if mail.suppress:
-        raise click.ClickException("MAIL_SUPPRESS_SEND is on, or the app is in testing mode: no mail leaves it.")
-    secured = "TLS" if mail.use_ssl else "STARTTLS" if mail.use_tls else "no encryption"
-    login = f"login as {mail.username}" if mail.username and mail.password else "no login"
-    click.echo(f"Server {mail.server}:{mail.port}, {secured}, {login}")
-    started = time.perf_counter()
     try:
+        check_address(address)
+        if is_on("MAIL_SUPPRESS_SEND", app.extensions["mail"].suppress):
+            raise MailRefused("MAIL_SUPPRESS_SEND is on, or the app is in testing mode: no mail leaves it.")
+        server = Server.of(app)
+        secured = "TLS" if server.use_ssl else "STARTTLS" if server.use_tls else "no encryption"
+        login = f"login as {server.username}" if server.username and server.password else "no login"
+        click.echo(f"Server {server}, {secured}, {login}")
+        started = time.perf_counter()
         receipt = send_mail(address, f"Test mail of {app.name}", "The mail settings work.\n")
     except ValueError as error:
         raise click.UsageError(str(error)) from error

@@ -1,0 +1,67 @@
+"""Names of mail domains and of this machine, in ASCII."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?"
+_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f.:]+\]|\[IPv6:[0-9A-Fa-f.:]+\]")
+
+_LETTERS = frozenset({"Ll", "Lo", "Lm", "Mn", "Mc", "Nd"})
+"""General categories of what IDNA 2008 takes; 2003 takes symbols as well."""
+
+_RETIRED = re.compile(
+    "[\u0640\u07fa\u1100-\u11ff\u17b4\u17b5\u180b-\u180f\u20d0-\u20ff\u302e\u302f\u3031-\u3035\u303b"
+    "\ua960-\ua97f\ud7b0-\ud7ff\U0001d100-\U0001d24f]"
+)
+"""Letters that IDNA 2008 takes out again (RFC 5892, 2.6 and 2.9)."""
+
+
+def ascii_domain(domain: str) -> str:
+    """
+    Return a domain, or an address in brackets, in ASCII; "" for what is none.
+
+    "" too for a name that IDNA 2003 and IDNA 2008 do not read alike, such as one with ß or full-width letters: they may
+    be two domains of two owners.
+    """
+    if not domain.isascii():
+        domain = _encoded(domain)
+    return domain if _DOMAIN.fullmatch(domain) else ""
+
+
+def _encoded(domain: str) -> str:
+    plain = unicodedata.normalize("NFC", domain.lower())
+    if not all(label.isascii() or _is_agreed(label) for label in plain.split(".")):
+        return ""
+    try:
+        # Python's codec is IDNA 2003. What it changed on the way is what 2008 reads in another way, or not at all.
+        encoded = plain.encode("idna")
+        return encoded.decode("ascii") if encoded.decode("idna") == plain else ""
+    except UnicodeError:
+        return ""
+
+
+def _is_agreed(label: str) -> bool:
+    """Return True if IDNA 2008 too takes every letter of the label, as it is (RFC 5891, 4.2.3)."""
+    return (
+        all(re.fullmatch("[a-z0-9-]", char) if char.isascii() else _is_letter(char) for char in label)
+        and not label.startswith("-")
+        and not label.endswith("-")
+        and label[2:4] != "--"
+        and not unicodedata.category(label[0]).startswith("M")
+        and _reads_one_way(label)
+    )
+
+
+def _is_letter(char: str) -> bool:
+    stable = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", char).casefold())
+    return stable == char and unicodedata.category(char) in _LETTERS and not _RETIRED.fullmatch(char)
+
+
+def _reads_one_way(label: str) -> bool:
+    """Return True if what is written from right to left stands by itself (RFC 5893, 2)."""
+    directions = [unicodedata.bidirectional(char) for char in label]
+    if {"R", "AL", "AN"}.isdisjoint(directions):
+        return True
+    return directions[0] in ("R", "AL") and "L" not in directions

@@ -1,0 +1,110 @@
+"""The text of a mail's headers: encoded, quoted, and folded into lines that every server takes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from email.header import Header
+from email.policy import Policy
+from urllib.parse import quote
+
+from .addresses import Address
+from .checks import BREAKABLE, LONGEST_LINE, encoded_header
+
+_WIDTH = 76
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9!#$&'*+/^_`{|}~-]+(?: [A-Za-z0-9!#$&'*+/^_`{|}~-]+)*")
+_LONGEST_NAME = 200
+
+# What is quoted with a backslash is misread by some, Python's older parser among them.
+_QUOTABLE = re.compile(r"[!#-\[\]-~](?:[ !#-\[\]-~]*[!#-\[\]-~])?")
+
+
+class Field(str):
+    """A header as it stands in the mail: EmailMessage stores what has a name, and calls its `fold`, as it is."""
+
+    name: str
+
+    def __new__(cls, name: str, text: str) -> Field:
+        field = super().__new__(cls, text)
+        field.name = name
+        return field
+
+    def fold(self, *, policy: Policy) -> str:
+        return f"{self.name}: {self}{policy.linesep}"
+
+
+def unstructured(name: str, text: str) -> Field:
+    """Return a header of free text, such as the subject."""
+    words = BREAKABLE.findall(text)
+    is_plain = text.isascii() and "=?" not in text and text == text.strip() and max(map(len, words), default=0) < _WIDTH
+    return Field(name, _folded(name, words) if is_plain else encoded_header(name, text))
+
+
+def verbatim(name: str, text: str) -> Field:
+    """Return a header whose text means something to programs, broken between two words where it is long."""
+    if "\r\n" in text:
+        return Field(name, text)
+    if not text.isascii():
+        return Field(name, encoded_header(name, text))
+    return Field(name, _folded(name, BREAKABLE.findall(text.strip())))
+
+
+def addresses(name: str, values: Iterable[Address]) -> Field:
+    """Return a header of addresses, in their order."""
+    pieces = [_mailbox(name, value) for value in values]
+    return Field(name, _folded(name, [f" {piece}," for piece in pieces[:-1]] + [f" {piece}" for piece in pieces[-1:]]))
+
+
+def disposition(value: str, filename: str | None) -> Field:
+    """Return a Content-Disposition; what is not plain ASCII in the name is written as RFC 2231 has it."""
+    if not filename:
+        return Field("Content-Disposition", value)
+    if _QUOTABLE.fullmatch(filename) and "=?" not in filename and len(filename) < LONGEST_LINE:
+        parameters = [f'filename="{filename}"']
+    else:
+        parameters = _extended("filename", filename)
+    return Field("Content-Disposition", _folded("Content-Disposition", _parameters(value, parameters)))
+
+
+def _parameters(value: str, parameters: list[str]) -> list[str]:
+    return [f" {piece};" for piece in (value, *parameters[:-1])] + [f" {parameters[-1]}"]
+
+
+def _extended(name: str, text: str) -> list[str]:
+    whole = "utf-8''" + quote(text, safe="")
+    if len(whole) < LONGEST_LINE:
+        # In one piece, however long, since not every client puts pieces together.
+        return [f"{name}*={whole}"]
+    # Only the first piece names the character set.
+    pieces = [quote(text[start : start + 60], safe="") for start in range(0, len(text), 60)]
+    return [f"{name}*{number}*={piece if number else whole[:7] + piece}" for number, piece in enumerate(pieces)]
+
+
+def _mailbox(name: str, address: Address) -> str:
+    if not address.name:
+        return address.spec
+    shown = address.name
+    is_short = len(shown) <= _LONGEST_NAME and shown.isascii() and shown.isprintable() and "=?" not in shown
+    if is_short and not _PLAIN_NAME.fullmatch(shown):
+        shown = '"' + re.sub(r'(["\\])', r"\\\1", shown) + '"'
+    elif not is_short:
+        shown = Header(shown, "utf-8", header_name=name).encode(linesep="\r\n")
+    return f"{shown} <{address.spec}>"
+
+
+def _folded(name: str, pieces: Iterable[str]) -> str:
+    """Join pieces, each of which begins with the space before it but for the first, to lines of some 76 letters."""
+    lines, line = [], f"{name}: "
+    for number, piece in enumerate(pieces):
+        if number == 0:
+            line += piece.lstrip()
+        elif len(line) + len(piece) <= _WIDTH:
+            line += piece
+        else:
+            lines.append(line)
+            line = piece
+        # A piece may have lines of its own.
+        *whole, line = line.split("\r\n")
+        lines += whole
+    return "\r\n".join([*lines, line])[len(name) + 2 :]

@@ -1,0 +1,81 @@
+"""The SMTP server that the `MAIL_*` settings name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from flask import Flask
+
+from ...errors import MailRefused
+
+_ON = frozenset({"1", "true", "t", "yes", "y", "on"})
+_OFF = frozenset({"0", "false", "f", "no", "n", "off", "none", ""})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """Where and how mail is sent. Settings may be texts, as the environment has them."""
+
+    host: str
+    port: int
+    use_ssl: bool
+    use_tls: bool
+    username: str
+    password: str = field(repr=False)
+    max_emails: int
+    debug: int
+
+    @classmethod
+    def of(cls, app: Flask) -> Server:
+        """Read the settings of `app`; MailRefused, which names the key, for one that no mail can be sent by."""
+        mail = app.extensions["mail"]
+        use_ssl, use_tls = is_on("MAIL_USE_SSL", mail.use_ssl), is_on("MAIL_USE_TLS", mail.use_tls)
+        if use_ssl and use_tls:
+            raise MailRefused(
+                "MAIL_USE_SSL and MAIL_USE_TLS are both set. Set MAIL_USE_SSL for TLS from the start (port 465) or "
+                "MAIL_USE_TLS for STARTTLS (port 587)."
+            )
+        if not isinstance(mail.server, str) or not mail.server.strip():
+            raise MailRefused(f"MAIL_SERVER is {mail.server!r}. Set it to the name of your mail server.")
+        port = _number("MAIL_PORT", mail.port) or (465 if use_ssl else 25)
+        if port > 65535:
+            raise MailRefused(f"MAIL_PORT is {port}. Ports end at 65535.")
+        return cls(
+            host=mail.server.strip(),
+            port=port,
+            use_ssl=use_ssl,
+            use_tls=use_tls,
+            username=str(mail.username or ""),
+            password=str(mail.password or ""),
+            max_emails=_number("MAIL_MAX_EMAILS", mail.max_emails),
+            # Not that of Flask-Mail, which is on in debug mode: a worker that reads FLASK_DEBUG would log every mail.
+            debug=_debug_level(app.config.get("MAIL_DEBUG")),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+def is_on(key: str, value: Any) -> bool:
+    """Return what a switch says, be it a text of the environment; MailRefused for a text that says neither."""
+    if not isinstance(value, str):
+        return bool(value)
+    word = value.strip().lower()
+    if word not in _ON | _OFF:
+        raise MailRefused(f"{key} is {value!r}. Set it to True or False.")
+    return word in _ON
+
+
+def _number(key: str, value: Any) -> int:
+    """Return a number, 0 for none."""
+    text = "" if value is None else str(value).strip()
+    if text and not (text.isascii() and text.isdigit()):
+        raise MailRefused(f"{key} is {value!r}. Set it to a whole number.")
+    return int(text or 0)
+
+
+def _debug_level(value: Any) -> int:
+    text = str(value).strip()
+    # Level 2 adds the time to each line.
+    return int(text) if text.isascii() and text.isdigit() else int(is_on("MAIL_DEBUG", value))
