@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import sys
 import time
@@ -16,6 +17,7 @@ from flask.cli import AppGroup
 
 from .dispatch import background
 from .errors import AsokError
+from .logs import log
 from .state import state_of
 
 T = TypeVar("T")
@@ -101,6 +103,11 @@ def worker(queues: str, concurrency: int | None, arguments: tuple[str, ...]) -> 
     if concurrency is not None:
         arguments = ("--concurrency", str(concurrency), *arguments)
     names = [name.strip() for name in queues.split(",") if name.strip()]
+    if current_app.debug:
+        log(
+            logging.WARNING,
+            "This worker is in debug mode: FLASK_DEBUG is on, in .flaskenv perhaps. Set FLASK_DEBUG=0 in production.",
+        )
     _asked(state_of(current_app).backend.run_worker, names, arguments)
 
 

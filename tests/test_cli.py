@@ -103,3 +103,13 @@ def test_commands_of_distributed_backends(app, command):
 
     assert result.exit_code == 2
     assert "ASOK_BACKEND" in result.stderr
+
+
+@pytest.mark.parametrize("debug", ["0", "1"])
+def test_worker_in_debug_mode(app, monkeypatch, caplog, debug):
+    """A worker that was left in debug mode says so at its start, and how to end it."""
+    monkeypatch.setenv("FLASK_DEBUG", debug)
+
+    invoke(app, "worker")
+
+    assert ("Set FLASK_DEBUG=0" in caplog.text) == (debug == "1")

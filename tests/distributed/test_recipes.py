@@ -142,6 +142,27 @@ def test_mistyped_address(shop, mailbox):
     assert mailbox.received.empty()
 
 
+def test_worker_in_debug_mode(config, redis, mailbox, start_worker, close, monkeypatch):
+    """A worker that was left in debug mode warns of it, and logs no mail: mails hold password links."""
+    monkeypatch.setenv("FLASK_DEBUG", "1")
+    shared = {
+        **config,
+        "NAME": f"jobs{os.urandom(4).hex()}",
+        "MAIL_PORT": mailbox.port,
+        "MAIL_DEFAULT_SENDER": "shop@example.com",
+    }
+    worker = start_worker(shared, "--concurrency", "1")
+    app = jobs.create_app(**shared)
+
+    with app.app_context():
+        background(send_mail, to="user@example.com", subject="Hello", body="reset-token-123").result(40)
+    close(app)
+
+    assert "Set FLASK_DEBUG=0" in worker.log()
+    assert "reset-token-123" not in worker.log()
+    assert "rcpt TO" not in worker.log()
+
+
 def test_cache(shop):
     """A value that a worker has loaded is in the cache of every process."""
     background(warm_cache, "posts", jobs.load_posts, ttl=300).result(40)
