@@ -539,12 +539,20 @@ def test_captured(app, asok_tasks):
     asok_tasks.run()
     assert [webhook.json for webhook in asok_tasks.webhooks] == [{"n": 1}]
 
+def test_arguments(app, asok_tasks):
+    app.testing = True
+    with app.app_context():
+        background(send_webhook, URL, {"n": 1})
+    asok_tasks.assert_called(send_webhook)
+    with pytest.raises(AssertionError, match="prepare.* assert on send_webhook alone, .*asok_tasks.webhooks"):
+        asok_tasks.assert_called(send_webhook, URL, {"n": 1})
+
 def test_anew(app, asok_tasks):
     app.testing = True
     assert asok_tasks.webhooks == []
 """)
 
-    outcome.assert_outcomes(passed=2 * 3)
+    outcome.assert_outcomes(passed=2 * 4)
 
 
 def test_a_busy_receiver_is_waited_for(run):

@@ -155,7 +155,13 @@ class AsokTasks:
         for call in self.calls:
             if call.fn == fn and (not (args or kwargs) or (call.args, call.kwargs) == (args, kwargs)):
                 return call
-        raise AssertionError(f"No such call of background() with {_named(fn)}. {self._all_calls()}")
+        text = f"No such call of background() with {_named(fn)}. {self._all_calls()}"
+        if any(call.fn == fn and call.options.prepare is not None for call in self.calls):
+            text += (
+                f" These are the arguments that its `prepare` made: assert on {_named(fn)} alone, and look at "
+                "asok_tasks.webhooks or asok_tasks.outbox."
+            )
+        raise AssertionError(text)
 
     def assert_not_called(self, fn: Callable[..., Any] | None = None) -> None:
         """Raise AssertionError where `fn`, or without it anything, was given to `background()`."""
