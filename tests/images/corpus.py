@@ -175,7 +175,7 @@ def _look(path: Path) -> dict[str, Any] | None:
                 "frames": frames,
                 "loop": info.get("loop"),
                 "tiny": tiny,
-                "odd": "icc_profile" in info or image.mode in ("CMYK", "LAB", "1"),
+                "odd": bool({"icc_profile", "gamma", "chromaticity"} & set(info)) or image.mode in ("CMYK", "LAB", "1"),
             }
     except Exception:
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from PIL import Image, ImageCms
 
@@ -54,11 +54,16 @@ def _ranged(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
 
 
 class Colours:
-    """How the colours of one picture become sRGB. Made from its mode and its profile, before it is decoded."""
+    """
+    How the colours of one picture become sRGB. Made before it is decoded, from its mode and the profiles that are said
+    to be its own, of which the first that can be used counts.
+    """
 
-    def __init__(self, image: Image.Image, icc: bytes | None) -> None:
+    def __init__(self, image: Image.Image, profiles: Iterable[bytes]) -> None:
         self._mode = _profiled_mode(image.mode)
-        self._transform = _to_srgb(icc, self._mode) if icc else None
+        self._transform = next((one for icc in profiles if (one := _to_srgb(icc, self._mode))), None)
+        if self._transform is not None and _is_identity(self._transform, self._mode):
+            self._transform = None
         if self._transform is None and self._mode == "LAB":
             self._transform = ImageCms.buildTransform(
                 ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB"
@@ -95,26 +100,28 @@ def _profiled_mode(mode: str) -> str:
 
 
 def _to_srgb(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """Return the transform of a profile, or None where it is broken, not for this mode, or sRGB by another name."""
+    """Return the transform of a profile, or None where it is broken or not for this mode."""
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
         space = profile.profile.xcolor_space.strip()
         if {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}.get(space) != mode:
             return None
-        transform = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB")
-        return None if mode == "RGB" and _is_identity(transform) else transform
+        return ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB")
     except Exception:
         # Half of the broken profiles are wrong in a field that nobody needs. The picture is good without.
         return None
 
 
-def _is_identity(transform: ImageCms.ImageCmsTransform) -> bool:
+def _is_identity(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
     """Try it: names of profiles lie, and there are dozens of sRGB profiles."""
-    probe = Image.new("RGB", (len(_PROBES), 1))
-    probe.putdata(_PROBES)
+    if mode not in ("RGB", "L"):
+        return False
+    probes = _PROBES if mode == "RGB" else list(range(256))
+    probe = Image.new(mode, (len(probes), 1))
+    probe.putdata(probes)
     result = ImageCms.applyTransform(probe, transform)
     assert result is not None
-    before, after = probe.tobytes(), result.tobytes()
+    before, after = probe.convert("RGB").tobytes(), result.tobytes()
     return all(abs(one - other) <= 2 for one, other in zip(before, after, strict=True))
 
 

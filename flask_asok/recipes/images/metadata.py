@@ -49,9 +49,13 @@ def found(source: Source) -> tuple[str, ...]:
             names.append("exif")
     if any(key in info for key in ("xmp", "XML:com.adobe.xmp")):
         names.append("xmp")
+    hidden = source.png.hidden_texts if source.png is not None else []
+    if "xmp" not in names and b"XML:com.adobe.xmp" in hidden:
+        names.append("xmp")
     if "photoshop" in info:
         names.append("iptc")
-    if "comment" in info or set(getattr(image, "text", ())) - {"XML:com.adobe.xmp", "Raw profile type exif"}:
+    texts = {*getattr(image, "text", ()), *(keyword.decode("latin-1") for keyword in hidden)}
+    if "comment" in info or texts - {"XML:com.adobe.xmp", "Raw profile type exif"}:
         names.append("comment")
     return tuple(names)
 
@@ -82,7 +86,7 @@ def strip(source: Source, exif: bytes = b"") -> bytes | None:
         case "jpeg":
             return jpeg.strip(source.data(), exif)
         case "png":
-            return _strip_png(source.data(), exif)
+            return _strip_png(source, exif)
         case "webp":
             return _strip_webp(source.data(), exif)
         case "gif":
@@ -107,7 +111,10 @@ def _says_rights_only(source: Source) -> bool:
     return tags - (_TIFF_PLAIN if source.format == "tiff" else set()) <= {ARTIST, COPYRIGHT}
 
 
-def _strip_png(data: bytes, exif: bytes) -> bytes | None:
+def _strip_png(source: Source, exif: bytes) -> bytes | None:
+    data = source.data()
+    # A profile that other programs choke on is not needed where the colours are those of sRGB.
+    hidden = {start for start, _ in source.png.hidden} if source.png is not None else set()
     kept = bytearray(data[:8])
     position = 8
     while position + 12 <= len(data):
@@ -119,7 +126,7 @@ def _strip_png(data: bytes, exif: bytes) -> bytes | None:
             kept += struct.pack(">I", len(body)) + b"eXIf" + body
             kept += struct.pack(">I", zlib.crc32(b"eXIf" + body))
             exif = b""
-        if kind in _PNG_KEPT:
+        if kind in _PNG_KEPT and position not in hidden:
             kept += data[position:end]
         if kind == b"IEND":
             return bytes(kept)

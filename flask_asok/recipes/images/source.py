@@ -21,7 +21,7 @@ from PIL import (
 )
 
 from ...errors import ImageError
-from . import gif, jpeg
+from . import avif, gif, jpeg, png, profile
 from .formats import FORMATS, READABLE
 from .geometry import Size
 from .limits import Limits
@@ -72,14 +72,19 @@ class Source:
         self.limits = limits
         self.file = file
         self.stat: os.stat_result = os.fstat(file.fileno())
+        self.png: png.Head | None = self._read_png()
+        self._shown: File = File(png.without(file, self.png.hidden)) if self.png and self.png.hidden else file
+        """The file as Pillow sees it."""
         self.image: Image.Image = self._identify(formats)
         self.format: str = {"MPO": "jpeg"}.get(str(self.image.format), str(self.image.format).lower())
         """"jpeg", "png" ...; a multi-picture JPEG is a JPEG."""
         self._check_pixels(1)
         self._check_tile()
+        self.avif: avif.Head | None = avif.read(self.data()) if self.format == "avif" else None
+        self.profiles: list[bytes] = self._profiles()
+        """Profiles of its colours; the first that can be used counts."""
         self.screen: Size = self.image.size
         """Width and height as the header says, not turned yet. A frame of a GIF may say more."""
-        self.icc: bytes | None = self.image.info.get("icc_profile") or None
 
     @classmethod
     @contextlib.contextmanager
@@ -216,14 +221,38 @@ class Source:
         # Now, since a TIFF is turned while it is loaded.
         return image, image.size
 
+    def _read_png(self) -> png.Head | None:
+        found = png.read(self.file, _HEAD_PIECES) if self.file.read(8) == png.SIGNATURE else None
+        self.file.seek(0)
+        return found
+
+    def _profiles(self) -> list[bytes]:
+        icc: bytes | None = self.image.info.get("icc_profile") or None
+        points = None
+        if self.png is not None and self.png.code_points is not None:
+            points = self.png.code_points[:2]
+        elif self.avif is not None and not icc:
+            points = self.avif.code_points
+        if points is not None and points[1] in profile.HDR_TRANSFERS:
+            raise ImageError(
+                f"{self.name} is brighter than a screen in sRGB ({profile.HDR_TRANSFERS[points[1]]}), and no way to "
+                "show it there is known to be right. Export it as a picture of standard range.",
+                reason="unsupported",
+            )
+        if self.png is not None:
+            return self.png.profiles(icc)
+        if points is not None:
+            icc = profile.of_code_points(*points, is_grey=self.image.mode in ("L", "LA"))
+        return [icc] if icc else []
+
     def _identify(self, formats: tuple[str, ...]) -> Image.Image:
         names = tuple(FORMATS[name].pillow for name in formats)
         accepted = ", ".join(formats)
         try:
-            with pillow_errors(f"{self.name} cannot be opened"), self.file.patience(_HEAD_PIECES):
+            with pillow_errors(f"{self.name} cannot be opened"), self._shown.patience(_HEAD_PIECES):
                 # A file and not a name, and only these parsers: neither the extension nor a client's word decides, and
                 # the parsers for PostScript, PDF and the like are never run.
-                return Image.open(self.file, formats=names)
+                return Image.open(self._shown, formats=names)
         except ImageError as error:
             if isinstance(error.__cause__, (UnidentifiedImageError, UserWarning)):
                 raise ImageError(
@@ -236,7 +265,7 @@ class Source:
         """Bound the pieces in which the rest is read; other formats than these two are not read in pieces."""
         if self.format not in ("png", "gif"):
             return contextlib.nullcontext()
-        return self.file.patience(_PIECES + self.stat.st_size // _PIECE_BYTES)
+        return self._shown.patience(_PIECES + self.stat.st_size // _PIECE_BYTES)
 
     def _check_pixels(self, frames: int) -> None:
         width, height = self.image.size

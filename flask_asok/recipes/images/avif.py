@@ -1,0 +1,162 @@
+"""The boxes of an AVIF: how large its samples are, what they tell of its colours, and what is cropped away."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+_CONTAINERS = {
+    b"moov": 0,
+    b"trak": 0,
+    b"mdia": 0,
+    b"minf": 0,
+    b"stbl": 0,
+    b"iprp": 0,
+    b"meta": 4,
+    b"stsd": 8,
+    b"av01": 78,
+}
+"""Boxes of boxes, and how many bytes come before these."""
+_MOST, _DEEPEST = 10_000, 10
+_TRANSPARENCY = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", b"urn:mpeg:hevc:2015:auxid:1")
+
+Crop = tuple[int, int, int, int]
+Property = tuple[bytes, bytes]
+"""The kind of a box and what is in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What the boxes of one AVIF say."""
+
+    sample_bytes: int = 1
+    planes: float = 3.0
+    """Samples of a pixel, of transparency not counted."""
+    has_alpha: bool = False
+    is_alpha_sized: bool = True
+    """False where an old encoder did not say how large the picture of the transparency is."""
+    has_gain_map: bool = False
+    crop: Crop | None = None
+    """Left, top, right and bottom of what is to be seen, before it is turned."""
+    code_points: tuple[int, int] | None = None
+    """Primaries and transfer: nclx."""
+
+
+def is_avif(data: bytes) -> bool:
+    """Tell whether these first bytes say that this is one."""
+    return data[4:8] == b"ftyp" and any(brand in data[8 : 8 + 64] for brand in (b"avif", b"avis"))
+
+
+def read(data: bytes) -> Head:
+    """Return what the boxes say, as far as they can be followed."""
+    boxes: dict[bytes, list[bytes]] = {}
+    for number, (kind, body) in enumerate(_boxes(data)):
+        if number == _MOST:
+            break
+        boxes.setdefault(kind, []).append(body)
+    try:
+        return _head(boxes)
+    except (struct.error, IndexError, ZeroDivisionError):
+        return Head()
+
+
+def _head(boxes: dict[bytes, list[bytes]]) -> Head:
+    properties = [one for body in boxes.get(b"ipco", ()) for one in _children(body)]
+    items = _items(boxes, properties)
+    primary = items.get(_number(boxes.get(b"pitm", [b"\0\0\0\0\0\0"])[0]), [])
+    # Of a sequence the pictures are in a track, which says the same for itself.
+    of_track = [one for body in boxes.get(b"av01", ()) for one in _children(body[78:])]
+    alphas = [item for item in items.values() if any(kind == b"auxC" and _is_alpha(body) for kind, body in item)]
+    coded = [body[2] for kind, body in [*properties, *of_track] if kind == b"av1C"]
+    code_points = None
+    for kind, body in [*of_track, *primary]:
+        if kind == b"colr" and body[:4] == b"nclx" and code_points is None:
+            primaries, transfer = struct.unpack(">HH", body[4:8])
+            code_points = primaries, transfer
+    return Head(
+        sample_bytes=2 if any(flags & 0x40 for flags in coded) else 1,
+        planes=max((_planes(flags) for flags in coded), default=3.0),
+        has_alpha=bool(alphas) or len(boxes.get(b"av01", ())) > 1,
+        is_alpha_sized=all(any(kind == b"ispe" for kind, _ in item) for item in alphas),
+        has_gain_map=any(body[8:12] == b"tmap" for one in boxes.get(b"iinf", ()) for body in _entries(one)),
+        crop=_crop([*of_track, *primary], dict(primary).get(b"ispe")),
+        code_points=code_points,
+    )
+
+
+def _boxes(data: bytes, depth: int = 0) -> Iterator[Property]:
+    """Yield each box, and after a box of boxes those in it."""
+    for kind, body in _children(data):
+        yield kind, body
+        if kind in _CONTAINERS and depth < _DEEPEST:
+            yield from _boxes(body[_CONTAINERS[kind] :], depth + 1)
+
+
+def _children(data: bytes) -> Iterator[Property]:
+    position = 0
+    while position + 8 <= len(data):
+        length, start = int.from_bytes(data[position : position + 4], "big"), position + 8
+        if length == 1:
+            length, start = int.from_bytes(data[start : start + 8], "big"), start + 8
+        end = position + length if length else len(data)
+        if end < start:
+            return
+        kind = data[position + 4 : position + 8]
+        if kind != b"mdat":
+            yield kind, data[start:end]
+        position = end
+
+
+def _entries(body: bytes) -> Iterator[bytes]:
+    return (entry for kind, entry in _children(body[8 if body[0] else 6 :]) if kind == b"infe")
+
+
+def _items(boxes: dict[bytes, list[bytes]], properties: list[Property]) -> dict[int, list[Property]]:
+    """Return the properties of each item by its number."""
+    items: dict[int, list[Property]] = {}
+    for body in boxes.get(b"ipma", ()):
+        wide, long = body[0] >= 1, body[3] & 1
+        position = 8
+        for _ in range(min(_MOST, int.from_bytes(body[4:8], "big"))):
+            item = int.from_bytes(body[position : position + (4 if wide else 2)], "big")
+            position += 4 if wide else 2
+            count, position = body[position], position + 1
+            for _ in range(count):
+                index = int.from_bytes(body[position : position + 1 + long], "big") & (0x7FFF if long else 0x7F)
+                position += 1 + long
+                if 1 <= index <= len(properties):
+                    items.setdefault(item, []).append(properties[index - 1])
+    return items
+
+
+def _number(primary: bytes) -> int:
+    return int.from_bytes(primary[4:], "big")
+
+
+def _is_alpha(body: bytes) -> bool:
+    return body[4:].split(b"\0", 1)[0] in _TRANSPARENCY
+
+
+def _planes(flags: int) -> float:
+    if flags & 0x10:
+        return 1.0
+    across, down = flags & 0x08, flags & 0x04
+    return 1.5 if across and down else 2.0 if across else 3.0
+
+
+def _crop(properties: list[Property], size: bytes | None) -> Crop | None:
+    """Return what a clean aperture leaves; None where there is none, or one that leaves no whole pixels."""
+    apertures = [body for kind, body in properties if kind == b"clap"]
+    if not apertures or size is None:
+        return None
+    numbers = struct.unpack(">IIIIiIiI", apertures[0][:32])
+    width, height = struct.unpack(">II", size[4:12])
+    wide, high, right, down = (Fraction(numbers[at], numbers[at + 1]) for at in (0, 2, 4, 6))
+    left, top = right + (width - wide) / 2, down + (height - high) / 2
+    edges = left, top, left + wide, top + high
+    is_inside = 0 <= left < edges[2] <= width and 0 <= top < edges[3] <= height
+    if not is_inside or any(edge.denominator != 1 for edge in edges):
+        return None
+    return int(left), int(top), int(edges[2]), int(edges[3])

@@ -1,0 +1,163 @@
+"""The chunks of a PNG: what they tell of its colours, and those that Pillow must not see."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from . import profile
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PLAIN = 1 << 20
+"""Bytes that Pillow lets a chunk unfold to; for more it refuses the picture."""
+_PROFILE = 8 << 20
+"""Bytes of a profile that is used; the largest of printers have three million."""
+_TEXTS = 4 << 20
+"""Bytes of all texts together that are unfolded, to see that each is small."""
+
+
+@dataclass(slots=True)
+class Head:
+    """What the chunks of one PNG say."""
+
+    is_grey: bool = False
+    code_points: tuple[int, int, bool] | None = None
+    """Primaries, transfer, and whether the range is full: cICP."""
+    profile: bytes | None = None
+    """Of iCCP, and one of a megabyte or more only: Pillow reads the others."""
+    is_srgb: bool = False
+    gamma: float | None = None
+    chromaticities: tuple[float, ...] | None = None
+    hidden: list[tuple[int, int]] = field(default_factory=list)
+    """Where each chunk that Pillow would refuse starts, and its length in the file."""
+    hidden_texts: list[bytes] = field(default_factory=list)
+    """The keywords of those that are texts."""
+
+    def profiles(self, icc: bytes | None) -> list[bytes]:
+        """Return profiles of the colours, the one that counts first; `icc` is what Pillow read."""
+        found = []
+        if self.code_points is not None:
+            primaries, transfer, is_full = self.code_points
+            found.append(profile.of_code_points(primaries, transfer, is_grey=self.is_grey, full_range=is_full))
+        found.append(self.profile or icc)
+        if self.is_srgb:
+            found.append(profile.of_code_points(1, 13, is_grey=self.is_grey))
+        found.append(profile.of_gamma(self.gamma, self.chromaticities, is_grey=self.is_grey))
+        return [one for one in found if one]
+
+
+def read(file: BinaryIO, most: int) -> Head:
+    """Return what the first `most` chunks say. What is broken is left to Pillow."""
+    head = Head()
+    texts, is_before = _TEXTS, True
+    for number, (kind, start, length) in enumerate(_chunks(file)):
+        if number == most:
+            break
+        is_before = is_before and kind != b"IDAT"
+        if kind in (b"zTXt", b"iTXt", b"tEXt"):
+            body = file.read(min(length, _PLAIN))
+            size = _unfolded(kind, body, min(_PLAIN, texts + 1))
+            texts = max(0, texts - size)
+            if size >= _PLAIN or not texts:
+                head.hidden.append((start, length + 12))
+                head.hidden_texts.append(body.partition(b"\0")[0])
+        elif kind == b"iCCP":
+            unfolded = _unfold(file.read(min(length, _PROFILE)).partition(b"\0")[2][1:], _PROFILE)
+            if len(unfolded) >= _PLAIN:
+                head.hidden.append((start, length + 12))
+                head.profile = unfolded[: int.from_bytes(unfolded[:4], "big")]
+        elif is_before and length <= 32 and not _note(head, kind, file.read(length)):
+            head.hidden.append((start, length + 12))
+    return head
+
+
+def without(file: BinaryIO, hidden: list[tuple[int, int]]) -> io.RawIOBase:
+    """Return `file` as it would be without these parts of it."""
+    return _Without(file, hidden)
+
+
+class _Without(io.RawIOBase):
+    def __init__(self, file: BinaryIO, hidden: list[tuple[int, int]]) -> None:
+        super().__init__()
+        self._file = file
+        self._size = file.seek(0, io.SEEK_END) - sum(length for _, length in hidden)
+        self._hidden = hidden
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        return self._position
+
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
+        there, most = self._position, len(buffer)
+        for start, length in self._hidden:
+            if there < start:
+                most = min(most, start - there)
+                break
+            there += length
+        self._file.seek(there)
+        data = self._file.read(most)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+
+def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the kind of each chunk, where it starts and the length of its body, which is read next from `file`."""
+    start = 8
+    while True:
+        file.seek(start)
+        head = file.read(8)
+        if len(head) < 8 or head[4:] == b"IEND":
+            return
+        length = int.from_bytes(head[:4], "big")
+        yield head[4:], start, length
+        start += length + 12
+
+
+def _note(head: Head, kind: bytes, body: bytes) -> bool:
+    """Note what a chunk says, and return False where it is too short for that."""
+    try:
+        match kind:
+            case b"IHDR":
+                # Of one that is cut off there is nothing to hide.
+                head.is_grey = body[9:10] in (b"\0", b"\4")
+            case b"cICP":
+                primaries, transfer, matrix, is_full = body
+                head.code_points = head.code_points or ((primaries, transfer, is_full != 0) if matrix == 0 else None)
+            case b"sRGB":
+                head.is_srgb = body[0] >= 0
+            case b"gAMA" if head.gamma is None:
+                head.gamma = struct.unpack(">I", body)[0] / 100_000
+            case b"cHRM" if head.chromaticities is None:
+                head.chromaticities = tuple(one / 100_000 for one in struct.unpack(">8I", body))
+    except (ValueError, IndexError, struct.error):
+        return False
+    return True
+
+
+def _unfolded(kind: bytes, body: bytes, most: int) -> int:
+    """Return how long a text is, or `most` where it is longer."""
+    words = body.partition(b"\0")[2]
+    if kind == b"zTXt":
+        return len(_unfold(words[1:], most))
+    if kind == b"iTXt" and words[:1] == b"\1":
+        return len(_unfold(words[2:].split(b"\0", 2)[-1], most))
+    return min(len(body), most)
+
+
+def _unfold(packed: bytes, most: int) -> bytes:
+    try:
+        return zlib.decompressobj().decompress(packed, most)
+    except zlib.error:
+        return b""
