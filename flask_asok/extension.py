@@ -42,6 +42,7 @@ DEFAULTS: dict[str, Any] = {
     "ASOK_CELERY": {},
     "ASOK_TASK_MODULES": None,
     "ASOK_FALLBACK": "raise",
+    "ASOK_MESSAGE_MAX_BYTES": 8 * 1024 * 1024,
     **IMAGE_DEFAULTS,
     **CACHE_DEFAULTS,
     **mail.DEFAULTS,
@@ -116,6 +117,7 @@ class FlaskAsok:
           application's own package. The recipes are always allowed.
         - `ASOK_FALLBACK` ("raise"): when the broker cannot be reached, "raise" BackendUnavailable or run the task on
           local "threads", with a warning.
+        - `ASOK_MESSAGE_MAX_BYTES` (8,388,608): a call whose message is larger is a ValueError.
 
         As `FLASK_ASOK_...` environment variables they work through `app.config.from_prefixed_env()`. Raises
         RuntimeError for an app that is set up already; ValueError or TypeError for a value that is no good.
@@ -173,7 +175,7 @@ def _checked(config: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(
                 f"ASOK_QUEUES must map names to numbers of threads, 1 or more; {name!r}: {size!r} does not."
             )
-    for key in ("ASOK_MAX_QUEUED", "ASOK_MAX_WAITING", "ASOK_RECENT_TASKS", *IMAGE_DEFAULTS):
+    for key in ("ASOK_MAX_QUEUED", "ASOK_MAX_WAITING", "ASOK_RECENT_TASKS", "ASOK_MESSAGE_MAX_BYTES", *IMAGE_DEFAULTS):
         if _expect(config, key, int) < 1:
             raise ValueError(f"{key} must be 1 or more, not {config[key]}.")
     if config["ASOK_QUEUE_FULL"] not in ("run", "raise"):

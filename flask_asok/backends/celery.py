@@ -31,10 +31,13 @@ from .engine import (
     start_worker,
     trace_headers,
 )
-from .message import Codec, Names, Seal
+from .message import Codec, Names, Seal, check_size, size_of
 from .records import Records
 from .redis_server import REDIS_URLS, RedisServer, find_server, urls_of
 from .threads import ThreadsBackend
+
+LARGE = 1024 * 1024
+"""Bytes from which a message that was not sent says nothing about the broker."""
 
 DOWN_SECONDS = 5.0
 """How long a broker that could not be reached is not asked again."""
@@ -97,6 +100,7 @@ class CeleryBackend(Backend):
         task: CeleryTask[Any] = CeleryTask(call, options, made.summary, self._lane, self.app)
         try:
             task.message = self._message(task, fn, args, kwargs, call[3])
+            check_size(task.message, self.most_bytes)
         except Exception:
             with contextlib.suppress(ValueError):
                 self._recent.remove(made.summary)
@@ -328,7 +332,9 @@ class CeleryBackend(Backend):
                     self.records.cancel(task.id)
                 raise
         except BackendUnavailable:
-            self._down_until = time.monotonic() + DOWN_SECONDS
+            # What is large may itself be the reason: it takes too long to send, or is refused.
+            if size_of(task.message) < LARGE:
+                self._down_until = time.monotonic() + DOWN_SECONDS
             raise
         task.summary.state = "waiting" if delay else "queued"
 
@@ -359,6 +365,11 @@ class CeleryBackend(Backend):
         task.lane = local.lane(task.queue)  # type: ignore[assignment]
         local._recent.append(task.summary)
         local.start(task)
+
+    @property
+    def most_bytes(self) -> int:
+        """The largest message, and the largest outcome."""
+        return self._config["ASOK_MESSAGE_MAX_BYTES"]  # type: ignore[no-any-return]
 
     def sealed_outcome(self, id: str, outcome: dict[str, Any]) -> str:
         return self.seal.close(outcome, f"outcome:{id}")

@@ -24,6 +24,7 @@ from ..summaries import SETTLED, TaskSummary
 from ..tasks import Task
 from .celery_task import CeleryTask, Remote, facts_of
 from .engine import ONCE
+from .message import size_of
 
 if TYPE_CHECKING:
     from .celery import CeleryBackend
@@ -219,10 +220,15 @@ class CeleryWorker:
         error = task._error
         try:
             value = None if error is not None else self._backend.codec.encode(task._value, f"What {task.name} returned")
+            if (size := size_of(value)) > self._backend.most_bytes:
+                raise ValueError(
+                    f"What {task.name} returned has {size:,} bytes, more than ASOK_MESSAGE_MAX_BYTES "
+                    f"({self._backend.most_bytes:,}). Store it, and return its path or id."
+                )
             wrong = error
-        except TypeError as unfit:
+        except (TypeError, ValueError) as unfit:
             value, wrong = None, unfit
-        outcome = {"value": value} if wrong is None else {"error": self._backend.codec.encode_error(wrong)}
+        outcome = {"value": value} if wrong is None else {"error": self._told(wrong)}
         fields = {
             **facts_of(task.message),
             "state": task.summary.state,
@@ -234,6 +240,10 @@ class CeleryWorker:
             # For `flask asok retry`.
             fields["message"] = self._backend.seal.close(task.message, "call")
         self._backend.records.finish(task.id, fields)
+
+    def _told(self, error: BaseException) -> dict[str, Any]:
+        told = self._backend.codec.encode_error(error)
+        return told if size_of(told) <= self._backend.most_bytes else {"text": f"{told['text'][:1000]}..."}
 
     def _tell_celery(self, task: CeleryTask[Any]) -> None:
         """Have Celery's own events tell what happened, for Flower and its like."""

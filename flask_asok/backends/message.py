@@ -17,6 +17,29 @@ from .names import Names
 __all__ = ["Codec", "Names", "Seal"]
 
 
+def size_of(part: Any) -> int:
+    """Return the bytes of a part of a message."""
+    # No more than the characters: what is not ASCII is escaped.
+    return len(json.dumps(part, separators=(",", ":")))
+
+
+def check_size(message: Mapping[str, Any], most: int) -> None:
+    """Raise ValueError, which names the largest argument, for a message of more than `most` bytes."""
+    size = size_of(message)
+    if size <= most:
+        return
+    name = message["name"]
+    parts = {f"argument {n} of {name}": part for n, part in enumerate(message["args"], 1)}
+    parts |= {f"argument {key!r} of {name}": part for key, part in message["kwargs"].items()}
+    parts |= {f"g.{key}": part for key, part in message["g"].items()}
+    sizes = {where: size_of(part) for where, part in parts.items()}
+    largest = max(sizes, key=lambda where: sizes[where], default="")
+    raise ValueError(
+        f"The message of {name} would have {size:,} bytes, more than ASOK_MESSAGE_MAX_BYTES ({most:,}); {largest} has "
+        f"{sizes.get(largest, 0):,}. Pass a path or an id, by which the task finds what it needs."
+    )
+
+
 class Seal:
     """
     Signs what is handed to a broker with the application's secret key, and refuses what was not.

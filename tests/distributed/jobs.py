@@ -126,6 +126,14 @@ def use_request():
     return request.path
 
 
+def multiply(text, number):
+    return text * number
+
+
+def fail_with(size):
+    raise ValueError("x" * size)
+
+
 def close_shop(text):
     raise ShopClosed(text)
 
