@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar, copy_context
+from dataclasses import fields, is_dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,6 +33,10 @@ Carried = tuple[Flask, Mapping[str, Any], Variables, MapAdapter | None]
 prefix. A plain tuple, since each task makes one. No attempt changes anything in it."""
 
 
+_COPIED = frozenset({dict, list, set, SimpleNamespace})
+
+_SEQUENCES = (list, tuple, set, frozenset, deque)
+
 # Most tasks carry none: the garbage collector has less to look at when these are not made for each.
 _NO_VALUES: Mapping[str, Any] = {}
 _NO_VARIABLES: Variables = ()
@@ -43,7 +49,7 @@ def capture(context: AppContext, adapters: Adapters) -> Carried:
     for name in context.g:
         value = context.g.get(name)
         if _belongs_to_task(value):
-            values = {**values, name: _copied(value)}
+            values = {**values, name: _copied(_without_foreign(value))}
     around = copy_context()
     for variable in around:
         name = variable.name
@@ -80,12 +86,64 @@ def is_bound_to_session(value: object) -> bool:
     """Is this an ORM instance that a SQLAlchemy session still holds?"""
     if not hasattr(type(value), "__mapper__") or "sqlalchemy.orm" not in sys.modules:
         return False
-    return sys.modules["sqlalchemy.orm"].object_session(value) is not None
+    state = sys.modules["sqlalchemy"].inspect(value, raiseerr=False)
+    return state is not None and state.session is not None
+
+
+def items_of(value: Any) -> Iterable[Any] | None:
+    """Return what a container or a record holds, None of anything else. Of a dict its values."""
+    kind = type(value)
+    # By the type itself: a proxy or a Mock is of any class that it is asked for. An ORM instance is no record here, for
+    # what it has may have to be loaded.
+    if issubclass(kind, dict):
+        return dict.values(value)
+    if issubclass(kind, _SEQUENCES):
+        return value  # type: ignore[no-any-return]
+    if kind is SimpleNamespace:
+        return list(vars(value).values())
+    if is_dataclass(kind) and not hasattr(kind, "__mapper__"):
+        return [getattr(value, field.name, None) for field in fields(kind)]
+    if "sqlalchemy.orm" in sys.modules and issubclass(kind, sys.modules["sqlalchemy"].Row):
+        return value  # type: ignore[no-any-return]
+    if hasattr(kind, "__attrs_attrs__"):
+        return [getattr(value, field.name, None) for field in kind.__attrs_attrs__]
+    return None
 
 
 def _belongs_to_task(value: object) -> bool:
+    """A tuple or a record that holds something of the request stays there whole: each of its places means something."""
+    if _is_foreign(value):
+        return False
+    if type(value) in _COPIED:
+        return True
+    items = items_of(value)
+    return items is None or not _holds_foreign(items)
+
+
+def _is_foreign(value: object) -> bool:
     """Ask the type, since asking a lazy proxy may raise. Connections, cursors and files belong to the request."""
-    return not hasattr(type(value), "close") and not is_bound_to_session(value)
+    return hasattr(type(value), "close") or is_bound_to_session(value)
+
+
+def _holds_foreign(items: Iterable[Any]) -> bool:
+    kinds = set(map(type, items))
+    # Most values are of few types, none of which is suspicious.
+    if not any(hasattr(kind, "close") or hasattr(kind, "__mapper__") for kind in kinds):
+        return False
+    return any(map(_is_foreign, items))
+
+
+def _without_foreign(value: Any) -> Any:
+    """Return a plain container without those of its items that belong to the request."""
+    kind = type(value)
+    items = items_of(value) if kind in _COPIED else None
+    if items is None or not _holds_foreign(items):
+        return value
+    if kind is dict:
+        return {key: item for key, item in value.items() if not _is_foreign(item)}
+    if kind is SimpleNamespace:
+        return SimpleNamespace(**{name: item for name, item in vars(value).items() if not _is_foreign(item)})
+    return kind(item for item in value if not _is_foreign(item))
 
 
 def _copied(value: Any) -> Any:

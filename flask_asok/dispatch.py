@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import inspect
-import itertools
-import warnings
 from collections.abc import Callable, Coroutine
+from types import FunctionType, MethodType
 from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
-from flask import Flask, g, request, session
+from flask import Flask
 from flask.globals import app_ctx
-from flask.sessions import SessionMixin
-from werkzeug.datastructures import FileStorage, MultiDict
-from werkzeug.local import LocalProxy
-from werkzeug.wrappers import Request
 
-from .context import is_bound_to_session
+from .arguments import PLAIN, check_function, checked
+from .callables import check_fits, name_of, option_hint
 from .errors import NotConfigured
-from .options import DEFAULT, Options, OptionValues, Prepare, TaskOptionValues
+from .options import DEFAULT, Options, OptionValues, Prepare, TaskOptionValues, options_of
 from .signals import emit, task_queued
 from .state import KEY, state_of
 from .tasks import Task
@@ -32,14 +28,6 @@ _current_context = app_ctx._get_current_object  # type: ignore[attr-defined]
 _NO_CONTEXT = (
     "background() was called outside of an application context. Use `with app.app_context():` around the call."
 )
-
-_PLAIN = frozenset({str, int, float, bool, bytes, type(None)})
-"""Types of arguments that need no look."""
-
-_CONTAINERS = frozenset({dict, list, tuple})
-
-_MOST_LOOKED_AT = 20
-"""Items of a list, tuple or dict that are looked at: a form has no more uploads, and a long list is data."""
 
 _GENERATOR = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
@@ -89,7 +77,7 @@ class Door:
         Raises NotConfigured without an app context or without `FlaskAsok` on its app; TypeError or ValueError for what
         cannot be run: not callable, an argument that ends with the request, an unknown queue; QueueFull at a bound.
         """
-        return _enqueue(fn, args, kwargs, getattr(fn, "__asok_options__", DEFAULT))
+        return _enqueue(fn, args, kwargs, options_of(fn))
 
     def using(self, **options: Unpack[OptionValues]) -> Using:
         """
@@ -128,8 +116,7 @@ class Using:
 
     def __call__(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task[Any]:
         """Run `fn(*args, **kwargs)` as `background()` does, with these options."""
-        options: Options = getattr(fn, "__asok_options__", DEFAULT)
-        return _enqueue(fn, args, kwargs, options.replace(**self._options))
+        return _enqueue(fn, args, kwargs, options_of(fn).replace(**self._options))
 
 
 background: Door = Door()
@@ -147,19 +134,25 @@ def _enqueue(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, An
             f"background() takes a function and its arguments, not {type(fn).__name__}. "
             "Write background(send, user), without calling send() yourself."
         )
-    code = getattr(fn, "__code__", None)
-    if code is not None and code.co_flags & _GENERATOR:
-        raise TypeError(f"{fn.__name__} is a generator function: called, it would do nothing. Loop over it in a task.")
+    if type(fn) is not FunctionType:
+        check_function(fn, app)
+    function = fn.__func__ if type(fn) is MethodType else fn
+    if type(function) is FunctionType and function.__code__.co_flags & _GENERATOR:
+        raise TypeError(f"{name_of(fn)} is a generator function: called, it would do nothing. Loop over it in a task.")
     if options.prepare is not None:
-        args, kwargs = _prepared(options.prepare, args, kwargs)
+        check_fits(options.prepare, args, kwargs, of=fn)
+        args, kwargs = _prepared(options.prepare, args, kwargs, of=fn)
+    # Most calls are of a function by position: then its counts say all.
+    if kwargs or type(fn) is not FunctionType or len(args) != fn.__code__.co_argcount or fn.__code__.co_kwonlyargcount:
+        check_fits(fn, args, kwargs, of=fn)
     if args:
         for position, arg in enumerate(args):
-            if type(arg) not in _PLAIN:
-                args = (*args[:position], _checked(arg, app), *args[position + 1 :])
+            if type(arg) not in PLAIN:
+                args = (*args[:position], checked(arg, app, fn), *args[position + 1 :])
     if kwargs:
         for name, arg in kwargs.items():
-            if type(arg) not in _PLAIN:
-                kwargs[name] = _checked(arg, app)
+            if type(arg) not in PLAIN:
+                kwargs[name] = checked(arg, app, fn)
     backend = state.backend
     task = backend.create(fn, args, kwargs, options, context)
     if task_queued.receivers:
@@ -172,52 +165,17 @@ def _enqueue(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, An
 
 
 def _prepared(
-    prepare: Prepare, args: tuple[Any, ...], kwargs: dict[str, Any]
+    prepare: Prepare, args: tuple[Any, ...], kwargs: dict[str, Any], of: Callable[..., Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    made = prepare(*args, **kwargs)
+    try:
+        made = prepare(*args, **kwargs)
+    except TypeError as error:
+        # One that takes anything, and passes it on to what does not.
+        hint = option_hint(of, kwargs, str(error))
+        if hint:
+            raise TypeError(f"{error}.{hint}") from error
+        raise
     match made:
         case (tuple(), dict()):
             return made
     raise TypeError(f"prepare must return (args, kwargs), a tuple and a dict, not {made!r}.")
-
-
-def _checked(arg: Any, app: Flask) -> Any:
-    """Return what the task may get of `arg`; TypeError, with what to do instead, for what ends with the request."""
-    if type(arg) in _CONTAINERS:
-        for item in itertools.islice(arg.values() if type(arg) is dict else arg, _MOST_LOOKED_AT):
-            if type(item) not in _PLAIN and type(item) not in _CONTAINERS:
-                _checked(item, app)
-        return arg
-    if isinstance(arg, LocalProxy):
-        if arg is request or arg is session or arg is g:
-            name = "request" if arg is request else "session" if arg is session else "g"
-            raise TypeError(_no_good(name))
-        try:
-            arg = arg._get_current_object()
-        except RuntimeError:
-            return arg
-    if isinstance(arg, Request):
-        raise TypeError(_no_good("request"))
-    if isinstance(arg, SessionMixin):
-        raise TypeError(_no_good("session"))
-    if isinstance(arg, app.app_ctx_globals_class):
-        raise TypeError(_no_good("g"))
-    if isinstance(arg, FileStorage) or (
-        isinstance(arg, MultiDict) and any(isinstance(value, FileStorage) for value in arg.values())
-    ):
-        raise TypeError(
-            "An uploaded file closes with the response. Save it first, and pass its path: "
-            "path = save_upload(request.files[...], folder)."
-        )
-    if is_bound_to_session(arg):
-        warnings.warn(
-            f"A {type(arg).__name__} bound to a database session was passed to background(): the session ends with the "
-            f"request. Pass its id, and load it in the task.",
-            stacklevel=4,
-        )
-    return arg
-
-
-def _no_good(name: str) -> str:
-    wanted = {"request": "request.form", "session": 'session["user_id"]', "g": "g.user_id"}[name]
-    return f"`{name}` ends with the response: pass the values that the task needs, for instance {wanted}."

@@ -65,6 +65,10 @@ class TaskOptionValues(OptionValues, total=False):
     at_most_once: bool
 
 
+PER_CALL: frozenset[str] = OptionValues.__optional_keys__
+PER_FUNCTION: frozenset[str] = TaskOptionValues.__optional_keys__
+
+
 @dataclass(slots=True, kw_only=True)
 class Options:
     """The checked options of one call. Never changed once made: `replace` gives another one."""
@@ -192,3 +196,12 @@ _CHECKS: dict[str, Callable[[str, object], object]] = {
 }
 
 DEFAULT = Options()
+
+
+def options_of(fn: object) -> Options:
+    """Return what `@task()` has set on `fn`, or the defaults: a Mock or a stub has something under every name."""
+    try:
+        options = getattr(fn, "__asok_options__", DEFAULT)
+    except Exception:  # a proxy to nothing
+        return DEFAULT
+    return options if type(options) is Options else DEFAULT

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
 from datetime import datetime
-from types import CoroutineType
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
 
 from .context import Carried, fresh
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 R = TypeVar("R", covariant=True)
 
 Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], Carried]
+
+_GENERATORS = frozenset({GeneratorType, AsyncGeneratorType})
 
 _current: ContextVar[Task[Any] | None] = ContextVar("asok.current_task", default=None)
 
@@ -536,6 +538,8 @@ def _attempt(task: Task[Any], call: Call) -> tuple[Any, BaseException | None]:
         value = fn(*args, **kwargs)
         if type(value) is CoroutineType:
             value = _run_coroutine(app, value)
+        if type(value) in _GENERATORS:
+            raise TypeError(f"{task.name} returned a generator, of which nothing has run. Loop over it in a task.")
     except BaseException as raised:
         # Without this frame, which is noise in the log.
         error = raised.with_traceback(raised.__traceback__ and raised.__traceback__.tb_next)

@@ -1,9 +1,17 @@
 """The door: what `background()` runs, and what it refuses at the call."""
 
+import collections
+import dataclasses
+import enum
 import functools
+import gc
+import inspect
 import threading
 import warnings
+import weakref
+from datetime import timedelta
 from io import BytesIO
+from unittest import mock
 
 import flask
 import pytest
@@ -11,7 +19,17 @@ from flask import Flask, current_app, g, request, session
 from werkzeug.datastructures import FileStorage
 from werkzeug.local import LocalProxy
 
-from flask_asok import AsokError, FlaskAsok, NotConfigured, Task, background, current_task, task
+from flask_asok import (
+    AsokError,
+    FlaskAsok,
+    NotConfigured,
+    Task,
+    background,
+    callables,
+    current_task,
+    resize_image,
+    task,
+)
 
 WAIT = 10
 
@@ -411,3 +429,391 @@ def test_prepare_that_returns_nothing(app):
 
     with app.app_context(), pytest.raises(TypeError, match=r"prepare must return \(args, kwargs\).*not None"):
         background(work)
+
+
+# What fits the function
+
+
+def send(user_id, subject="Hello", *, copy=None):
+    return user_id, subject, copy
+
+
+def by_position(first, second=2, /, **rest):
+    return first, second, rest
+
+
+def names_only(*, key):
+    return key
+
+
+class Letter:
+    def __init__(self, to, subject=""):
+        self.to = to
+
+
+class Stamp:
+    def __new__(cls, value):
+        return value
+
+
+class Empty:
+    pass
+
+
+class Sender:
+    def __call__(self, to):
+        return to
+
+    def send(self, to, *, copy=False):
+        return to, copy
+
+    @classmethod
+    def of_class(cls, to):
+        return to
+
+    @staticmethod
+    def of_none(to):
+        return to
+
+    urgent = functools.partialmethod(send, copy=True)
+
+
+class StaticSender:
+    @staticmethod
+    def __call__(to):
+        return to
+
+
+class Unit(enum.Enum):
+    GRAM = 1
+
+
+Point = collections.namedtuple("Point", "x y")
+
+
+@dataclasses.dataclass
+class Parcel:
+    weight: int
+    note: str = ""
+
+
+def with_user(fn):
+    """Pass one more argument, as decorators do that load the user."""
+
+    @functools.wraps(fn)
+    def wrapper(*args, **kwargs):
+        return fn("the user", *args, **kwargs)
+
+    return wrapper
+
+
+def with_signature(fn):
+    fn.__signature__ = inspect.signature(int.to_bytes)
+    return fn
+
+
+class Proxy:
+    """A stub of something remote, which answers to every attribute."""
+
+    def __getattr__(self, name):
+        return Proxy()
+
+    def __call__(self, *args, **kwargs):
+        return args
+
+
+FITS = {
+    "all given": (send, (1, "Hi"), {"copy": 2}),
+    "defaults": (send, (1,), {}),
+    "by name": (send, (), {"user_id": 1, "copy": 2}),
+    "positional only": (by_position, (1,), {}),
+    "a keyword with the name of a positional only": (by_position, (1,), {"first": 2}),
+    "anything": (all_of, (1, 2), {"retries": 3, "delay": 4}),
+    "keyword only": (names_only, (), {"key": 1}),
+    "lambda": (lambda a, b=1: (a, b), (1,), {}),
+    "coroutine function": (add_slowly, (1,), {"right": 2}),
+    "partial": (functools.partial(send, 1, copy=2), (), {"copy": 3}),
+    "partial of partial": (functools.partial(functools.partial(send, 1), "Hi"), (), {}),
+    "method": (Sender().send, (1,), {"copy": True}),
+    "class method": (Sender.of_class, (1,), {}),
+    "static method": (Sender.of_none, (1,), {}),
+    "static method object": (vars(Sender)["of_none"], (1,), {}),
+    "partial method": (Sender().urgent, (1,), {}),
+    "unbound method": (Sender.send, (Sender(), 1), {}),
+    "object": (Sender(), (1,), {}),
+    "object with a static call": (StaticSender(), (1,), {}),
+    "class": (Letter, (1,), {}),
+    "class with __new__": (Stamp, (1,), {}),
+    "class without a constructor": (Empty, (), {}),
+    "named tuple": (Point, (1,), {"y": 2}),
+    "dataclass": (Parcel, (1,), {"note": "glass"}),
+    "enum": (Unit, (1,), {}),
+    "exception": (ValueError, (1, 2, 3), {}),
+    "builtin": (sorted, ([2, 1],), {"reverse": True}),
+    "builtin without a signature": (max, (1, 2, 3), {}),
+    "builtin class": (int, ("7",), {"base": 8}),
+    "builtin method": ([].append, (1,), {}),
+    "method of a builtin class": (str.upper, ("a",), {}),
+    "decorator that passes one more": (with_user(all_of), (), {}),
+    "decorator with fewer parameters": (with_user(lambda user: user), (), {}),
+    "false __signature__": (with_signature(lambda: None), (), {}),
+    "singledispatch": (functools.singledispatch(send), (1,), {"copy": 2}),
+    "lru_cache": (functools.lru_cache(send), (1,), {}),
+    "mock": (mock.Mock(), (1, 2), {"retries": 3}),
+    "magic mock": (mock.MagicMock(), (1,), {}),
+    "mock with a spec": (mock.create_autospec(Sender()), (1,), {}),
+    "stub": (Proxy(), (1,), {"retries": 3}),
+    "stub of a stub": (Proxy().shop.send, (1,), {}),
+}
+
+
+@pytest.mark.parametrize(("fn", "args", "kwargs"), FITS.values(), ids=FITS)
+def test_what_fits_runs(threads_app, fn, args, kwargs):
+    """What Python could call runs, whatever a wrapper says of what it wraps."""
+    with threads_app.app_context():
+        started = background(fn, *args, **kwargs)
+
+    assert started.exception(WAIT) is None
+
+
+def patched_is_called():
+    with mock.patch(f"{__name__}.send") as fake:
+        started = background(send, 1, 2, 3, 4)
+        started.join(WAIT)
+    return started.state, fake.mock_calls
+
+
+def test_patched_function(threads_app):
+    """A function that a test has patched takes whatever it is called with."""
+    with threads_app.app_context():
+        assert patched_is_called() == ("succeeded", [mock.call(1, 2, 3, 4)])
+
+
+DOES_NOT_FIT = {
+    "missing": (send, (), {}, r"send\(user_id, subject=\.\.\., \*, copy=\.\.\.\) .*missing a required argument"),
+    "too many": (send, (1, 2, 3), {}, "too many positional arguments"),
+    "twice": (send, (1,), {"user_id": 2}, "multiple values for argument 'user_id'"),
+    "unknown": (send, (1,), {"bcc": 3}, "got an unexpected keyword argument 'bcc'"),
+    "positional only by name": (lambda a, /: a, (), {"a": 1}, "'a'"),
+    "positional only missing": (by_position, (), {"first": 1}, "'first'"),
+    "keyword only missing": (names_only, (), {}, "missing a required .*'key'"),
+    "keyword only by position": (names_only, (1,), {}, "too many positional arguments"),
+    "twice, though it takes any": (lambda a, **rest: a, (1,), {"a": 2}, "multiple values for argument 'a'"),
+    "coroutine function": (add_slowly, (1,), {}, r"add_slowly\(left, right\)"),
+    "partial": (functools.partial(send, 1), ("Hi", 2), {}, r"send\(.*too many"),
+    "partial of partial": (functools.partial(functools.partial(send, bcc=1), 1), (), {}, "'bcc'"),
+    "method": (Sender().send, (), {}, r"send\(.*'to'"),
+    "class method": (Sender.of_class, (1, 2), {}, r"of_class\(.*too many"),
+    "static method": (Sender.of_none, (), {}, r"of_none\(to\).*'to'"),
+    "static method object": (vars(Sender)["of_none"], (), {}, r"of_none\(to\).*'to'"),
+    "partial method": (Sender().urgent, ("a", "b"), {}, "too many"),
+    "object": (Sender(), (1, 2), {}, r"Sender\(.*too many"),
+    "object with a static call": (StaticSender(), (), {}, r"StaticSender\(to\).*'to'"),
+    "class": (Letter, (), {}, r"Letter\(.*'to'"),
+    "class with __new__": (Stamp, (), {}, r"Stamp\(.*'value'"),
+    "class without a constructor": (Empty, (1,), {}, r"Empty\(\).*too many"),
+    "named tuple": (Point, (1,), {}, r"Point\(.*'y'"),
+    "dataclass": (Parcel, (), {}, r"Parcel\(.*'weight'"),
+    "builtin": (len, (), {}, r"len\(obj, /\).*'obj'"),
+    "builtin method": ([].append, (1, 2), {}, r"append\(object, /\).*too many"),
+    "decorated, the wrapper": (functools.wraps(all_of)(lambda: None), (1,), {}, "too many"),
+}
+
+
+@pytest.mark.parametrize(("fn", "args", "kwargs", "text"), DOES_NOT_FIT.values(), ids=DOES_NOT_FIT)
+def test_what_does_not_fit_is_refused(app, fn, args, kwargs, text):
+    """Arguments that the function cannot be called with are refused at the call, not in the log."""
+    with app.app_context():
+        with pytest.raises(TypeError, match=text):
+            background(fn, *args, **kwargs)
+
+        assert FlaskAsok().tasks() == []
+
+
+@pytest.mark.parametrize(("fn", "args", "kwargs"), [case[:3] for case in DOES_NOT_FIT.values()], ids=DOES_NOT_FIT)
+def test_python_refuses_it_too(fn, args, kwargs):
+    """Nothing is refused that Python would call."""
+    with pytest.raises(TypeError):
+        fn(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("fn", "kwargs", "hint"),
+    [
+        (send, {"retries": 3}, r"retries is an option: background\.using\(retries=3\)\(send, \.\.\.\)\."),
+        (send, {"delay": timedelta(1)}, r"delay is an option: background\.using\(delay=\.\.\.\)\(send, \.\.\.\)\."),
+        (send, {"name": "s3cr3t"}, r"name is an option: background\.using\(name=\.\.\.\)\(send, \.\.\.\)\."),
+        (functools.partial(send, 1), {"queue": "mail"}, r"background\.using\(queue=\.\.\.\)\(send, \.\.\.\)\."),
+        (Sender(), {"retries": 3}, r"background\.using\(retries=3\)\(Sender, \.\.\.\)\."),
+        (len, {"retries": 3}, r"background\.using\(retries=3\)\(len, \.\.\.\)\."),
+        (send, {"at_most_once": True}, r"at_most_once is an option: @task\(at_most_once=True\) on send\."),
+    ],
+    ids=["function", "timedelta", "text", "partial", "object", "builtin", "of the function"],
+)
+def test_an_option_among_the_arguments(app, fn, kwargs, hint):
+    """An option that stands among the arguments is refused with where to write it."""
+    with app.app_context():
+        for door in (background, background.using(timeout=5)):
+            with pytest.raises(TypeError, match=hint) as caught:
+                door(fn, 1, **kwargs)
+
+    assert "s3cr3t" not in str(caught.value)
+
+
+def test_an_option_among_the_arguments_of_a_recipe(threads_app):
+    """So it is with a ready-made job, by the job's own name."""
+    with threads_app.app_context():
+        for call in (background, lambda _, *args, **kwargs: FlaskAsok().resize_image(*args, **kwargs)):
+            with pytest.raises(TypeError, match=r"background\.using\(retries=3\)\(resize_image, \.\.\.\)"):
+                call(resize_image, "a.jpg", retries=3)
+
+
+def test_prepare_is_checked(app):
+    """The caller's arguments must fit `prepare`, and what that makes of them the function."""
+
+    @task(prepare=lambda amount: ((amount, "EUR", "CHF"), {}))
+    def pay(amount, currency):
+        return amount, currency
+
+    with app.app_context():
+        with pytest.raises(TypeError, match=r"pay\(amount\) cannot .* background\.using\(retries=3\)\(pay, \.\.\.\)"):
+            background(pay, 1, retries=3)
+        with pytest.raises(TypeError, match=r"pay\(amount, currency\) cannot be called .*too many"):
+            background(pay, 1)
+
+
+def test_a_check_keeps_nothing_alive(threads_app):
+    """What was checked goes with its last holder, functions, partials and objects; none need be hashable."""
+
+    class Unhashable(Sender):
+        __hash__ = None
+
+    kept = []
+    with threads_app.app_context():
+        for make in (lambda: lambda a=1: a, lambda: functools.partial(send), Unhashable, lambda: type("Own", (), {})):
+            fn = make()
+            background(fn, *([] if isinstance(fn, type) or fn.__class__ is type(make) else [1])).join(WAIT)
+            kept.append(weakref.ref(fn))
+            del fn
+    FlaskAsok().close(threads_app)
+    gc.collect()
+
+    assert [reference() for reference in kept] == [None] * 4
+
+
+def test_signatures_in_c_are_bounded(threads_app, monkeypatch):
+    """However many builtin functions are run, what is kept for the check does not grow without end."""
+    monkeypatch.setattr(callables, "_MOST_SIGNATURES", 2)
+
+    with threads_app.app_context():
+        for fn in (len, repr, abs, bin, hash, sorted, sum, callable):
+            background(fn, "1").join(WAIT)
+
+    assert len(callables._signatures) <= 2
+
+
+# Callables that answer to every attribute
+
+
+class Raising:
+    """A proxy to something that is not there now."""
+
+    def __getattr__(self, name):
+        raise RuntimeError("not connected")
+
+    def __call__(self):
+        return 7
+
+
+@pytest.mark.parametrize(
+    ("fn", "name"),
+    [
+        (mock.Mock(), "Mock"),
+        (mock.MagicMock(), "MagicMock"),
+        (mock.Mock(name="send"), "Mock"),
+        (functools.partial(mock.Mock()), "Mock"),
+        (Proxy(), "Proxy"),
+        (Raising(), "Raising"),
+        (mock.Mock(__name__="send"), "send"),
+    ],
+    ids=["mock", "magic mock", "named mock", "partial", "stub", "raising", "mock with a name"],
+)
+def test_answers_to_everything(app, fn, name):
+    """A Mock, a stub or a proxy that has something under every name, or raises, runs under a sensible one."""
+    with app.app_context():
+        started = background(fn)
+        with_options = background.using(retries=1)(fn)
+
+    assert (started.name, started.exception(WAIT)) == (name, None)
+    assert (with_options.name, with_options.exception(WAIT)) == (name, None)
+    assert started.queue == "default"
+
+
+def test_partial_of_itself():
+    """Even one that leads back to itself has a name, and its look-through an end; calling it is Python's affair."""
+    loop = functools.partial(send)
+    loop.__setstate__((loop, (), {}, None))
+
+    callables.check_fits(loop, (), {}, of=loop)
+
+    assert callables.name_of(loop) == "partial"
+    loop.__setstate__((send, (), {}, None))
+
+
+# Generators
+
+
+async def items_later():
+    yield 1
+
+
+class Exporter:
+    def export(self, rows):
+        yield from rows
+
+    def __call__(self, rows):
+        yield from rows
+
+    async def later(self):
+        return self.export([1])
+
+
+@pytest.mark.parametrize(
+    ("fn", "args"),
+    [
+        (functools.partial(Exporter().export, [1]), ()),
+        (functools.partial(functools.partial(Exporter().export), [1]), ()),
+        (functools.partial(items_later), ()),
+        (Exporter(), ([1],)),
+        (Exporter().later, ()),
+        (lambda: Exporter().export([1]), ()),
+        (lambda: items_later(), ()),
+        (functools.wraps(len)(lambda rows: (row for row in rows)), ([1],)),
+        (functools.lru_cache(Exporter().export), ((1,),)),
+    ],
+    ids=[
+        "partial",
+        "of partial",
+        "async",
+        "object",
+        "of a coroutine",
+        "lambda",
+        "async lambda",
+        "wrapper",
+        "lru_cache",
+    ],
+)
+def test_a_generator_that_comes_back(app, fn, args):
+    """A generator that a call returns has done nothing: the task fails, and says what to do."""
+    with app.app_context():
+        started = background(fn, *args)
+
+    error = started.exception(WAIT)
+    assert isinstance(error, TypeError)
+    assert "returned a generator, of which nothing has run. Loop over it in a task." in str(error)
+
+
+def test_a_method_that_is_a_generator_function(app):
+    """Of a method it is seen at the call."""
+    with app.app_context(), pytest.raises(TypeError, match="export is a generator function"):
+        background(Exporter().export, [1])

@@ -1,6 +1,8 @@
 """What a task sees of its caller: `g`, context variables, the locale and where links point to."""
 
+import collections
 import contextvars
+import dataclasses
 import decimal
 import gc
 import io
@@ -204,6 +206,61 @@ def test_what_closes_stays(app):
 
         assert g.file.read() == "text"
     assert names == ["user_id"]
+
+
+class Connection:
+    def close(self):
+        raise AssertionError
+
+
+@dataclasses.dataclass
+class Pair:
+    first: object
+    second: object
+
+
+@pytest.mark.parametrize(
+    ("make", "left"),
+    [
+        (lambda foreign: {"id": 42, "db": foreign}, {"id": 42}),
+        (lambda foreign: [42, foreign, 43], [42, 43]),
+        (lambda foreign: {42, foreign}, {42}),
+        (lambda foreign: SimpleNamespace(id=42, db=foreign), SimpleNamespace(id=42)),
+        (lambda foreign: (42, foreign), None),
+        (lambda foreign: frozenset([42, foreign]), None),
+        (lambda foreign: collections.deque([42, foreign]), None),
+        (lambda foreign: collections.OrderedDict(id=42, db=foreign), None),
+        (lambda foreign: Pair(42, foreign), None),
+        (lambda foreign: collections.namedtuple("Two", "id db")(42, foreign), None),
+    ],
+    ids=["dict", "list", "set", "namespace", "tuple", "frozenset", "deque", "subclass", "dataclass", "named tuple"],
+)
+def test_what_closes_stays_in_a_container(app, make, left):
+    """So does one that is in a container; of a tuple or a record, whose places mean something, nothing goes along."""
+    with app.app_context():
+        g.value = value = make(Connection())
+        before = repr(value)
+        started = background(lambda: g.get("value"))
+
+        assert started.result(WAIT) == left
+        assert (g.value is value, repr(value)) == (True, before)
+
+
+def test_containers_with_nothing_of_the_request(app):
+    """Containers and records with other things in them go along whole, types and classes among them."""
+    values = {
+        "tuple": (1, "a"),
+        "record": Pair(1, Connection),
+        "subclass": collections.OrderedDict(a=1),
+        "classes": [io.StringIO, Connection],
+    }
+
+    with app.app_context():
+        for name, value in values.items():
+            setattr(g, name, value)
+        started = background(values_in_g)
+
+    assert started.result(WAIT) == values
 
 
 def test_a_waiting_task_does_not_keep_the_request(threads_app):

@@ -3,6 +3,7 @@
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 from flask import current_app, g
@@ -103,6 +104,35 @@ def test_session_of_its_own(shop):
     assert seen == (False, False)
     assert order in db.session
     assert own.in_transaction()
+
+
+@pytest.mark.parametrize(
+    ("make", "left"),
+    [
+        (lambda order: order, None),
+        (lambda order: {"loaded_user": order, "id": 1}, {"id": 1}),
+        (lambda order: [1, order], [1]),
+        (lambda order: {1, order}, {1}),
+        (lambda order: SimpleNamespace(user=order, id=1), SimpleNamespace(id=1)),
+        (lambda order: (1, order), None),
+        (lambda order: db.session.execute(db.select(Order.id, Order)).one(), None),
+    ],
+    ids=["itself", "dict", "list", "set", "namespace", "tuple", "row"],
+)
+def test_instances_in_g_stay(shop, make, left):
+    """An instance that is bound to the request's session stays there, in a container in `g` too."""
+    g.jwt = make(db.session.get(Order, 1))
+
+    assert background(lambda: g.get("jwt")).result(WAIT) == left
+
+
+def test_instances_of_no_session_in_g(shop):
+    """One that no session holds goes along."""
+    order = db.session.get(Order, 1)
+    db.session.expunge(order)
+    g.jwt = {"order": order}
+
+    assert background(lambda: g.jwt["order"].shipped).result(WAIT) is False
 
 
 # As in Flask's tutorial

@@ -16,7 +16,8 @@ PACKAGE = Path(flask_asok.__file__).parent
 ORDER = [
     {"errors", "logs"},
     {"signals", "options", "context", "summaries"},
-    {"tasks"},
+    {"callables"},
+    {"arguments", "tasks"},
     {"backends"},
     {"state", "triggers"},
     {"dispatch"},

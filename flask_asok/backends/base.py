@@ -5,11 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from types import FunctionType
 from typing import Any, ClassVar
 
 from flask import Flask
 from flask.ctx import AppContext
 
+from ..callables import name_of
 from ..context import Adapters, capture
 from ..errors import NotConfigured
 from ..options import Options
@@ -55,7 +57,8 @@ class Backend(ABC):
                 f"Unknown queue {options.queue!r}. Queues are: {known}. "
                 "Name it, and its number of threads, in ASOK_QUEUES."
             ) from None
-        summary = TaskSummary(options.name or getattr(fn, "__name__", None) or _name_of(fn), options.queue)
+        name = options.name or (fn.__name__ if type(fn) is FunctionType else name_of(fn))
+        summary = TaskSummary(name, options.queue)
         self._recent.append(summary)
         return Task((fn, args, kwargs, capture(context, self._adapters)), options, summary, lane, context.app)
 
@@ -109,9 +112,3 @@ _NOT_SHARED = (
     "Tasks live in the memory of the web process, which no other process can see. "
     'Set ASOK_BACKEND = "celery" to share them.'
 )
-
-
-def _name_of(fn: Callable[..., Any]) -> str:
-    """Name what has no name of its own: a partial by its function, an object by its class."""
-    inner = getattr(fn, "func", None)
-    return type(fn).__name__ if inner is None else getattr(inner, "__name__", None) or _name_of(inner)

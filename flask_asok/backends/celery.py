@@ -14,7 +14,7 @@ from flask.ctx import AppContext
 from ..context import Carried
 from ..errors import BackendUnavailable, MessageRefused, NotConfigured
 from ..logs import log
-from ..options import DEFAULT, Options
+from ..options import Options, options_of
 from ..summaries import SETTLED, TaskSummary
 from ..tasks import Task
 from .base import Backend
@@ -281,7 +281,7 @@ class CeleryBackend(Backend):
 
     def _told_options(self, fn: Callable[..., Any], options: Options) -> dict[str, Any]:
         """Return the options that the worker does not find on the function."""
-        own = getattr(fn, "__asok_options__", DEFAULT)
+        own = options_of(fn)
         told: dict[str, Any] = {}
         for name in ("retries", "timeout"):
             if getattr(options, name) != getattr(own, name):

@@ -18,7 +18,7 @@ from celery.exceptions import Ignore, Reject, Retry
 from ..context import Carried, Variables
 from ..errors import BackendUnavailable, MessageRefused, TaskAbandoned
 from ..logs import log
-from ..options import DEFAULT
+from ..options import options_of
 from ..signals import emit, task_abandoned
 from ..summaries import SETTLED, TaskSummary
 from ..tasks import Task
@@ -196,7 +196,7 @@ class CeleryWorker:
             told["retry_on"] = tuple(map(self._backend.names.find_error, told["retry_on"]))
         if "backoff" in told:
             told["backoff"] = decode(told["backoff"])
-        options = getattr(fn, "__asok_options__", DEFAULT).replace(**told)
+        options = options_of(fn).replace(**told)
         options = dataclasses.replace(options, name=message["name"], queue=message["queue"])
         url = message["url"]
         adapter = url and self._backend.app.url_map.bind(url[0], url[1], url[2], url[3])

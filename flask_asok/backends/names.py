@@ -19,7 +19,8 @@ class Names:
     def of(self, thing: Any) -> str:
         """Return the name of a function or class; TypeError, which says what to do, when a worker could not find it."""
         module, qualname = getattr(thing, "__module__", None), getattr(thing, "__qualname__", None)
-        if not module or not qualname:
+        # A Mock or a stub has something under every name.
+        if not (isinstance(module, str) and isinstance(qualname, str) and module and qualname):
             raise TypeError(f"{thing!r} has no name to import it by. Pass a function of a module.")
         if module == "__main__":
             module = getattr(sys.modules[module].__spec__, "name", None)

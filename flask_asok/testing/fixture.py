@@ -254,4 +254,5 @@ def _task_function(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _named(fn: Callable[..., Any]) -> str:
-    return getattr(fn, "__qualname__", repr(fn))
+    name = getattr(fn, "__qualname__", None)
+    return name if isinstance(name, str) else repr(fn)
