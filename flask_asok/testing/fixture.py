@@ -229,9 +229,8 @@ class AsokTasks:
             text += f"; attempt {attempts} failed with {task.summary.error}"
         if state == "waiting":
             begins = task.enqueued_at.timestamp() + task.options.delay - time.time()
-            left = self._next_tries[task] - time.monotonic() if task in self._next_tries else begins
-            if left > 0:
-                text += f"; next try in {left:.3g} s"
+            left = max(0.0, self._next_tries[task] - time.monotonic() if task in self._next_tries else begins)
+            text += f"; next try in {left:.{0 if left >= 10 else 1}f} s"
         return text
 
     def _outcome_of(self, call: RecordedCall) -> str:

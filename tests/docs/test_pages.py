@@ -22,8 +22,8 @@ from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 
-import flask_mail
 import flask_login
+import flask_mail
 import pytest
 from flask import Flask, abort, g, redirect, render_template, request, session, url_for
 from flask_sqlalchemy import SQLAlchemy

@@ -214,6 +214,14 @@ def test_recorded(app: Flask, make_app: Any, receiver: Any) -> None:
     assert (done.full_url, done.headers) == (None, {})
 
 
+def test_recorded_is_of_one_app(make_app: Any, receiver: Any) -> None:
+    """A direct call outside of every application is delivered, and is no application's."""
+    with recorded(make_app()) as deliveries:
+        assert send_webhook(receiver.url, {}, allow_private=True).status == 200
+
+    assert deliveries == []
+
+
 def test_command(make_app: Any, receiver: Any) -> None:
     """`flask asok send-test-webhook` is there to send one, and does."""
     app = make_app(TESTING=True, ASOK_WEBHOOK_SUPPRESS=True)
