@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from ..errors import BackendUnavailable
 from ..logs import log
+from ..summaries import SETTLED
 from .causes import at
 from .redis_server import RedisServer
 
@@ -28,6 +29,15 @@ BEAT_SECONDS = 3.0
 """How often it says so."""
 
 CANCELLED = "cancelled"
+
+STATES = frozenset({"queued", "running", "waiting", *SETTLED})
+
+LATEST = 1e11
+"""A Unix time beyond which there are no dates."""
+
+
+class ForeignRecord(BackendUnavailable):
+    """Raised where something else than a record is under its key."""
 
 
 class Records:
@@ -61,10 +71,17 @@ class Records:
         self._write(id, {**fields, "state": state, "due": due}, KEEP_SECONDS + int(delay))
 
     def read(self, id: str) -> dict[str, str]:
-        """Return the fields of a record, an empty dict where there is none; `state` is the one of this moment."""
-        with self._reached:
-            fields: dict[str, str] = self._redis.hgetall(self._prefix + id)
-        if "state" not in fields:
+        """
+        Return the fields of a record, an empty dict where there is none; `state` is the one of this moment.
+
+        `name`, `queue`, `enqueued` and `attempt` are there, and numbers are numbers, whoever has written it.
+        """
+        try:
+            with self._reached:
+                fields = _readable(self._redis.hgetall(self._prefix + id))
+        except (UnicodeDecodeError, ForeignRecord):
+            return {}
+        if not fields:
             return {}
         if fields["state"] == "waiting" and float(fields.get("due", 0)) <= time.time():
             # So that a task which waits for it in the last free process runs it in place.
@@ -83,14 +100,18 @@ class Records:
         waited for longer than its record was kept.
         """
         key, field = self._prefix + id, f"claim:{attempt}"
-        with self._reached, self._redis.pipeline() as pipe:
-            pipe.hsetnx(key, field, f"{self._me} {time.time()!r}")
-            pipe.set(f"{key}:lease", self._me, ex=LEASE_SECONDS, nx=True)
-            pipe.expire(key, KEEP_SECONDS)
-            pipe.hmget(key, "state", "attempt", field)
-            first, free, _, (state, current, claim) = pipe.execute()
+        try:
+            with self._reached, self._redis.pipeline() as pipe:
+                pipe.hsetnx(key, field, f"{self._me} {time.time()!r}")
+                pipe.set(f"{key}:lease", self._me, ex=LEASE_SECONDS, nx=True)
+                pipe.expire(key, KEEP_SECONDS)
+                pipe.hmget(key, "state", "attempt", field)
+                first, free, _, (state, current, claim) = pipe.execute()
+        except ForeignRecord:
+            self.remove(id)
+            return self.claim(id, attempt, fields)
         if not first:
-            if claim == CANCELLED or state not in ("queued", "waiting", None) or int(current or attempt) != attempt:
+            if claim == CANCELLED or state not in ("queued", "waiting", None) or current not in (None, str(attempt)):
                 return "over"
             if not free:
                 return "taken"
@@ -199,6 +220,27 @@ class Records:
                 log(logging.WARNING, "Leases of background tasks could not be renewed: %s", error)
 
 
+def _readable(fields: dict[str, str]) -> dict[str, str]:
+    """Return the fields without what nobody could have written that knows them, and with those that all need."""
+    if fields.get("state") not in STATES:
+        return {}
+    found = {name: value for name, value in fields.items() if not _is_nonsense(name, value)}
+    return {"name": "unknown", "queue": "unknown", "enqueued": "0", "attempt": "1", **found}
+
+
+def _is_nonsense(name: str, value: str) -> bool:
+    try:
+        if name in ("attempt", "attempts"):
+            return not 0 <= int(value) < 1_000_000
+        if name in ("enqueued", "finished", "due"):
+            return not 0 <= float(value) < LATEST
+        if name.startswith("claim:") and value != CANCELLED:
+            return not 0 <= float(value.split(" ")[1]) < LATEST
+    except (ValueError, IndexError):
+        return True
+    return False
+
+
 class _Reached:
     """Turns what Redis raises into BackendUnavailable, without its text, which may hold a password."""
 
@@ -212,8 +254,10 @@ class _Reached:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if error is None:
             return
-        from redis.exceptions import NoPermissionError, RedisError
+        from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
+        if isinstance(error, ResponseError) and "WRONGTYPE" in str(error):
+            raise ForeignRecord(f"Somebody else keeps something under one of the keys {self._keys}") from None
         if isinstance(error, (RedisError, OSError)):
             needed = f" It needs the keys {self._keys}" if isinstance(error, NoPermissionError) else ""
             raise BackendUnavailable(
