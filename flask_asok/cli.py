@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 asok_cli: AppGroup = AppGroup("asok", help="Background tasks.")
 
+START_WORKER = "Is one running? Start it with `flask --app APP asok worker`."
+
 SECRET_WORDS = ("SECRET", "PASSWORD", "TOKEN", "KEY", "PROXY", "CELERY")
 """A configuration key with one of these in its name may hold a secret: its value is not shown."""
 
@@ -66,7 +68,7 @@ def status(as_json: bool) -> None:
         return
     click.echo(f"Backend: {found['backend']}")
     if "workers" in found:
-        click.echo(f"Workers: {', '.join(found['workers']) or 'none'}")
+        click.echo(f"Workers: {', '.join(found['workers']) or f'none answered within 1 s. {START_WORKER}'}")
     for title in ("queues", "queued", "config", "versions"):
         rows: dict[str, Any] = found.get(title, {})
         if not rows:
@@ -82,12 +84,16 @@ def status(as_json: bool) -> None:
 def ping(timeout: float) -> None:
     """Run a task that does nothing, end to end. Exits with 1 when it does not come back."""
     started = time.perf_counter()
+    backend = state_of(current_app).backend
     try:
         answer = background.using(name="ping")(_pong).result(timeout)
     except Exception as error:
+        if backend.distributed and type(error) is TimeoutError:
+            click.echo(f"No worker answered within {timeout:g} s. {START_WORKER}", err=True)
+            sys.exit(1)
         click.echo(f"No answer: {error!r}", err=True)
         sys.exit(1)
-    click.echo(f"{answer} from {state_of(current_app).backend.name} in {(time.perf_counter() - started) * 1000:.1f} ms")
+    click.echo(f"{answer} from {backend.name} in {(time.perf_counter() - started) * 1000:.1f} ms")
 
 
 def _pong() -> str:
@@ -115,7 +121,8 @@ def worker(queues: str, concurrency: int | None, arguments: tuple[str, ...]) -> 
 def failed() -> None:
     """List the failed tasks of a distributed backend, the latest first."""
     for task in _asked(state_of(current_app).backend.failed):
-        click.echo(f"{task.id}  {task.finished_at:%Y-%m-%d %H:%M:%S}  {task.name}  {task.error}")
+        when = f"{task.finished_at:%Y-%m-%d %H:%M:%S}" if task.finished_at else "unknown"
+        click.echo(f"{task.id}  {when:19}  {task.name}  {task.error}")
 
 
 @asok_cli.command("retry")

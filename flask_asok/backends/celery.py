@@ -29,6 +29,7 @@ from .engine import (
     make_engine,
     queue_name,
     start_worker,
+    time_limits,
     trace_headers,
 )
 from .message import Codec, Names, Seal, check_size, size_of
@@ -327,10 +328,10 @@ class CeleryBackend(Backend):
             try:
                 self.publish(task.message, delay)
             except BackendUnavailable:
-                if self.records is not None:
-                    # Not removed: should the message have gone through all the same, it is not run.
-                    self.records.cancel(task.id)
-                raise
+                # Not removed: should the message have gone through all the same, it is not run.
+                if self.records is None or self.records.cancel(task.id):
+                    raise
+                # A worker has it already: it was the confirmation that did not come.
         except BackendUnavailable:
             # What is large may itself be the reason: it takes too long to send, or is refused.
             if size_of(task.message) < LARGE:
@@ -345,15 +346,15 @@ class CeleryBackend(Backend):
 
     def publish(self, message: dict[str, Any], wait: float) -> None:
         """Hand a message to the broker, to be delivered in `wait` seconds, or to wait once more by then."""
-        timeout = message["timeout"]
+        hard, soft = time_limits(message["timeout"])
         self.publisher.send(
             self.engine.tasks[RUN_ONCE if message["once"] else RUN],
             args=(self.seal.close(message, "call"),),
             task_id=message["id"],
             queue=queue_name(self.app, message["queue"]),
             countdown=min(wait, self._longest_hop()) if wait > 0 else None,
-            soft_time_limit=timeout,
-            time_limit=None if timeout is None else timeout + 5,
+            soft_time_limit=soft,
+            time_limit=hard,
             shadow=message["name"],
             argsrepr="(...)",
             kwargsrepr="{}",

@@ -77,6 +77,17 @@ class CeleryTask(Task[R]):
             self.lane.backend.need_records()
         super().join(timeout)
 
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """As on every Task."""
+        try:
+            return super().exception(timeout)
+        except TimeoutError as error:
+            if self.summary.state != "queued":
+                raise
+            raise TimeoutError(
+                f"{error} Is a worker running, and not busy with others? Start one with `flask --app APP asok worker`."
+            ) from None
+
     def _is_claimable(self) -> bool:
         return not self._done and bool(self._box) and self.summary.state == "queued"
 
@@ -143,13 +154,14 @@ def facts_of(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fill(summary: TaskSummary, fields: Mapping[str, str]) -> TaskSummary:
-    """Write a record, which has its `state` and `attempt`, into a summary."""
+    """Write a record, as `Records.read` returns it, into a summary."""
     summary.state = fields["state"]  # type: ignore[assignment]
-    summary.attempts = int(fields.get("attempts", int(fields["attempt"]) - 1))
-    claim = fields.get(f"claim:{fields.get('attempt')}", "").split(" ")
+    attempt = int(fields["attempt"])
+    summary.attempts = int(fields.get("attempts", attempt - 1))
+    claim = fields.get(f"claim:{attempt}", "").split(" ")
     if len(claim) == 2:
         summary._started = float(claim[1])
-        summary.attempts = int(fields["attempt"])
+        summary.attempts = attempt
     summary._finished = float(fields.get("finished", 0))
     summary.error = fields.get("error")
     return summary

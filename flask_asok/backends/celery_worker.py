@@ -14,6 +14,7 @@ from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from celery.exceptions import Ignore, Reject, Retry
+from itsdangerous import BadData
 
 from ..context import Carried, Variables
 from ..errors import BackendUnavailable, MessageRefused, TaskAbandoned
@@ -23,7 +24,7 @@ from ..signals import emit, task_abandoned
 from ..summaries import SETTLED, TaskSummary
 from ..tasks import Task
 from .celery_task import CeleryTask, Remote, facts_of
-from .engine import ONCE
+from .engine import ONCE, time_limits
 from .message import size_of
 
 if TYPE_CHECKING:
@@ -60,9 +61,21 @@ class CeleryWorker:
                 raise MessageRefused("The message carries the id of another one.")
         except (MessageRefused, KeyError) as error:
             # Acknowledged and dropped: it would be no better the next time.
-            log(logging.ERROR, "Refused a message for background tasks: %r", error)
+            hint = ""
+            if isinstance(error.__cause__, BadData):
+                hint = " Does the web process have another SECRET_KEY, or another application this name?"
+            log(logging.ERROR, "Refused a message for background tasks: %r%s", error, hint)
             raise Ignore from None
         try:
+            if list(request.timelimit or (None, None)) != time_limits(message.get("timeout")):
+                # The envelope is not signed: somebody has changed it, or sent the message in one of their own.
+                log(
+                    logging.WARNING,
+                    "Background task %s (%s) came with a time limit that is not its own, and is sent again with that.",
+                    message["name"], request.id,
+                )  # fmt: skip
+                insist(lambda: self._backend.publish(message, max(0.0, message["due"] - time.time())))
+                raise Ignore
             self._go_on(message)
         except BackendUnavailable as error:
             self.leave(request.id)

@@ -137,6 +137,11 @@ def add_tasks(engine: Celery, backend: CeleryBackend) -> None:
         engine.tasks[name].backend_of_asok = backend
 
 
+def time_limits(timeout: float | None) -> list[float | None]:
+    """Return Celery's hard and soft limit, in the order in which a message has them, for a task's timeout."""
+    return [None, None] if timeout is None else [timeout + 5, timeout]
+
+
 class Publisher:
     """
     The connections of one process on which messages are sent. Thread-safe; apart from Celery's own pool, which a fork
