@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -26,6 +27,13 @@ from .clock import IDLE_SECONDS, Clock
 
 # uWSGI, whose module is there only inside of it, forks without running the hooks of os.register_at_fork.
 _FORKS_UNSEEN = "uwsgi" in sys.modules or not hasattr(os, "register_at_fork")
+
+
+GRACE_SECONDS = 0.1
+"""How long the end of a process waits without a word."""
+
+MOST_NAMED = 5
+"""Tasks that are named when the end of a process waits for them."""
 
 
 class ThreadLane:
@@ -129,6 +137,10 @@ class ThreadLane:
         while self.queue:
             with contextlib.suppress(IndexError):
                 yield self.queue.popleft()
+
+    def unfinished(self) -> list[str]:
+        """Return the names of the tasks that run, then of those that are queued."""
+        return [task.name for task in (*self.running.copy(), *self.queue.copy())]
 
     def run_queued(self) -> None:
         """Run in this very thread what is queued."""
@@ -310,7 +322,7 @@ def _dismiss(lanes: dict[str, ThreadLane], *clocks: Clock) -> None:
         clock.dismiss()
 
 
-def _close(backends: list[ThreadsBackend], timeout: float | None = None) -> None:
+def _close(backends: list[ThreadsBackend], timeout: float | None = None, *, at_exit: bool = False) -> None:
     """Close all together: each gets its whole time, and the last one does not wait for the first."""
     started = time.monotonic()
     interrupted: BaseException | None = None
@@ -319,12 +331,15 @@ def _close(backends: list[ThreadsBackend], timeout: float | None = None) -> None
             backend._closed = True
             backend._clock.close()
             backend._timeouts.close()
-            for task in backend._clock.drain():
-                task.abandon("the application shuts down")
             for lane in list(backend._lanes.values()):
                 lane.close()
+        if at_exit:
+            _tell_of_wait(backends, started)
     except BaseException as error:  # a second Ctrl-C already: nothing is waited for
         interrupted, started = error, float("-inf")
+    for backend in backends:
+        for task in backend._clock.drain():
+            task.abandon("the application shuts down")
     for backend in backends:
         seconds = backend.shutdown_timeout if timeout is None else timeout
         for lane in list(backend._lanes.values()):
@@ -332,17 +347,44 @@ def _close(backends: list[ThreadsBackend], timeout: float | None = None) -> None
                 _finish(lane, started + seconds)
             except BaseException as error:  # a second Ctrl-C: the rest is abandoned now
                 interrupted, started = error, float("-inf")
-            why = (
-                f"not finished {seconds:g} s after the shutdown began"
-                if interrupted is None
-                else "the shutdown was interrupted"
-            )
+            why = f"not finished {seconds:g} s after the shutdown began"
+            if interrupted is not None:
+                why = "the shutdown was interrupted"
+            elif timeout is None:
+                why += " (ASOK_SHUTDOWN_TIMEOUT)"
             for task in lane.drain():
                 task.abandon(why)
             for task in list(lane.running):
                 task.abandon(why)
     if interrupted is not None:
         raise interrupted
+
+
+def _tell_of_wait(backends: list[ThreadsBackend], started: float) -> None:
+    """Say at once what the process waits for before it ends: else that looks as if it hung."""
+    reloads = os.environ.get("WERKZEUG_RUN_MAIN") == "true"
+    waiting = [backend for backend in backends if backend.shutdown_timeout]
+    lanes = [(lane, backend.shutdown_timeout) for backend in waiting for lane in list(backend._lanes.values())]
+    if not reloads:
+        # Most are done by then, and nobody wants to read of them.
+        for lane, seconds in lanes:
+            _finish(lane, started + min(seconds, GRACE_SECONDS))
+    unfinished = [(lane.unfinished(), seconds) for lane, seconds in lanes]
+    names = [name for of_lane, _ in unfinished for name in of_lane]
+    if not names:
+        return
+    if reloads:
+        # It kills this process a quarter of a second after Ctrl-C: what is lost is told before it is.
+        how = "; after Ctrl-C the reloader does not wait, and what has not finished by then is lost"
+    elif signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        how = "; Ctrl-C again to quit"
+    else:
+        how = ""
+    log(
+        logging.WARNING, "Waiting up to %g s for %s %s (%s%s)%s.",
+        max(seconds for of_lane, seconds in unfinished if of_lane), len(names), "task" if len(names) == 1 else "tasks",
+        ", ".join(names[:MOST_NAMED]), f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else "", how,
+    )  # fmt: skip
 
 
 def _finish(lane: ThreadLane, deadline: float) -> None:
@@ -364,7 +406,7 @@ def _close_at_exit() -> None:
     open_here = [backend for backend in _backends if not backend._closed and backend._pid == os.getpid()]
     # The tasks that are left have been named; Ctrl-C pressed again has nothing more to say.
     with contextlib.suppress(KeyboardInterrupt):
-        _close(open_here)
+        _close(open_here, at_exit=True)
 
 
 def _forget_in_child() -> None:
