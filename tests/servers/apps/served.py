@@ -5,8 +5,10 @@ import os
 import signal
 import socket
 import sys
+import tempfile
+import threading
 
-from flask import Flask, request
+from flask import Flask, Response, copy_current_request_context, request, send_file
 
 from flask_asok import FlaskAsok, background
 
@@ -35,6 +37,19 @@ def probe(name):
     """When the test lets go, queue a task behind all that the default queue holds by then."""
     tell(f"{name} began", "wait")
     background(work, name)
+
+
+def remove(path, name):
+    os.remove(path)
+    work(name)
+
+
+def temporary_file():
+    """Return the path of a large file that a task will remove."""
+    with tempfile.NamedTemporaryFile(delete=False) as file:
+        for _ in range(MEGABYTES):
+            file.write(MEGABYTE)
+    return file.name
 
 
 def fail(name):
@@ -70,6 +85,32 @@ def create_app():
         background.using(when="response")(work, name)
         return iter([MEGABYTE] * MEGABYTES)
 
+    @app.get("/file/<name>")
+    def file(name):
+        path = temporary_file()
+        background.using(when="response")(remove, path, name)
+        return send_file(path)
+
+    @app.get("/range/<name>")
+    def range_of_file(name):
+        path = temporary_file()
+        background.using(when="response")(remove, path, name)
+        request.environ["HTTP_RANGE"] = "bytes=1-"
+        return send_file(path)
+
+    @app.get("/bare/<name>")
+    def bare(name):
+        background.using(when="response")(work, name)
+        return Response(iter([MEGABYTE] * MEGABYTES), direct_passthrough=True)
+
+    @app.get("/copied/<name>")
+    def copied(name):
+        background.using(when="response")(work, name)
+        helper = threading.Thread(target=copy_current_request_context(lambda: request.path))
+        helper.start()
+        helper.join()
+        return iter([MEGABYTE] * MEGABYTES)
+
     if "START_AT_IMPORT" in os.environ:
         with app.app_context():
             early = background(held, "early")
@@ -87,5 +128,14 @@ def create_app():
 if "EXIT_ON_SIGTERM" in os.environ:
     # What docs/deployment.md has for servers that leave SIGTERM to the system.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+
+if "TELL_SENDFILE" in os.environ:
+    sendfile = socket.socket.sendfile
+
+    def tell_and_send(self, *args, **kwargs):
+        tell("sendfile")
+        return sendfile(self, *args, **kwargs)
+
+    socket.socket.sendfile = tell_and_send
 
 app = create_app()
