@@ -32,6 +32,7 @@ from flask_asok import (
     TaskSummary,
     WebhookError,
     background,
+    check_address,
     save_upload,
     send_mail,
     send_webhook,
@@ -116,13 +117,15 @@ def sign_up() -> BaseResponse:
     fail = 2 if request.form.get("fail") else 0
     run = begin("sign-up", name=name, email=address)
     try:
+        # Such a mail would fail in the background, and nobody else need hear of this sign-up.
+        check_address(address)
+    except ValueError as error:
+        return refuse(run, str(error))
+    try:
         door(run)(
             send_mail, to=address, subject=f"Welcome, {name}", template="mail/welcome", context={"name": name},
             headers={"X-Sign-Up": str(run)},
         )  # fmt: skip
-    except ValueError as error:
-        # The address is none. It is checked at the call, in the background too: nobody else need hear of this sign-up.
-        return refuse(run, str(error))
     except MailError as error:
         runs.note(run, mail_error=str(error))
     # By its own policy a webhook waits 5 seconds, then 30: what a site should do, and too long to watch.

@@ -13,7 +13,7 @@ AsokError
 ├── ImageError             a file is no picture that may be worked on; `reason` says why
 ├── MailError              a mail was not sent
 │   ├── MailUnavailable    for now: no connection, connection lost, or an SMTP answer 4xx
-│   └── MailRefused        for good: an SMTP answer 5xx, no verified TLS, login refused
+│   └── MailRefused        for good: SMTP 5xx, no verified TLS, login refused, a text no mail can hold
 └── WebhookError           a webhook was not delivered
     ├── WebhookUnavailable for now: no connection, no answer in time, or 408, 425, 429, 5xx
     ├── WebhookRejected    for good: any other answer, redirects among them
@@ -67,7 +67,8 @@ class MailError(AsokError):
     Raised when a mail, or all of a batch, could not be sent.
 
     `code` is the SMTP answer (int) or None where there was none. `receipts` holds the Receipt of each mail of the call
-    that was tried, in its order: who was accepted, who was refused and why.
+    that was tried, in its order: who was accepted, who was refused and why. That of a mail that cannot be sent for
+    a text in it names nobody; the error's text says why.
     """
 
     def __init__(self, text: str, code: int | None = None, receipts: list[Any] | None = None) -> None:

@@ -63,7 +63,7 @@ def test_no_address(visitor, tasks, mode):
 
     card = visitor.read("sign-up")
 
-    assert "That did not work. to: 'nobody' is no mail address." in card
+    assert "That did not work. 'nobody' is no mail address." in card
     assert "Webhook, attempt" not in card
     assert visitor.figure("sign-up", mode) is None
     tasks.assert_not_called()

@@ -20,7 +20,7 @@ TIMEOUT = 10
 @pytest.mark.parametrize("text", [" " * 20_000 + "x", "\t" * 20_000 + "<", f"x{' ' * 20_000}x", '"' + "\\a" * 20_000])
 def test_long_address(text):
     """What somebody puts into the address field of a form is refused at once, however long it is."""
-    with pytest.raises(ValueError, match=r"^address: ") as caught:
+    with pytest.raises(ValueError, match=r"mail address|several") as caught:
         check_address(text)
     assert len(str(caught.value)) < 1_000
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import flask_mail
 import pytest
@@ -184,5 +185,6 @@ def test_nobody_is_called_dead(app, refused):
 @pytest.mark.parametrize("address", [*BAD, "a@example.com\nBcc: b@example.com"])
 def test_check_bad_address(address):
     """What would fail the task is a ValueError for a page that asks."""
-    with pytest.raises(ValueError, match=r"^address"):
+    with pytest.raises(ValueError, match=re.escape(repr(address[:150])[:-1])) as caught:
         check_address(address)
+    assert not str(caught.value).startswith("address")

@@ -177,10 +177,14 @@ def check_address(text: str) -> str:
 
     if not isinstance(text, str):
         raise TypeError(f"check_address() takes a str, not {type(text).__name__}.")
-    found, problems = one_address("address", text), list[str]()
-    some_addresses("to", text, problems)
+    problems: list[str] = []
+    try:
+        found = one_address("address", text)
+        some_addresses("address", text, problems)
+    except ValueError as error:
+        raise ValueError(str(error).removeprefix("address: ")) from None
     if problems:
-        raise ValueError(f'address: {shown(text)} may be several addresses. Quote a name: "Doe, John" <...>.')
+        raise ValueError(f'{shown(text)} may be several addresses. Quote a name: "Doe, John" <...>.')
     return found.spec
 
 

@@ -20,6 +20,8 @@ _POLICY = SMTP.clone(cte_type="7bit", max_line_length=76)
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 
+_NOT_ASCII = bytes(range(128, 256))
+
 _METHOD = re.compile(r"^METHOD:([A-Za-z-]{1,30})\s*$", re.IGNORECASE | re.MULTILINE)
 
 
@@ -100,7 +102,8 @@ def _encoding(data: bytes) -> str:
     if _is_seven_bit(data, LONGEST_LINE):
         return "7bit"
     # The shorter one; quoted-printable takes three letters for what is not ASCII.
-    return "base64" if sum(byte > 126 for byte in data) > len(data) / 6 else "quoted-printable"
+    ascii_only = data.translate(None, delete=_NOT_ASCII)
+    return "base64" if len(ascii_only) < len(data) * 5 / 6 else "quoted-printable"
 
 
 def _is_seven_bit(data: bytes, longest: int) -> bool:

@@ -45,7 +45,7 @@ class FlaskMailState:
         self._app = app
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
+        if name.startswith("_"):
             raise AttributeError(name)
         if self._state is None:
             import flask_mail
