@@ -1,0 +1,230 @@
+"""What a store owes: START HERE to write one."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ..progress import Progress
+from ..summaries import SETTLED, State
+
+KEEP_SECONDS = 86_400.0
+"""How long a settled record is kept. One that is not settled never expires."""
+
+LONGEST_TRACEBACK = 8_000
+"""Characters of a traceback that a record keeps: its last ones, which name the error."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Record:
+    """
+    What a store knows of one task. All times are seconds since the epoch, 0.0 for "not yet".
+
+    A record is a snapshot: nothing happens in the store when it is changed.
+    """
+
+    id: str
+    name: str
+    queue: str
+    function: str = ""
+    """`module:qualname` of the function."""
+    origin: str = ""
+    """Method and endpoint of the request that started the task, never its path or query."""
+    state: State = "queued"
+    attempts: int = 0
+    enqueued: float = 0.0
+    due: float = 0.0
+    """When the next attempt may begin."""
+    scheduled: float = 0.0
+    """The tick of a periodic task."""
+    started: float = 0.0
+    finished: float = 0.0
+    owner: str = ""
+    """The token of the process that runs it, or will."""
+    claim: int = 0
+    """The fencing token: each attempt gets a higher one, and what an earlier one still writes is refused."""
+    deaths: int = 0
+    """How many processes ended while they ran it."""
+    key: str = ""
+    """The unique key that it holds."""
+    stopping: bool = False
+    """Was the running attempt asked to stop?"""
+    progress: Progress | None = None
+    error: str = ""
+    traceback: str = ""
+    outcome: str | None = None
+    """The signed value or error."""
+    message: str | None = None
+    """The signed call of a durable task."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Return True if nothing more will happen to the task."""
+        return self.state in SETTLED
+
+    @property
+    def is_durable(self) -> bool:
+        """Return True if another process can run it."""
+        return self.message is not None
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class ProcessSummary:
+    """A process that lives and shares the store."""
+
+    token: str
+    host: str
+    pid: int
+    kind: str
+    """ "web" or "worker"."""
+    since: float
+    queues: tuple[str, ...]
+
+
+@dataclass(slots=True, kw_only=True)
+class QueueSummary:
+    """How many tasks a queue has in each state, and since when its oldest one is due."""
+
+    name: str
+    queued: int = 0
+    running: int = 0
+    waiting: int = 0
+    oldest_due_at: float | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class Tick:
+    """What a store remembers of a periodic task: its latest tick, and the task that ran it."""
+
+    at: float
+    task_id: str = ""
+
+
+class Store(ABC):
+    """
+    The memory that all processes of one application share. Thread-safe; one for each process and application.
+
+    Every change is one atomic step, and fenced: `claim` gives an attempt a token, and only its holder can change the
+    record until the next claim. Raises BackendUnavailable where the store cannot be reached.
+    """
+
+    is_shared: ClassVar[bool] = True
+    """Can other processes see it?"""
+
+    def __init__(self, *, now: Callable[[], float] = time.time) -> None:
+        self.now = now
+
+    # Records
+
+    @abstractmethod
+    def add(self, record: Record) -> str:
+        """
+        Keep a new record and return its id.
+
+        With `record.key` set it is kept only if no task that lives holds that key; otherwise nothing is kept, and the
+        id of the task that holds the key is returned. A task lives if it is not settled, and is durable or its owner is
+        alive.
+        """
+
+    @abstractmethod
+    def read(self, id: str) -> Record | None:
+        """Return the record as it is stored, or None."""
+
+    def get(self, id: str) -> Record | None:
+        """Return the record, or None. One that was lost with its process is settled as abandoned first."""
+        record = self.read(id)
+        if record is None or record.is_settled or record.is_durable or self.is_alive(record.owner):
+            return record
+        self.settle(id, record.claim, "abandoned", error="its process ended before it finished")
+        return self.read(id)
+
+    @abstractmethod
+    def newest(
+        self, limit: int, *, state: str | None = None, name: str | None = None, queue: str | None = None
+    ) -> list[Record]:
+        """Return the newest `limit` records that match, the oldest of them first."""
+
+    @abstractmethod
+    def claim(self, id: str, owner: str) -> Record | None:
+        """
+        Begin an attempt for the process `owner`: the record becomes `running`, with one more attempt and a new claim.
+
+        Returns the record as it is now; None if it is unknown, running, or settled.
+        """
+
+    @abstractmethod
+    def report(self, id: str, claim: int, progress: Progress) -> bool:
+        """Keep the progress of a running attempt, and return True if it was asked to stop."""
+
+    @abstractmethod
+    def postpone(self, id: str, claim: int, due: float, error: str = "", traceback: str = "") -> bool:
+        """Make a running record wait until `due`, for its next attempt; False if `claim` is not the latest."""
+
+    @abstractmethod
+    def settle(
+        self, id: str, claim: int, state: State, *, error: str = "", traceback: str = "", outcome: str | None = None
+    ) -> bool:
+        """
+        Give a record its last state and free its key; False if `claim` is not the latest, or it is settled.
+
+        A succeeded or cancelled task loses its message; a failed or abandoned one keeps it, to be retried.
+        """
+
+    @abstractmethod
+    def cancel(self, id: str) -> bool:
+        """Settle as cancelled a record that is queued or waiting; False if it runs, is settled or unknown."""
+
+    @abstractmethod
+    def stop(self, id: str) -> bool:
+        """Ask the running attempt to stop; False if none runs."""
+
+    @abstractmethod
+    def retry(self, id: str) -> Record | None:
+        """Make a failed or abandoned record that has a message queued again, from attempt 1; None for any other."""
+
+    @abstractmethod
+    def discard(self, id: str) -> bool:
+        """Forget a settled record; False if it is not settled, or unknown."""
+
+    @abstractmethod
+    def free(self, id: str) -> None:
+        """Free the key that a record holds, before it is settled."""
+
+    @abstractmethod
+    def expire(self, limit: int = 500) -> int:
+        """Forget up to `limit` records that were settled a day ago, and return how many there were."""
+
+    @abstractmethod
+    def queues(self) -> list[QueueSummary]:
+        """Return the queues that have records which are not settled."""
+
+    # Processes
+
+    @abstractmethod
+    def enter(self, kind: str, queues: Iterable[str]) -> str:
+        """Note that this process lives, and return its token. It lives until it ends, or `close` is called."""
+
+    @abstractmethod
+    def is_alive(self, token: str) -> bool:
+        """Return True if the process with this token lives."""
+
+    @abstractmethod
+    def processes(self) -> list[ProcessSummary]:
+        """Return the processes that live."""
+
+    # Ticks
+
+    @abstractmethod
+    def take_tick(self, name: str, at: float, task_id: str) -> bool:
+        """Take the tick `at` of a periodic task for `task_id`; False if that tick, or a later one, is taken."""
+
+    @abstractmethod
+    def tick(self, name: str) -> Tick | None:
+        """Return the latest tick that was taken, or None."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back connections and files. This process does not live any more."""

@@ -1,0 +1,133 @@
+"""
+Which processes of this machine live: each holds the lock of a file of its own for as long as it does.
+
+The system frees the lock when the process ends, however it ends, and no process id that came again can be mistaken for
+a process that has gone. A fork does not inherit it, and a process that is stopped still holds it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..process import after_fork
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - Windows
+    fcntl = None  # type: ignore[assignment]
+    import msvcrt
+
+SUFFIX = ".alive"
+
+# A second descriptor of the same file, closed, would free the lock: this process never probes a file in here.
+_held: dict[str, int] = {}
+
+
+def path_of(store: str, token: str) -> Path:
+    """Return where the lock file of the process `token` lies, beside its store."""
+    return Path(f"{store}.{token}{SUFFIX}")
+
+
+def begin(store: str) -> str:
+    """Take the lock of a new file beside `store`, and return the token in its name. Raises OSError."""
+    while True:
+        token = secrets.token_hex(16)
+        path = str(path_of(store, token))
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600)
+        if _lock(descriptor) and _is_at(descriptor, path):
+            _held[path] = descriptor
+            return token
+        # Somebody has taken it for the file of a dead process, between its creation and its lock.
+        os.close(descriptor)
+
+
+def end(store: str, token: str) -> None:
+    """Give the lock back and remove its file; harmless where this process does not hold it."""
+    path = str(path_of(store, token))
+    descriptor = _held.pop(path, None)
+    if descriptor is not None:
+        # First the name: whoever finds the lock free must not find the file.
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        os.close(descriptor)
+
+
+def forget() -> None:
+    """Drop, in a forked child, the parent's locks: they are the parent's, and the child has none of them."""
+    while _held:
+        _, descriptor = _held.popitem()
+        os.close(descriptor)
+
+
+after_fork(forget)
+
+
+def is_alive(store: str, token: str) -> bool:
+    """Return True if the process with this token lives."""
+    path = str(path_of(store, token))
+    if path in _held:
+        return True
+    try:
+        descriptor = os.open(path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+    except FileNotFoundError:
+        return False
+    try:
+        return not _probe(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def tokens(store: str) -> Iterator[str]:
+    """Yield the token of each lock file beside `store`, of the dead as well."""
+    folder, name = os.path.split(store)
+    for entry in os.listdir(folder):
+        if entry.startswith(f"{name}.") and entry.endswith(SUFFIX):
+            yield entry[len(name) + 1 : -len(SUFFIX)]
+
+
+def bury(store: str, token: str) -> None:
+    """Remove the lock file of a dead process."""
+    with contextlib.suppress(OSError):
+        path_of(store, token).unlink()
+
+
+def _is_at(descriptor: int, path: str) -> bool:
+    ours = os.fstat(descriptor)
+    try:
+        there = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
+
+
+if fcntl is not None:
+
+    def _lock(descriptor: int) -> bool:
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+    def _probe(descriptor: int) -> bool:
+        """Return True if nobody holds the lock. Shared, since two who probe at once must not see each other."""
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+else:  # pragma: no cover - Windows
+
+    def _lock(descriptor: int) -> bool:
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+    _probe = _lock

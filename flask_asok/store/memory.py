@@ -1,0 +1,202 @@
+"""A store in the memory of this process: for tests, where nothing may be left behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ..progress import Progress
+from ..summaries import State
+from .base import KEEP_SECONDS, LONGEST_TRACEBACK, ProcessSummary, QueueSummary, Record, Store, Tick
+
+_OPEN = ("queued", "waiting")
+
+
+class MemoryStore(Store):
+    """Lives as long as its application, and is seen by no other process."""
+
+    is_shared = False
+
+    def __init__(self, *, now: Callable[[], float] = time.time) -> None:
+        super().__init__(now=now)
+        self._lock = threading.Lock()
+        self._records: dict[str, Record] = {}
+        self._ticks: dict[str, Tick] = {}
+        self._processes: dict[str, ProcessSummary] = {}
+
+    def add(self, record: Record) -> str:
+        with self._lock:
+            if record.key:
+                for other in self._records.values():
+                    if other.key == record.key:
+                        if other.is_durable or other.owner in self._processes:
+                            return other.id
+                        self._settle(other, "abandoned", error="its process ended before it finished")
+                        break
+            self._records[record.id] = dataclasses.replace(record)
+            return record.id
+
+    def read(self, id: str) -> Record | None:
+        with self._lock:
+            found = self._records.get(id)
+            return None if found is None else dataclasses.replace(found)
+
+    def newest(
+        self, limit: int, *, state: str | None = None, name: str | None = None, queue: str | None = None
+    ) -> list[Record]:
+        with self._lock:
+            found = [
+                dataclasses.replace(record)
+                for record in self._records.values()
+                if state in (None, record.state) and name in (None, record.name) and queue in (None, record.queue)
+            ]
+        return found[-limit:] if limit else []
+
+    def claim(self, id: str, owner: str) -> Record | None:
+        with self._lock:
+            record = self._records.get(id)
+            if record is None or record.state not in _OPEN:
+                return None
+            record.state, record.owner, record.started = "running", owner, self.now()
+            record.attempts += 1
+            record.claim += 1
+            record.progress, record.stopping = None, False
+            return dataclasses.replace(record)
+
+    def report(self, id: str, claim: int, progress: Progress) -> bool:
+        with self._lock:
+            record = self._claimed(id, claim)
+            if record is None:
+                return False
+            record.progress = progress
+            return record.stopping
+
+    def postpone(self, id: str, claim: int, due: float, error: str = "", traceback: str = "") -> bool:
+        with self._lock:
+            record = self._claimed(id, claim)
+            if record is None:
+                return False
+            record.state, record.due, record.error = "waiting", due, error
+            record.traceback = traceback[-LONGEST_TRACEBACK:]
+            return True
+
+    def settle(
+        self, id: str, claim: int, state: State, *, error: str = "", traceback: str = "", outcome: str | None = None
+    ) -> bool:
+        with self._lock:
+            record = self._records.get(id)
+            if record is None or record.is_settled or record.claim != claim:
+                return False
+            self._settle(record, state, error=error, traceback=traceback[-LONGEST_TRACEBACK:], outcome=outcome)
+            return True
+
+    def cancel(self, id: str) -> bool:
+        with self._lock:
+            record = self._records.get(id)
+            if record is None or record.state not in _OPEN:
+                return False
+            self._settle(record, "cancelled")
+            return True
+
+    def stop(self, id: str) -> bool:
+        with self._lock:
+            record = self._records.get(id)
+            if record is None or record.state != "running":
+                return False
+            record.stopping = True
+            return True
+
+    def retry(self, id: str) -> Record | None:
+        with self._lock:
+            record = self._records.get(id)
+            if record is None or record.state not in ("failed", "abandoned") or record.message is None:
+                return None
+            record.state, record.attempts, record.deaths, record.finished = "queued", 0, 0, 0.0
+            record.due, record.owner, record.error, record.traceback, record.outcome = self.now(), "", "", "", None
+            record.claim += 1
+            return dataclasses.replace(record)
+
+    def discard(self, id: str) -> bool:
+        with self._lock:
+            record = self._records.get(id)
+            if record is None or not record.is_settled:
+                return False
+            del self._records[id]
+            return True
+
+    def free(self, id: str) -> None:
+        with self._lock:
+            if id in self._records:
+                self._records[id].key = ""
+
+    def expire(self, limit: int = 500) -> int:
+        before = self.now() - KEEP_SECONDS
+        with self._lock:
+            old = [id for id, record in self._records.items() if record.is_settled and record.finished < before]
+            for id in old[:limit]:
+                del self._records[id]
+        return len(old[:limit])
+
+    def queues(self) -> list[QueueSummary]:
+        found: dict[str, QueueSummary] = {}
+        with self._lock:
+            for record in self._records.values():
+                if record.is_settled:
+                    continue
+                queue = found.setdefault(record.queue, QueueSummary(name=record.queue))
+                setattr(queue, record.state, getattr(queue, record.state) + 1)
+                if record.state == "queued":
+                    queue.oldest_due_at = min(record.due, queue.oldest_due_at or record.due)
+        return sorted(found.values(), key=lambda queue: queue.name)
+
+    def enter(self, kind: str, queues: Iterable[str]) -> str:
+        token = secrets.token_hex(16)
+        with self._lock:
+            self._processes[token] = ProcessSummary(
+                token=token,
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                kind=kind,
+                since=self.now(),
+                queues=tuple(queues),
+            )
+        return token
+
+    def is_alive(self, token: str) -> bool:
+        return token in self._processes
+
+    def processes(self) -> list[ProcessSummary]:
+        with self._lock:
+            return list(self._processes.values())
+
+    def take_tick(self, name: str, at: float, task_id: str) -> bool:
+        with self._lock:
+            latest = self._ticks.get(name)
+            if latest is not None and latest.at >= at:
+                return False
+            self._ticks[name] = Tick(at, task_id)
+            return True
+
+    def tick(self, name: str) -> Tick | None:
+        return self._ticks.get(name)
+
+    def close(self) -> None:
+        with self._lock:
+            self._processes.clear()
+
+    def _claimed(self, id: str, claim: int) -> Record | None:
+        record = self._records.get(id)
+        return record if record is not None and record.state == "running" and record.claim == claim else None
+
+    def _settle(self, record: Record, state: State, **fields: Any) -> None:
+        record.state, record.finished, record.key = state, self.now(), ""
+        for name, value in fields.items():
+            setattr(record, name, value)
+        if state in ("succeeded", "cancelled"):
+            record.message = None

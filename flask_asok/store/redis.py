@@ -1,0 +1,272 @@
+"""A store in Redis: for processes of several machines."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from .. import process
+from ..errors import BackendUnavailable
+from ..progress import Progress
+from ..summaries import State
+from .base import KEEP_SECONDS, LONGEST_TRACEBACK, ProcessSummary, QueueSummary, Record, Store, Tick
+from .scripts import SCRIPTS
+
+LEASE_SECONDS = 10
+"""How long a process counts as alive that does not say so any more."""
+
+BEAT_SECONDS = 3.0
+"""How often it says so."""
+
+CHUNK = 200
+"""Records that are read in one round trip."""
+
+_NAMES = tuple(field.name for field in dataclasses.fields(Record))
+_NUMBERS = {"enqueued", "due", "scheduled", "started", "finished"}
+_COUNTS = {"attempts", "claim", "deaths"}
+
+_LOST = "its process ended before it finished"
+
+
+class RedisStore(Store):
+    """
+    Lives as long as its application; `redis` is its client, made with `decode_responses=True`, which it closes.
+
+    Processes that live renew a lease, so one that was lost counts as alive for up to ten seconds, and one that was
+    stopped for longer than that as dead until it goes on.
+    """
+
+    def __init__(self, redis: Any, app_name: str, *, now: Callable[[], float] = time.time) -> None:
+        super().__init__(now=now)
+        self._redis = redis
+        self._prefix = f"asok:{app_name}:"
+        self._scripts = {name: redis.register_script(script) for name, script in SCRIPTS.items()}
+        self._token = ""
+        self._closing = threading.Event()
+        self._beating: threading.Thread | None = None
+        process.after_fork(self._forget)
+
+    # Records
+
+    def add(self, record: Record) -> str:
+        fields = [part for pair in _fields(record).items() for part in pair]
+        keep = int(KEEP_SECONDS)
+        return str(self._run("add", record.id, record.key, record.due, self.now(), keep, _LOST, *fields))
+
+    def read(self, id: str) -> Record | None:
+        with reached():
+            return _record(self._redis.hgetall(f"{self._prefix}task:{id}"))
+
+    def newest(
+        self, limit: int, *, state: str | None = None, name: str | None = None, queue: str | None = None
+    ) -> list[Record]:
+        found: list[Record] = []
+        at = 0
+        while len(found) < limit:
+            with reached():
+                ids = self._redis.zrevrange(f"{self._prefix}newest", at, at + CHUNK - 1)
+            if not ids:
+                break
+            at += len(ids)
+            for record in self._read_all(ids):
+                if state in (None, record.state) and name in (None, record.name) and queue in (None, record.queue):
+                    found.append(record)
+        return found[:limit][::-1]
+
+    def claim(self, id: str, owner: str) -> Record | None:
+        return self.read(id) if self._run("claim", id, owner, self.now()) else None
+
+    def report(self, id: str, claim: int, progress: Progress) -> bool:
+        return bool(self._run("report", id, claim, _packed(progress)))
+
+    def postpone(self, id: str, claim: int, due: float, error: str = "", traceback: str = "") -> bool:
+        return bool(self._run("postpone", id, claim, due, error, traceback[-LONGEST_TRACEBACK:]))
+
+    def settle(
+        self, id: str, claim: int, state: State, *, error: str = "", traceback: str = "", outcome: str | None = None
+    ) -> bool:
+        rest = () if outcome is None else (outcome,)
+        values = (state, self.now(), int(KEEP_SECONDS), error, traceback[-LONGEST_TRACEBACK:], *rest)
+        return bool(self._run("settle", id, claim, *values))
+
+    def cancel(self, id: str) -> bool:
+        return bool(self._run("cancel", id, self.now(), int(KEEP_SECONDS)))
+
+    def stop(self, id: str) -> bool:
+        return bool(self._run("stop", id))
+
+    def retry(self, id: str) -> Record | None:
+        return self.read(id) if self._run("retry", id, self.now()) else None
+
+    def discard(self, id: str) -> bool:
+        return bool(self._run("discard", id))
+
+    def free(self, id: str) -> None:
+        self._run("free", id)
+
+    def expire(self, limit: int = 500) -> int:
+        return int(self._run("expire", self.now() - KEEP_SECONDS, limit))
+
+    def queues(self) -> list[QueueSummary]:
+        found: dict[str, QueueSummary] = {}
+        with reached():
+            ids = self._redis.zrange(f"{self._prefix}open", 0, -1)
+        for at in range(0, len(ids), CHUNK):
+            for record in self._read_all(ids[at : at + CHUNK]):
+                if record.is_settled:
+                    continue
+                queue = found.setdefault(record.queue, QueueSummary(name=record.queue))
+                setattr(queue, record.state, getattr(queue, record.state) + 1)
+                if record.state == "queued":
+                    queue.oldest_due_at = min(record.due, queue.oldest_due_at or record.due)
+        return sorted(found.values(), key=lambda queue: queue.name)
+
+    # Processes
+
+    def enter(self, kind: str, queues: Iterable[str]) -> str:
+        if not self._token:
+            token = secrets.token_hex(16)
+            about = {
+                "host": socket.gethostname(), "pid": os.getpid(), "kind": kind, "since": self.now(),
+                "queues": json.dumps(list(queues)),
+            }  # fmt: skip
+            with reached(), self._redis.pipeline() as pipe:
+                pipe.hset(f"{self._prefix}process:{token}", mapping=about)
+                pipe.expire(f"{self._prefix}process:{token}", LEASE_SECONDS)
+                pipe.sadd(f"{self._prefix}processes", token)
+                pipe.execute()
+            self._token = token
+            self._about = about
+            self._beating = threading.Thread(target=self._beat, name="asok-lease", daemon=True)
+            self._beating.start()
+        return self._token
+
+    def is_alive(self, token: str) -> bool:
+        with reached():
+            return bool(token) and bool(self._redis.exists(f"{self._prefix}process:{token}"))
+
+    def processes(self) -> list[ProcessSummary]:
+        found = []
+        with reached():
+            for token in self._redis.smembers(f"{self._prefix}processes"):
+                about = self._redis.hgetall(f"{self._prefix}process:{token}")
+                if about:
+                    found.append(_process(token, about))
+                else:
+                    self._redis.srem(f"{self._prefix}processes", token)
+        return sorted(found, key=lambda one: one.since)
+
+    def _beat(self) -> None:
+        key = f"{self._prefix}process:{self._token}"
+        while not self._closing.wait(BEAT_SECONDS):
+            try:
+                with reached(), self._redis.pipeline() as pipe:
+                    # The fields too: the lease may have run out while Redis was away, or this process stopped.
+                    pipe.hset(key, mapping=self._about)
+                    pipe.expire(key, LEASE_SECONDS)
+                    pipe.sadd(f"{self._prefix}processes", self._token)
+                    pipe.execute()
+            except BackendUnavailable:
+                # Told by every call that needs the store; this one tries again.
+                continue
+
+    # Ticks
+
+    def take_tick(self, name: str, at: float, task_id: str) -> bool:
+        return bool(self._run("take_tick", name, repr(at), task_id))
+
+    def tick(self, name: str) -> Tick | None:
+        with reached():
+            found = self._redis.hget(f"{self._prefix}ticks", name)
+        return None if found is None else Tick(*json.loads(found))
+
+    def close(self) -> None:
+        self._closing.set()
+        if self._beating is not None:
+            self._beating.join(5)
+            self._beating = None
+        if self._token:
+            with reached(), self._redis.pipeline() as pipe:
+                pipe.delete(f"{self._prefix}process:{self._token}")
+                pipe.srem(f"{self._prefix}processes", self._token)
+                pipe.execute()
+            self._token = ""
+        self._closing = threading.Event()
+        self._redis.close()
+
+    def _forget(self) -> None:
+        """Begin anew in a forked child; redis-py's pool does so by itself."""
+        self._token = ""
+        self._beating = None
+        self._closing = threading.Event()
+
+    def _run(self, script: str, *values: Any) -> Any:
+        with reached():
+            return self._scripts[script](keys=[self._prefix], args=values)
+
+    def _read_all(self, ids: list[str]) -> list[Record]:
+        with reached(), self._redis.pipeline(transaction=False) as pipe:
+            for id in ids:
+                pipe.hgetall(f"{self._prefix}task:{id}")
+            return [record for record in map(_record, pipe.execute()) if record is not None]
+
+
+class reached:  # noqa: N801 - used as a statement
+    """Turn what Redis raises into BackendUnavailable, without the URL, which may hold a password."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if kind is None:
+            return
+        from redis.exceptions import RedisError
+
+        if issubclass(kind, (RedisError, OSError)):
+            raise BackendUnavailable(f"The Redis of the store cannot be used: {kind.__name__}.") from None
+
+
+def _packed(progress: Progress) -> str:
+    return json.dumps([progress.done, progress.total, progress.text, progress.at])
+
+
+def _fields(record: Record) -> dict[str, Any]:
+    """Return what is written of a record: no None, which Redis does not have."""
+    fields = {name: getattr(record, name) for name in _NAMES}
+    fields["stopping"] = "1" if record.stopping else ""
+    fields["progress"] = None if record.progress is None else _packed(record.progress)
+    return {
+        name: repr(value) if isinstance(value, float) else value for name, value in fields.items() if value is not None
+    }
+
+
+def _record(found: dict[str, str]) -> Record | None:
+    if "state" not in found:
+        return None
+    fields: dict[str, Any] = {name: found[name] for name in _NAMES if name in found}
+    for name in fields.keys() & _NUMBERS:
+        fields[name] = float(fields[name])
+    for name in fields.keys() & _COUNTS:
+        fields[name] = int(fields[name])
+    fields["stopping"] = fields.get("stopping") == "1"
+    if "progress" in fields:
+        fields["progress"] = Progress(*json.loads(fields["progress"]))
+    return Record(**fields)
+
+
+def _process(token: str, about: dict[str, str]) -> ProcessSummary:
+    return ProcessSummary(
+        token=token,
+        host=about["host"],
+        pid=int(about["pid"]),
+        kind=about["kind"],
+        since=float(about["since"]),
+        queues=tuple(json.loads(about["queues"])),
+    )

@@ -1,0 +1,152 @@
+"""What the store does inside Redis."""
+
+# In each script KEYS[1] is the prefix of the application's keys. Every change is one script, hence one atomic step.
+_COMMON = """
+local prefix = KEYS[1]
+local function finish(id, state, now, keep)
+    local key = redis.call('HGET', prefix .. 'task:' .. id, 'key')
+    if key and key ~= '' and redis.call('HGET', prefix .. 'keys', key) == id then
+        redis.call('HDEL', prefix .. 'keys', key)
+    end
+    redis.call('HSET', prefix .. 'task:' .. id, 'state', state, 'finished', now, 'key', '')
+    if state == 'succeeded' or state == 'cancelled' then
+        redis.call('HDEL', prefix .. 'task:' .. id, 'message')
+    end
+    redis.call('ZREM', prefix .. 'open', id)
+    redis.call('ZADD', prefix .. 'settled', now, id)
+    redis.call('EXPIRE', prefix .. 'task:' .. id, keep)
+end
+local function is_claimed(id, claim)
+    local found = redis.call('HMGET', prefix .. 'task:' .. id, 'state', 'claim')
+    return found[1] == 'running' and found[2] == claim
+end
+"""
+_ADD = """
+local id, key, due, now, keep, lost = unpack(ARGV, 1, 6)
+if key ~= '' then
+    local other = redis.call('HGET', prefix .. 'keys', key)
+    if other then
+        local found = redis.call('HMGET', prefix .. 'task:' .. other, 'state', 'message', 'owner', 'claim')
+        if found[1] then
+            if found[2] or redis.call('EXISTS', prefix .. 'process:' .. found[3]) == 1 then return other end
+            redis.call('HSET', prefix .. 'task:' .. other, 'error', lost)
+            finish(other, 'abandoned', now, keep)
+        end
+    end
+    redis.call('HSET', prefix .. 'keys', key, id)
+end
+redis.call('HSET', prefix .. 'task:' .. id, unpack(ARGV, 7))
+redis.call('ZADD', prefix .. 'newest', redis.call('INCR', prefix .. 'number'), id)
+redis.call('ZADD', prefix .. 'open', due, id)
+return id
+"""
+_CLAIM = """
+local id, owner, now = unpack(ARGV)
+local task = prefix .. 'task:' .. id
+local state = redis.call('HGET', task, 'state')
+if state ~= 'queued' and state ~= 'waiting' then return 0 end
+redis.call('HINCRBY', task, 'attempts', 1)
+redis.call('HDEL', task, 'progress')
+redis.call('HSET', task, 'state', 'running', 'owner', owner, 'started', now, 'stopping', '')
+return redis.call('HINCRBY', task, 'claim', 1)
+"""
+_REPORT = """
+local id, claim, progress = unpack(ARGV)
+if not is_claimed(id, claim) then return 0 end
+redis.call('HSET', prefix .. 'task:' .. id, 'progress', progress)
+return redis.call('HGET', prefix .. 'task:' .. id, 'stopping') == '1' and 1 or 0
+"""
+_POSTPONE = """
+local id, claim, due, error, traceback = unpack(ARGV)
+if not is_claimed(id, claim) then return 0 end
+redis.call('HSET', prefix .. 'task:' .. id, 'state', 'waiting', 'due', due, 'error', error, 'traceback', traceback)
+redis.call('ZADD', prefix .. 'open', due, id)
+return 1
+"""
+_SETTLE = """
+local id, claim, state, now, keep, error, traceback, outcome = unpack(ARGV)
+local found = redis.call('HMGET', prefix .. 'task:' .. id, 'finished', 'claim')
+if not found[1] or tonumber(found[1]) ~= 0 or found[2] ~= claim then return 0 end
+redis.call('HSET', prefix .. 'task:' .. id, 'error', error, 'traceback', traceback)
+if outcome then redis.call('HSET', prefix .. 'task:' .. id, 'outcome', outcome) end
+finish(id, state, now, keep)
+return 1
+"""
+_CANCEL = """
+local id, now, keep = unpack(ARGV)
+local state = redis.call('HGET', prefix .. 'task:' .. id, 'state')
+if state ~= 'queued' and state ~= 'waiting' then return 0 end
+finish(id, 'cancelled', now, keep)
+return 1
+"""
+_STOP = """
+local task = prefix .. 'task:' .. ARGV[1]
+if redis.call('HGET', task, 'state') ~= 'running' then return 0 end
+redis.call('HSET', task, 'stopping', '1')
+return 1
+"""
+_RETRY = """
+local id, now = unpack(ARGV)
+local task = prefix .. 'task:' .. id
+local found = redis.call('HMGET', task, 'state', 'message')
+if (found[1] ~= 'failed' and found[1] ~= 'abandoned') or not found[2] then return 0 end
+redis.call('PERSIST', task)
+redis.call('HINCRBY', task, 'claim', 1)
+redis.call('HDEL', task, 'outcome')
+redis.call('HSET', task, 'state', 'queued', 'attempts', 0, 'deaths', 0, 'due', now, 'owner', '', 'finished', 0,
+    'error', '', 'traceback', '')
+redis.call('ZREM', prefix .. 'settled', id)
+redis.call('ZADD', prefix .. 'open', now, id)
+return 1
+"""
+_DISCARD = """
+local id = ARGV[1]
+local finished = redis.call('HGET', prefix .. 'task:' .. id, 'finished')
+if not finished or tonumber(finished) == 0 then return 0 end
+redis.call('DEL', prefix .. 'task:' .. id)
+redis.call('ZREM', prefix .. 'settled', id)
+redis.call('ZREM', prefix .. 'newest', id)
+return 1
+"""
+_FREE = """
+local id = ARGV[1]
+local key = redis.call('HGET', prefix .. 'task:' .. id, 'key')
+if key and key ~= '' then
+    if redis.call('HGET', prefix .. 'keys', key) == id then redis.call('HDEL', prefix .. 'keys', key) end
+    redis.call('HSET', prefix .. 'task:' .. id, 'key', '')
+end
+"""
+_EXPIRE = """
+local ids = redis.call('ZRANGEBYSCORE', prefix .. 'settled', '-inf', '(' .. ARGV[1], 'LIMIT', 0, ARGV[2])
+for _, id in ipairs(ids) do
+    redis.call('DEL', prefix .. 'task:' .. id)
+    redis.call('ZREM', prefix .. 'settled', id)
+    redis.call('ZREM', prefix .. 'newest', id)
+end
+return #ids
+"""
+_TAKE_TICK = """
+local name, at, id = unpack(ARGV)
+local latest = redis.call('HGET', prefix .. 'ticks', name)
+if latest and cjson.decode(latest)[1] >= tonumber(at) then return 0 end
+redis.call('HSET', prefix .. 'ticks', name, '[' .. at .. ',' .. cjson.encode(id) .. ']')
+return 1
+"""
+SCRIPTS = {
+    name: _COMMON + script
+    for name, script in {
+        "add": _ADD,
+        "claim": _CLAIM,
+        "report": _REPORT,
+        "postpone": _POSTPONE,
+        "settle": _SETTLE,
+        "cancel": _CANCEL,
+        "stop": _STOP,
+        "retry": _RETRY,
+        "discard": _DISCARD,
+        "free": _FREE,
+        "expire": _EXPIRE,
+        "take_tick": _TAKE_TICK,
+    }.items()
+}
+"""Each script by its name, whole."""

@@ -1,0 +1,293 @@
+"""A store in a SQLite file of this machine: what the threads backend shares between its processes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import socket
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from .. import process
+from ..errors import BackendUnavailable
+from ..logs import log
+from ..progress import Progress
+from ..summaries import State
+from . import file, lifeline
+from .base import KEEP_SECONDS, LONGEST_TRACEBACK, ProcessSummary, QueueSummary, Record, Store, Tick
+
+_COLUMNS = tuple(field.name for field in dataclasses.fields(Record))
+_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM task"
+_INSERT = (
+    f"INSERT INTO task ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "
+    "ON CONFLICT (key) WHERE key <> '' DO NOTHING"
+)
+_LOST = "its process ended before it finished"
+
+# Each change is one statement, which is one transaction: nothing else can happen in between, least of all a switch of
+# greenlets, and no process can end while it holds the file's lock for longer than that.
+_CLAIM = """
+UPDATE task SET state = 'running', attempts = attempts + 1, claim = claim + 1, owner = ?, started = ?, stopping = 0,
+    progress = NULL
+WHERE id = ? AND state IN ('queued', 'waiting')
+"""
+_REPORT = "UPDATE task SET progress = ? WHERE id = ? AND claim = ? AND state = 'running'"
+_POSTPONE = """
+UPDATE task SET state = 'waiting', due = ?, error = ?, traceback = ?
+WHERE id = ? AND claim = ? AND state = 'running'
+"""
+_SETTLE = """
+UPDATE task SET state = ?1, finished = ?2, error = ?3, traceback = ?4, outcome = ?5, key = '',
+    message = CASE WHEN ?1 IN ('succeeded', 'cancelled') THEN NULL ELSE message END
+WHERE id = ?6 AND claim = ?7 AND finished = 0
+"""
+_CANCEL = """
+UPDATE task SET state = 'cancelled', finished = ?, key = '', message = NULL
+WHERE id = ? AND state IN ('queued', 'waiting')
+"""
+_RETRY = """
+UPDATE task SET state = 'queued', attempts = 0, deaths = 0, claim = claim + 1, due = ?, owner = '', finished = 0,
+    error = '', traceback = '', outcome = NULL
+WHERE id = ? AND state IN ('failed', 'abandoned') AND message IS NOT NULL
+"""
+_EXPIRE = """
+DELETE FROM task WHERE number IN (SELECT number FROM task WHERE finished > 0 AND finished < ? LIMIT ?)
+"""
+_QUEUES = """
+SELECT queue, state, count(*), min(due) FROM task WHERE finished = 0 GROUP BY queue, state ORDER BY queue
+"""
+_TAKE_TICK = """
+INSERT INTO tick (name, at, task_id) VALUES (?, ?, ?)
+ON CONFLICT (name) DO UPDATE SET at = excluded.at, task_id = excluded.task_id WHERE tick.at < excluded.at
+"""
+
+
+class SQLiteStore(Store):
+    """
+    The file is made with the first call, 0600, and opened once in each process.
+
+    A file that was deleted or replaced is noticed at the next call, and made or opened anew.
+    """
+
+    def __init__(self, path: str, app_name: str, *, sync: str = "normal", now: Callable[[], float] = time.time) -> None:
+        super().__init__(now=now)
+        self.path = os.path.abspath(path)
+        self._app_name = app_name
+        self._sync = sync
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        self._inode: tuple[int, int] = (0, 0)
+        self._token = ""
+        process.around_fork(self)
+
+    # Records
+
+    def add(self, record: Record) -> str:
+        values = _values(record)
+        while True:
+            if self._change(_INSERT, values):
+                return record.id
+            for other in self._records(f"{_SELECT} WHERE key = ?", (record.key,)):
+                if other.is_durable or self.is_alive(other.owner):
+                    return other.id
+                self.settle(other.id, other.claim, "abandoned", error=_LOST)
+
+    def read(self, id: str) -> Record | None:
+        found = self._records(f"{_SELECT} WHERE id = ?", (id,))
+        return found[0] if found else None
+
+    def newest(
+        self, limit: int, *, state: str | None = None, name: str | None = None, queue: str | None = None
+    ) -> list[Record]:
+        wanted = {"state": state, "name": name, "queue": queue}
+        given = {column: value for column, value in wanted.items() if value is not None}
+        where = " AND ".join(f"{column} = ?" for column in given) or "1"
+        found = self._records(f"{_SELECT} WHERE {where} ORDER BY number DESC LIMIT ?", (*given.values(), limit))
+        return found[::-1]
+
+    def claim(self, id: str, owner: str) -> Record | None:
+        return self.read(id) if self._change(_CLAIM, (owner, self.now(), id)) else None
+
+    def report(self, id: str, claim: int, progress: Progress) -> bool:
+        if not self._change(_REPORT, (_packed(progress), id, claim)):
+            return False
+        return bool(self._rows("SELECT stopping FROM task WHERE id = ? AND claim = ? AND stopping", (id, claim)))
+
+    def postpone(self, id: str, claim: int, due: float, error: str = "", traceback: str = "") -> bool:
+        return self._change(_POSTPONE, (due, error, traceback[-LONGEST_TRACEBACK:], id, claim)) > 0
+
+    def settle(
+        self, id: str, claim: int, state: State, *, error: str = "", traceback: str = "", outcome: str | None = None
+    ) -> bool:
+        values = (state, self.now(), error, traceback[-LONGEST_TRACEBACK:], outcome, id, claim)
+        return self._change(_SETTLE, values) > 0
+
+    def cancel(self, id: str) -> bool:
+        return self._change(_CANCEL, (self.now(), id)) > 0
+
+    def stop(self, id: str) -> bool:
+        return self._change("UPDATE task SET stopping = 1 WHERE id = ? AND state = 'running'", (id,)) > 0
+
+    def retry(self, id: str) -> Record | None:
+        return self.read(id) if self._change(_RETRY, (self.now(), id)) else None
+
+    def discard(self, id: str) -> bool:
+        return self._change("DELETE FROM task WHERE id = ? AND finished > 0", (id,)) > 0
+
+    def free(self, id: str) -> None:
+        self._change("UPDATE task SET key = '' WHERE id = ?", (id,))
+
+    def expire(self, limit: int = 500) -> int:
+        return self._change(_EXPIRE, (self.now() - KEEP_SECONDS, limit))
+
+    def queues(self) -> list[QueueSummary]:
+        found: dict[str, QueueSummary] = {}
+        for name, state, count, due in self._rows(_QUEUES, ()):
+            queue = found.setdefault(name, QueueSummary(name=name))
+            setattr(queue, state, count)
+            if state == "queued":
+                queue.oldest_due_at = due
+        return list(found.values())
+
+    # Processes
+
+    def enter(self, kind: str, queues: Iterable[str]) -> str:
+        # First the lock, then the row: a row without a lock is a process that has ended.
+        with self._open() as connection:
+            if not self._token:
+                self._token = lifeline.begin(self.path)
+            values = (self._token, socket.gethostname(), os.getpid(), kind, self.now(), json.dumps(list(queues)))
+            connection.execute("INSERT OR REPLACE INTO process VALUES (?, ?, ?, ?, ?, ?)", values)
+        return self._token
+
+    def is_alive(self, token: str) -> bool:
+        return bool(token) and lifeline.is_alive(self.path, token)
+
+    def processes(self) -> list[ProcessSummary]:
+        found = []
+        for token, host, pid, kind, since, queues in self._rows("SELECT * FROM process ORDER BY since", ()):
+            if lifeline.is_alive(self.path, token):
+                found.append(
+                    ProcessSummary(
+                        token=token, host=host, pid=pid, kind=kind, since=since, queues=tuple(json.loads(queues))
+                    )
+                )
+            else:
+                self._change("DELETE FROM process WHERE token = ?", (token,))
+                lifeline.bury(self.path, token)
+        return found
+
+    # Ticks
+
+    def take_tick(self, name: str, at: float, task_id: str) -> bool:
+        return self._change(_TAKE_TICK, (name, at, task_id)) > 0
+
+    def tick(self, name: str) -> Tick | None:
+        rows = self._rows("SELECT at, task_id FROM tick WHERE name = ?", (name,))
+        return Tick(*rows[0]) if rows else None
+
+    def close(self) -> None:
+        with self._lock:
+            if self._token and self._connection is not None:
+                try:
+                    self._connection.execute("DELETE FROM process WHERE token = ?", (self._token,))
+                except sqlite3.Error as error:
+                    log(logging.WARNING, "The store %s could not be told that this process ends: %s", self.path, error)
+            lifeline.end(self.path, self._token)
+            self._token = ""
+            self._disconnect()
+
+    # The file
+
+    def _change(self, statement: str, values: Sequence[Any]) -> int:
+        with self._open() as connection:
+            return connection.execute(statement, values).rowcount
+
+    def _rows(self, statement: str, values: Sequence[Any]) -> list[Any]:
+        with self._open() as connection:
+            return connection.execute(statement, values).fetchall()
+
+    def _records(self, statement: str, values: Sequence[Any]) -> list[Record]:
+        return [_record(row) for row in self._rows(statement, values)]
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                yield self._connected()
+            except sqlite3.Error as error:
+                raise file.unavailable(self.path, error) from None
+
+    def _connected(self) -> sqlite3.Connection:
+        # The name of the file, never the file itself: a descriptor that is closed drops the locks SQLite holds on it.
+        try:
+            found = os.lstat(self.path)
+        except OSError:
+            found = None
+        if found is None or self._connection is None or self._inode != (found.st_dev, found.st_ino):
+            return self._connect()
+        return self._connection
+
+    def _connect(self) -> sqlite3.Connection:
+        self._disconnect()
+        for _ in range(10):
+            file.make(self.path)
+            before = os.lstat(self.path)
+            connection = file.connect(self.path, self._app_name, sync=self._sync)
+            after = os.lstat(self.path)
+            if (before.st_dev, before.st_ino) == (after.st_dev, after.st_ino):
+                self._connection, self._inode = connection, (after.st_dev, after.st_ino)
+                return connection
+            # Replaced while it was opened.
+            connection.close()
+        raise BackendUnavailable(f"The store {self.path} is replaced again and again.")
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    # Forks
+
+    def before_fork(self) -> None:
+        """
+        Close the connection, so that a child inherits none, and wait for the statements of other threads.
+
+        A child must neither use nor close the parent's connection, nor open one of its own beside it: SQLite counts the
+        locks of a process by file, and would take the parent's for the child's.
+        """
+        self._lock.acquire()
+        self._disconnect()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on; the next call opens the file."""
+        self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew, as a process of its own."""
+        self._lock = threading.RLock()
+        self._token = ""
+
+
+def _packed(progress: Progress | None) -> str | None:
+    return None if progress is None else json.dumps([progress.done, progress.total, progress.text, progress.at])
+
+
+def _values(record: Record) -> tuple[Any, ...]:
+    values = [getattr(record, name) for name in _COLUMNS]
+    values[_COLUMNS.index("progress")] = _packed(record.progress)
+    return tuple(values)
+
+
+def _record(row: Sequence[Any]) -> Record:
+    fields = dict(zip(_COLUMNS, row, strict=True))
+    fields["stopping"] = bool(fields["stopping"])
+    if fields["progress"] is not None:
+        fields["progress"] = Progress(*json.loads(fields["progress"]))
+    return Record(**fields)
