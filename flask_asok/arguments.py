@@ -77,7 +77,7 @@ def _tell(complaint: str | None, app: Flask, fn: Callable[..., Any]) -> None:
     if complaint is not None:
         # In the log as well: a server shows a warning once for each line of code, and not in its log.
         warnings.warn(complaint, stacklevel=5)
-        log(logging.WARNING, "Background task %s: %s", name_of(fn), complaint)
+        log(logging.WARNING, "Background task %s: %s", name_of(fn), complaint, app=app)
 
 
 def _complaint(arg: Any, app: Flask) -> str | None:

@@ -1,17 +1,23 @@
-"""The logger of background tasks, and the handler it falls back on where the application configured none."""
+"""The loggers of Flask-Asok, whose handlers a record reaches, and the one it falls back on."""
 
 from __future__ import annotations
 
+import copy
 import logging
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any, TextIO
+
+from flask import Flask, current_app
+from flask.logging import default_handler as flask_handler
+from flask.logging import wsgi_errors_stream
 
 NAME = "asok.background"
 
 
 class _DefaultHandler(logging.StreamHandler[TextIO]):
-    """Write to the `sys.stderr` of the moment, and only while no handler of the application would hear the record."""
+    """Write to the `sys.stderr` of the moment. Set on no logger: it gets what no handler of the application hears."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -21,41 +27,112 @@ class _DefaultHandler(logging.StreamHandler[TextIO]):
     def stream(self) -> TextIO:  # type: ignore[override]
         return sys.stderr
 
-    def handle(self, record: logging.LogRecord) -> bool:
-        return not _has_own_handler(logging.getLogger(record.name)) and bool(super().handle(record))
-
 
 default_handler: _DefaultHandler = _DefaultHandler()
 
 
-def _has_own_handler(logger: logging.Logger | None) -> bool:
-    while logger is not None:
-        if any(handler is not default_handler for handler in logger.handlers):
-            return True
-        logger = logger.parent if logger.propagate else None
-    return False
-
-
-def log(level: int, message: str, *args: object, **kwargs: Any) -> None:
+def log(
+    level: int,
+    message: str,
+    *args: object,
+    app: Flask | None = None,
+    logger: str = NAME,
+    exc_info: BaseException | None = None,
+    extra: dict[str, Any] | None = None,
+) -> None:
     """
-    Log for `asok.background`; never raise, whatever the application's handlers do.
+    Log for `logger`, and for the handlers of the logger of `app`; never raise, whatever the application's handlers do.
 
-    The logger is looked up here and not at import, since `dictConfig` disables the loggers that exist before it.
+    `app` is the one that the record is about, None for the current one, if there is one. A handler that both loggers
+    have gets the record once.
     """
     try:
-        logger = logging.getLogger(NAME)
-        if not logger.hasHandlers():
-            logger.addHandler(default_handler)
-        logger.log(level, message, *map(_printable, args), **kwargs)
+        own = logging.getLogger(logger)
+        if not own.isEnabledFor(level):
+            return
+        caller = sys._getframe(1)
+        record = own.makeRecord(
+            own.name, level, caller.f_code.co_filename, caller.f_lineno, message, tuple(map(_printable, args)),
+            None if exc_info is None else (type(exc_info), exc_info, exc_info.__traceback__),
+            caller.f_code.co_name, extra,
+        )  # fmt: skip
+        kept = own.filter(record)
+        if kept:
+            _hand_out(kept if isinstance(kept, logging.LogRecord) else record, own, app)
     except BaseException as error:
         _complain()
         if is_ctrl_c(error):
             raise
 
 
-def log_exception(message: str, *args: object) -> None:
+def log_exception(message: str, *args: object, app: Flask | None = None, logger: str = NAME) -> None:
     """Log the exception being handled as an error, with its traceback."""
-    log(logging.ERROR, message, *args, exc_info=True)
+    log(logging.ERROR, message, *args, app=app, logger=logger, exc_info=sys.exc_info()[1])
+
+
+def _hand_out(record: logging.LogRecord, own: logging.Logger, app: Flask | None) -> None:
+    of_ours = dict.fromkeys(_handlers(own))
+    # Not the record itself: a filter of the application's logger may change it for that one's handlers.
+    told = copy.copy(record)
+    of_app: list[logging.Handler] = []
+    try:
+        logger = _logger_of(app)
+        kept = logger is not None and logger.isEnabledFor(record.levelno) and logger.filter(told)
+        if logger is not None and kept:
+            told = kept if isinstance(kept, logging.LogRecord) else told
+            found = dict.fromkeys(_handlers(logger, stop_at=logging.getLogger()))
+            of_app = [handler for handler in found if _hears(handler, record) and handler not in of_ours]
+    except Exception:  # a filter that raises
+        _complain()
+    for handler in of_ours:
+        if record.levelno >= handler.level:
+            _quietly(handler, record)
+    if not of_ours and not any(map(_writes_to_stderr, of_app)):
+        _quietly(default_handler, record)
+    for handler in of_app:
+        _quietly(handler, told)
+
+
+def _logger_of(app: Flask | None) -> logging.Logger | None:
+    if app is None:
+        if not current_app:
+            return None
+        app = current_app._get_current_object()  # type: ignore[attr-defined]
+    # Asking for `app.logger` would make it, and Flask's default handler with it. Any object may have been set there.
+    logger = vars(app).get("logger")
+    return logger if isinstance(logger, logging.Logger) else logging.getLogger(app.name)
+
+
+def _handlers(logger: logging.Logger, stop_at: logging.Logger | None = None) -> Iterator[logging.Handler]:
+    """Yield the handlers of a logger and of those that it propagates to, but for those of `stop_at`."""
+    # The root logger hears of a record by way of ours, where that has not been cut off from it.
+    current: logging.Logger | None = logger
+    while current is not None:
+        yield from current.handlers
+        current = current.parent if current.propagate else None
+        if current is stop_at:
+            return
+
+
+def _hears(handler: logging.Handler, record: logging.LogRecord) -> bool:
+    # Flask's own handler is there for want of another, as ours is.
+    return handler is not flask_handler and record.levelno >= handler.level
+
+
+def _writes_to_stderr(handler: logging.Handler) -> bool:
+    """Would our own line be the second one on the console?"""
+    stream = getattr(handler, "stream", None)
+    return stream is not None and (stream is sys.stderr or stream is wsgi_errors_stream)
+
+
+def _quietly(handler: logging.Handler, record: logging.LogRecord) -> None:
+    """Call a handler of the application; one that raises must not keep the others from the record."""
+    try:
+        handler.handle(record)
+    except BaseException as error:
+        _complain()
+        if is_ctrl_c(error):
+            raise
 
 
 def is_ctrl_c(error: BaseException) -> bool:

@@ -48,6 +48,6 @@ def emit(signal: NamedSignal, app: Flask, **kwargs: Any) -> None:
         try:
             receiver(app, **kwargs)
         except BaseException as error:
-            log_exception("Receiver of %s failed: %r", signal.name, error)
+            log_exception("Receiver of %s failed: %r", signal.name, error, app=app)
             if is_ctrl_c(error):
                 raise

@@ -353,7 +353,7 @@ class Task(threading.Thread, Generic[R]):
             if why is not None:
                 log(
                     level, "Background task %s (%s) cancelled: %s.",
-                    self.name, self.id, why, extra=self.log_fields(),
+                    self.name, self.id, why, app=self.app, extra=self.log_fields(),
                 )  # fmt: skip
         finally:
             self.settle("cancelled", task_cancelled)
@@ -371,7 +371,7 @@ class Task(threading.Thread, Generic[R]):
         try:
             log(
                 logging.ERROR, "Background task %s (%s) abandoned while %s: %s.",
-                self.name, self.id, self.state, why, extra=self.log_fields(),
+                self.name, self.id, self.state, why, app=self.app, extra=self.log_fields(),
             )  # fmt: skip
         finally:
             self.call = call
@@ -429,7 +429,7 @@ class Task(threading.Thread, Generic[R]):
             summary.error = safe_repr(error)[:LONGEST_ERROR_TEXT]
             log(
                 logging.ERROR, "Background task %s failed: %r",
-                summary.name, error, exc_info=error, extra=self.log_fields(),
+                summary.name, error, exc_info=error, app=self.app, extra=self.log_fields(),
             )  # fmt: skip
         finally:
             self.settle("failed", task_failed, error=error)
@@ -440,7 +440,7 @@ class Task(threading.Thread, Generic[R]):
         log(
             logging.WARNING, "Background task %s failed (attempt %s of %s, next in %.3g s): %r",
             summary.name, summary.attempts, self.options.retries + 1, seconds, error,
-            exc_info=error, extra=self.log_fields(),
+            exc_info=error, app=self.app, extra=self.log_fields(),
         )  # fmt: skip
         summary.state = "waiting"
         if task_retried.receivers:
@@ -460,7 +460,7 @@ class Task(threading.Thread, Generic[R]):
         try:
             return options.wait_before(attempts + 1)
         except BaseException as wrong:
-            log_exception("Backoff of background task %s failed: %r", self.name, wrong)
+            log_exception("Backoff of background task %s failed: %r", self.name, wrong, app=self.app)
             return None
 
     def _refuse_circle(self, waiting: Task[Any] | None, timeout: float | None) -> None:
@@ -546,7 +546,7 @@ def _attempt(task: Task[Any], call: Call) -> tuple[Any, BaseException | None]:
     try:
         context.pop(error)
     except BaseException as raised:
-        log_exception("Teardown after background task %s failed: %r", task.name, raised)
+        log_exception("Teardown after background task %s failed: %r", task.name, raised, app=app)
     if error is None:
         return value, None
     try:

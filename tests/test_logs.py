@@ -6,10 +6,13 @@ import re
 import subprocess
 import sys
 import textwrap
+import threading
 
 import pytest
 
-from flask_asok import background
+from flask_asok import FlaskAsok, background, current_task
+from flask_asok.logs import log
+from flask_asok.signals import task_succeeded
 
 WAIT = 10
 
@@ -117,6 +120,302 @@ def test_not_propagated():
 
     assert out == ""
     assert re.match(LINE + FAILED, err)
+
+
+# Handlers of the application's own logger
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "",
+        "app.logger",
+        "app.logger.propagate = False",
+        "logging.getLogger('asok').propagate = False",
+        "app.logger.addHandler(handler)",
+        "logging.getLogger('shop').addHandler(handler)",
+        "app.logger.addHandler(logging.NullHandler())",
+        "app.logger.removeHandler(flask.logging.default_handler)",
+        "app.logger = logging.getLogger('other'); app.logger.addHandler(handler)",
+    ],
+)
+def test_through_the_handlers_of_the_apps_logger(setting):
+    """A handler on `app.logger`, as Flask's documentation has it, gets the record once; stderr has its line, once."""
+    out, err = run(f"""
+        import flask.logging
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setLevel(logging.ERROR)
+        app.logger.addHandler(handler)
+        {setting}
+        fail()
+    """)
+
+    assert out.startswith("Background task send_webhook failed: ConnectionError('refused')\nTraceback")
+    assert out.count("Background task") == 1
+    assert re.match(LINE + FAILED, err)
+    assert err.count("Background task") == 1
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "root.addHandler(handler)",
+        "root.addHandler(handler); app.logger.propagate = False",
+        "logging.getLogger('asok').addHandler(handler)",
+        "logging.getLogger('asok.background').addHandler(handler)",
+        "logging.getLogger('asok').addHandler(handler); root.addHandler(handler)",
+        "app.logger = root; root.addHandler(handler)",
+        "logging.basicConfig(stream=sys.stdout, format='%(message)s'); handler.setLevel(logging.CRITICAL)",
+    ],
+)
+def test_a_handler_of_both_loggers(setting):
+    """A handler that both loggers have, or that both come to, gets the record once."""
+    out, err = run(f"""
+        handler = logging.StreamHandler(sys.stdout)
+        root = logging.getLogger()
+        app.logger.addHandler(handler)
+        {setting}
+        fail()
+    """)
+
+    assert out.count("Background task") == 1
+    assert err == ""
+
+
+def test_root_and_app():
+    """Where root and `app.logger` have handlers of their own, each gets the record once."""
+    out, err = run("""
+        logging.basicConfig(stream=sys.stdout, format="root %(message)s")
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(logging.Formatter("%(name)s %(message)s"))
+        app.logger.addHandler(handler)
+        fail()
+    """)
+
+    assert out.count("root Background task") == 1
+    assert out.count("asok.background Background task") == 1
+    assert err == ""
+
+
+def test_app_that_writes_to_stderr_itself():
+    """Where `app.logger` writes to stderr in a format of its own, that line is the only one there."""
+    for stream in ("sys.stderr", "flask.logging.wsgi_errors_stream"):
+        out, err = run(f"""
+            import flask.logging
+            handler = logging.StreamHandler({stream})
+            handler.setFormatter(logging.Formatter("own %(message)s"))
+            app.logger.addHandler(handler)
+            fail()
+        """)
+
+        assert (out, err.count("Background task"), err.count("own Background task")) == ("", 1, 1)
+
+
+def test_dict_config_of_the_app():
+    """`dictConfig` may name the app's logger, with or without one for Flask-Asok."""
+    for own in ("{}", "{'asok': {'handlers': ['out'], 'propagate': False}}"):
+        out, err = run(f"""
+            logging.config.dictConfig({{
+                "version": 1,
+                "handlers": {{"out": {{"class": "logging.StreamHandler", "stream": "ext://sys.stdout"}}}},
+                "loggers": {{"shop": {{"handlers": ["out"], "propagate": False}}, **{own}}},
+            }})
+            fail()
+        """)
+
+        assert out.count("Background task") == 1
+        assert err.count("Background task") == (1 if own == "{}" else 0)
+
+
+def test_handlers_above_the_apps_logger():
+    """Handlers of the loggers that the app's one propagates to get the record as well, as of a view."""
+    out, _ = run("""
+        app = Flask("shop.web")
+        FlaskAsok(app)
+        logging.getLogger("shop").addHandler(logging.StreamHandler(sys.stdout))
+        fail()
+    """)
+
+    assert out.count("Background task") == 1
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "app.logger.setLevel(logging.CRITICAL)",
+        "app.logger.addFilter(lambda record: False)",
+        "app.logger.disabled = True",
+        "handler.setLevel(logging.CRITICAL)",
+        "handler.addFilter(lambda record: False)",
+    ],
+)
+def test_what_the_apps_logger_would_not_log(setting):
+    """Level, filters and `disabled` of the app's logger and its handlers hold for tasks too; stderr has its line."""
+    out, err = run(f"""
+        handler = logging.StreamHandler(sys.stdout)
+        app.logger.addHandler(handler)
+        {setting}
+        fail()
+    """)
+
+    assert out == ""
+    assert err.count("Background task") == 1
+
+
+def test_filter_that_changes_the_record():
+    """A filter of the app's logger changes the record for the handlers there, and for those only."""
+    out, err = run("""
+        def add_shop(record):
+            record.msg = "of the shop: " + record.msg
+            return True
+
+        app.logger.addHandler(logging.StreamHandler(sys.stdout))
+        app.logger.addFilter(add_shop)
+        fail()
+    """)
+
+    assert out.startswith("of the shop: Background task send_webhook failed")
+    assert re.match(LINE + FAILED, err)
+
+
+def test_two_apps():
+    """Each app's handlers get the records of its own tasks."""
+    out, _ = run("""
+        apps = [app, Flask("blog")]
+        FlaskAsok(apps[1])
+        for each in apps:
+            handler = logging.StreamHandler(sys.stdout)
+            handler.setFormatter(logging.Formatter(each.name + " %(message)s"))
+            each.logger.addHandler(handler)
+        with apps[0].app_context():
+            with apps[1].app_context():
+                background.using(name="of_blog")(send_webhook).join(10)
+            background.using(name="of_shop")(send_webhook).join(10)
+    """)
+
+    assert [line.partition(" failed")[0] for line in out.splitlines() if "Background" in line] == [
+        "blog Background task of_blog",
+        "shop Background task of_shop",
+    ]
+
+
+def test_the_apps_logger_is_not_made():
+    """An app whose `logger` nobody has asked for has none for a task's sake, nor Flask's default handler."""
+    out, err = run("""
+        fail()
+        print("logger" in vars(app), logging.getLogger("shop").handlers)
+    """)
+
+    assert out == "False []\n"
+    assert err.count("Background task") == 1
+
+
+def test_raising_handler_keeps_no_other():
+    """A handler that raises keeps no other from the record, be it on the app's logger or on ours."""
+    for first in ("'asok'", "'shop'"):
+        out, _ = run(f"""
+            class Handler(logging.Handler):
+                def handle(self, record):
+                    raise ValueError
+
+            logging.getLogger({first}).addHandler(Handler())
+            app.logger.addHandler(logging.StreamHandler(sys.stdout))
+            fail()
+        """)
+
+        assert out.count("Background task") == 1
+
+
+def test_raising_filter():
+    """A filter of the app's logger that raises keeps the line from no other place."""
+    out, err = run("""
+        app.logger.addHandler(logging.StreamHandler(sys.stdout))
+        app.logger.addFilter(lambda record: 1 / 0)
+        fail()
+    """)
+
+    assert out == ""
+    assert "Logging of a background task failed: ZeroDivisionError('division by zero')" in err
+    assert re.search(LINE + FAILED, err)
+
+
+def test_every_record_of_a_task(threads_app, caplog, gate):
+    """A retry, a timeout, an abandonment, a receiver or a teardown that fails: the app's handlers get each, once."""
+    heard = []
+    handler = logging.Handler()
+    handler.emit = lambda record: heard.append((record.name, record.getMessage().partition(":")[0]))
+    threads_app.logger.addHandler(handler)
+    late = threading.Event()
+
+    def ship():
+        raise ValueError
+
+    def take_long():
+        late.set()
+        gate.wait(WAIT)
+
+    def receive(app, task):
+        raise LookupError
+
+    @threads_app.teardown_appcontext
+    def tear_down(error):
+        if current_task():
+            raise OSError
+
+    with threads_app.app_context(), task_succeeded.connected_to(receive):
+        background.using(retries=1, backoff=0)(ship).join(WAIT)
+        background.using(retries=1, backoff=lambda attempt: 1 / 0)(ship).join(WAIT)
+        background(int).join(WAIT)
+        background.using(delay=3600)(int)
+        background(take_long)
+        assert late.wait(WAIT)
+        FlaskAsok().close(threads_app, 0)
+        gate.set()
+    threads_app.logger.removeHandler(handler)
+
+    texts = [re.sub(r"[0-9a-f]{32}", "id", text) for name, text in heard if name == "asok.background"]
+    assert len(texts) == len(heard)
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [text for _, text in heard]
+    assert {
+        "Background task ship failed (attempt 1 of 2, next in 0 s)",
+        "Background task ship failed",
+        "Backoff of background task ship failed",
+        "Receiver of task-succeeded failed",
+        "Teardown after background task ship failed",
+        "Teardown after background task int failed",
+        "Background task int (id) abandoned while waiting",
+        "Background task take_long (id) abandoned while running",
+    } == set(texts)
+
+
+def test_records_of_the_recipes(threads_app):
+    """So do they get what the ready-made jobs log."""
+    heard = []
+    handler = logging.Handler()
+    handler.emit = lambda record: heard.append((record.name, record.getMessage()))
+    threads_app.logger.addHandler(handler)
+
+    with threads_app.app_context():
+        background(log, logging.WARNING, "put off", logger="asok.mail").join(WAIT)
+        log(logging.WARNING, "in the view", logger="asok.cache")
+    log(logging.WARNING, "of no app", logger="asok.cache")
+    threads_app.logger.removeHandler(handler)
+
+    assert heard == [("asok.mail", "put off"), ("asok.cache", "in the view")]
+
+
+def test_disabled():
+    """A logger that is disabled, as `dictConfig` does unless told otherwise, logs nothing at all; the page says so."""
+    out, err = run("""
+        app.logger.addHandler(logging.StreamHandler(sys.stdout))
+        fail()
+        logging.config.dictConfig({"version": 1, "disable_existing_loggers": False})
+        fail()
+        logging.config.dictConfig({"version": 1})
+        fail()
+    """)
+
+    assert (out.count("Background task"), err.count("Background task")) == (2, 2)
 
 
 def test_stderr_of_the_moment():

@@ -117,7 +117,7 @@ class CeleryBackend(Backend):
             if self._config["ASOK_FALLBACK"] != "threads":
                 task.lose()
                 raise
-            log(logging.WARNING, "%s Background task %s runs in this process.", error, task.name)
+            log(logging.WARNING, "%s Background task %s runs in this process.", error, task.name, app=self.app)
             self._run_locally(task)
 
     def tasks(self) -> list[TaskSummary]:
@@ -164,7 +164,7 @@ class CeleryBackend(Backend):
                 self.records.check()
         except BackendUnavailable as error:
             # It may come up later: the worker waits for its broker as well.
-            log(logging.WARNING, "%s", error)
+            log(logging.WARNING, "%s", error, app=self.app)
         names = ",".join(queue_name(self.app, queue) for queue in (queues or self.queues))
         start_worker(self.engine, ["--queues", names, *arguments])
 

@@ -101,7 +101,14 @@ class CeleryTask(Task[R]):
             return backend.worker.perform(self, thread)
         except BackendUnavailable as error:
             # Its message, which some worker has meanwhile, is good for one more attempt.
-            log(logging.WARNING, "Background task %s (%s) goes on elsewhere: %s", self.name, self.id, error)
+            log(
+                logging.WARNING,
+                "Background task %s (%s) goes on elsewhere: %s",
+                self.name,
+                self.id,
+                error,
+                app=self.app,
+            )
             return None
 
     def _fail_or_wait(self, call: Call, error: BaseException) -> None:

@@ -64,7 +64,7 @@ class CeleryWorker:
             hint = ""
             if isinstance(error.__cause__, BadData):
                 hint = " Does the web process have another SECRET_KEY, or another application this name?"
-            log(logging.ERROR, "Refused a message for background tasks: %r%s", error, hint)
+            log(logging.ERROR, "Refused a message for background tasks: %r%s", error, hint, app=self._backend.app)
             raise Ignore from None
         try:
             if list(request.timelimit or (None, None)) != time_limits(message.get("timeout")):
@@ -72,7 +72,7 @@ class CeleryWorker:
                 log(
                     logging.WARNING,
                     "Background task %s (%s) came with a time limit that is not its own, and is sent again with that.",
-                    message["name"], request.id,
+                    message["name"], request.id, app=self._backend.app,
                 )  # fmt: skip
                 insist(lambda: self._backend.publish(message, max(0.0, message["due"] - time.time())))
                 raise Ignore
@@ -82,7 +82,7 @@ class CeleryWorker:
             log(
                 logging.ERROR,
                 "Background task %s (%s) is left to another worker: %s",
-                message["name"], request.id, error,
+                message["name"], request.id, error, app=self._backend.app,
             )  # fmt: skip
             raise Reject(error, requeue=True) from None
 
@@ -180,7 +180,7 @@ class CeleryWorker:
         id, records = message["id"], self._backend.records
         if records is not None and records.read(id).get("state") in SETTLED:
             return
-        log(logging.ERROR, "Background task %s (%s) failed: %s", message["name"], id, why)
+        log(logging.ERROR, "Background task %s (%s) failed: %s", message["name"], id, why, app=self._backend.app)
         if records is not None:
             error = self._backend.codec.encode_error(TaskAbandoned(f"The task was {why}."))
             records.finish(

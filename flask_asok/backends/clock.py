@@ -155,7 +155,7 @@ class Clock:
             try:
                 action(task, attempt)
             except BaseException as error:
-                log_exception("Timer of background task %s failed: %r", task.name, error)
+                log_exception("Timer of background task %s failed: %r", task.name, error, app=task.app)
             # Not to be kept alive by the variables of this frame until the next one is due.
             del task, reference
         return True

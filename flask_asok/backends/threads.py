@@ -202,7 +202,7 @@ def _warn_of_timeout(task: Task[Any], attempt: int) -> None:
     stack = "".join(traceback.format_stack(frame)).rstrip() if frame else "unknown"
     log(
         logging.WARNING, "Background task %s (%s) has run past its timeout of %g s, and still is at:\n%s",
-        task.name, task.id, task.options.timeout, stack, extra=task.log_fields(),
+        task.name, task.id, task.options.timeout, stack, app=task.app, extra=task.log_fields(),
     )  # fmt: skip
 
 
@@ -297,7 +297,7 @@ class ThreadsBackend(Backend):
         now = time.monotonic()
         if now - lane.warned_at >= 1:
             lane.warned_at = now
-            log(logging.WARNING, "%s: background task %s runs in its caller.", full, task.name)
+            log(logging.WARNING, "%s: background task %s runs in its caller.", full, task.name, app=task.app)
         self._run_here(task)
 
     def _refuse(self, task: Task[Any], why: str) -> None:

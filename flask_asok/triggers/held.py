@@ -114,7 +114,7 @@ def _start(task: Task[Any], start: Start, bounded: bool) -> None:
     try:
         start(task, bounded=bounded)
     except Exception as error:
-        log_exception("Background task %s (%s) could not be started: %r", task.name, task.id, error)
+        log_exception("Background task %s (%s) could not be started: %r", task.name, task.id, error, app=task.app)
         task.cancel()
     # A task that joins this one may hold the only thread: now it may run this one itself.
     task.wake()

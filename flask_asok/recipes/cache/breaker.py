@@ -13,6 +13,7 @@ from redis.exceptions import ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ...errors import CacheUnavailable
+from ...logs import log
 
 T = TypeVar("T")
 
@@ -145,7 +146,12 @@ class Breaker:
             # Without its traceback, which would keep the frames of a whole request alive.
             self._cause = error.with_traceback(None)
         if is_first:
-            _logger().error("The cache's Redis does not answer, going on without it: %s", _text(error))
+            log(
+                logging.ERROR,
+                "The cache's Redis does not answer, going on without it: %s",
+                _text(error),
+                logger="asok.cache",
+            )
         if isinstance(error, ReadOnlyError):
             self._reconnect()
         return CacheUnavailable("The cache's Redis does not answer.")
@@ -157,17 +163,13 @@ class Breaker:
             if is_news:
                 self._quiet_until[kind] = now + QUIET
         if is_news:
-            _logger().warning("%s", text)
+            log(logging.WARNING, "%s", text, logger="asok.cache")
 
     def _recover(self) -> None:
         with self._lock:
             was_closed, self._closed_until, self._cause = self._closed_until, 0.0, None
         if was_closed:
-            _logger().warning("The cache's Redis answers again.")
-
-
-def _logger() -> logging.Logger:
-    return logging.getLogger("asok.cache")
+            log(logging.WARNING, "The cache's Redis answers again.", logger="asok.cache")
 
 
 def _text(error: BaseException | None) -> str:

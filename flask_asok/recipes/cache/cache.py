@@ -12,6 +12,7 @@ from flask import Flask, current_app
 from flask.globals import app_ctx
 
 from ...errors import CacheUnavailable, NotConfigured
+from ...logs import log
 from ...state import KEY, State, state_of
 from .app_store import app_store, naming, store_on
 from .engine import Engine
@@ -206,7 +207,7 @@ def _unless_ignored(delete: Callable[[], T], otherwise: T) -> T:
     except CacheUnavailable as error:
         if not (current_app and current_app.config.get("CACHE_IGNORE_ERRORS")):
             raise
-        logging.getLogger("asok.cache").error("%s", error)
+        log(logging.ERROR, "%s", error, logger="asok.cache")
         return otherwise
 
 

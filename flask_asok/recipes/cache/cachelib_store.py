@@ -12,6 +12,7 @@ from typing import Any
 from cachelib import BaseCache, SimpleCache
 
 from ...errors import CacheUnavailable
+from ...logs import log
 from .lifetime import Lifetime
 from .serializer import JSONSerializer, PickleSerializer, Serializer, freeze
 from .store import Begun, Entry, Loads, Outcome, Store
@@ -48,7 +49,7 @@ class CachelibStore(Store):
                 return None
             return self.thaw(frozen), now < fresh_until
         except Exception as error:
-            logging.getLogger("asok.cache").warning("What is cached under %r cannot be read: %r", key, error)
+            log(logging.WARNING, "What is cached under %r cannot be read: %r", key, error, logger="asok.cache")
             return None
 
     def freeze(self, key: str, value: Any) -> Any:
@@ -117,5 +118,5 @@ class CachelibStore(Store):
         try:
             return bool(self._cache.set(key, entry, timeout=seconds))
         except Exception as error:
-            logging.getLogger("asok.cache").warning("%r cannot be cached now: %r", key, error)
+            log(logging.WARNING, "%r cannot be cached now: %r", key, error, logger="asok.cache")
             return False

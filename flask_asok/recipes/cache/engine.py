@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -14,6 +13,7 @@ from flask import current_app
 
 from ...dispatch import background
 from ...errors import CacheUnavailable, NotConfigured, QueueFull
+from ...logs import log_exception
 from ...state import KEY
 from .flight import Flight, Flights, Run, Runs
 from .lifetime import Lifetime
@@ -200,7 +200,7 @@ class Engine:
         try:
             self._refresh(key, load, lifetime)
         except Exception as error:
-            logging.getLogger("asok.cache").exception("Refresh of %r failed, its stale value is served: %r", key, error)
+            log_exception("Refresh of %r failed, its stale value is served: %r", key, error, logger="asok.cache")
 
     def _refresh(self, key: str, load: Load, lifetime: Lifetime) -> None:
         flight, is_first = self._flights.join(key)

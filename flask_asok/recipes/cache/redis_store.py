@@ -13,6 +13,7 @@ from typing import Any
 
 from redis import Redis
 
+from ...logs import log
 from .breaker import Breaker
 from .lifetime import Lifetime
 from .serializer import Serializer, freeze
@@ -231,7 +232,7 @@ class RedisStore(Store):
             now = self._clock()
             return (self._serializer.loads(value), now < fresh_until) if now < kept_until else None
         except Exception as error:
-            logging.getLogger("asok.cache").warning("What is cached under %r cannot be read: %r", key, error)
+            log(logging.WARNING, "What is cached under %r cannot be read: %r", key, error, logger="asok.cache")
             return None
 
     def _envelope(self, frozen: bytes, lifetime: Lifetime) -> list[Any]:

@@ -13,12 +13,13 @@ from flask import Flask, current_app
 
 from ... import signals
 from ...errors import AsokError, MailRefused, MailUnavailable
+from ...logs import log, log_exception
 from .connection import Connection, readable
 from .failures import failure_of
 from .letter import Letter, Unsendable
 from .receipt import Receipt, Refusal
 
-logger: logging.Logger = logging.getLogger("asok.mail")
+LOGGER = "asok.mail"
 
 Mail = Letter | Unsendable
 
@@ -128,7 +129,7 @@ def _handed_on(
         later(put_off)
     except AsokError:
         # Raising would send again what was accepted.
-        logger.exception("%d mails that the server put off cannot be queued again", len(put_off))
+        log_exception("%d mails that the server put off cannot be queued again", len(put_off), logger=LOGGER)
         return receipts
     handed_on: list[Receipt | None] = []
     for mail, receipt in zip(mails, receipts, strict=True):
@@ -173,11 +174,14 @@ def _report(app: Flask, receipt: Receipt) -> None:
     if refused:
         signals.emit(signals.mail_refused, app, message_id=receipt.message_id, refused=refused)
     if receipt.refused and (receipt.accepted or receipt.later):
-        logger.warning(
+        log(
+            logging.WARNING,
             "Mail %s was refused for %d recipients: %s",
             receipt.message_id,
             len(receipt.refused),
             "; ".join(map(str, receipt.refused)),
+            app=app,
+            logger=LOGGER,
         )
 
 
