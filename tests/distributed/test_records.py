@@ -295,7 +295,7 @@ def test_broker_that_refuses_the_login(rabbitmq, redis, shop):
 def test_worker_without_its_records(redis, start_worker, wait_until):
     """A worker that cannot reach the records says so when it starts."""
     worker = start_worker(
-        {"ASOK_CELERY": {"broker_url": redis.url, "result_backend": "redis://:a-password@127.0.0.1:1"}}
+        {"NAME": "lost", "ASOK_CELERY": {"broker_url": redis.url, "result_backend": "redis://:a-password@127.0.0.1:1"}}
     )
 
     wait_until(lambda: "127.0.0.1:1: connection refused" in worker.log(), 40, "the warning")

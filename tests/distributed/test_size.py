@@ -15,6 +15,8 @@ asok = FlaskAsok()
 @pytest.fixture
 def config(redis):
     return {
+        # A worker without this limit would take its tasks.
+        "NAME": "sized",
         "ASOK_MESSAGE_MAX_BYTES": 100_000,
         "ASOK_CELERY": {"broker_url": redis.url, "result_backend": redis.url},
     }

@@ -1,0 +1,32 @@
+"""The permissions that the page asks for are enough, and no keys beyond them are touched."""
+
+import json
+import re
+from pathlib import Path
+
+import jobs
+import redis as redis_py
+
+from flask_asok import background
+
+PAGE = Path(__file__).parents[2] / "docs/celery.md"
+
+
+def test_limited_user(own_redis, start_worker, close):
+    """The user of the page runs web and worker."""
+    with redis_py.Redis(port=own_redis.port) as redis:
+        redis.execute_command(*re.search(r"^> (ACL SETUSER .*)$", PAGE.read_text(), re.MULTILINE)[1].split())
+    config = {"NAME": "shop", "ASOK_CELERY": {"broker_url": f"redis://shop:a-password@127.0.0.1:{own_redis.port}/0"}}
+    start_worker(config, "--concurrency", "1").ready()
+    app = jobs.create_app(**config)
+
+    with app.app_context():
+        task = background.using(retries=1, backoff=0.1)(jobs.close_shop, "now")
+        assert isinstance(task.exception(20), jobs.ShopClosed)
+        assert background(jobs.add, 1).result(20) == 1
+    status = json.loads(app.test_cli_runner().invoke(args=["asok", "status", "--json"]).stdout)
+
+    assert len(status["workers"]) == 1
+    with redis_py.Redis(port=own_redis.port, decode_responses=True) as redis:
+        assert [(entry["reason"], entry["object"]) for entry in redis.acl_log()] == []
+    close(app)
