@@ -90,7 +90,8 @@ class FlaskAsok:
           under the development server's reloader.
         - `ASOK_IMAGE_MAX_PIXELS` (64,000,000): width times height of a picture; a larger one is refused before it is
           decoded.
-        - `ASOK_IMAGE_MAX_ANIMATION_PIXELS` (400,000,000): width times height times frames of an animation.
+        - `ASOK_IMAGE_MAX_ANIMATION_PIXELS` (100,000,000): width times height times frames of an animation.
+        - `ASOK_IMAGE_MAX_MEMORY` (218,103,808): bytes that it takes to decode a picture, as its head tells.
         - `ASOK_IMAGE_MAX_BYTES` (33,554,432): size of a file that `save_upload()` accepts.
         - `ASOK_CACHE_LOCK_TIMEOUT` (30.0): seconds that a reader waits at most for a value that another one loads.
         - `ASOK_CACHE_ERROR_COOLDOWN` (5.0): seconds for which a cached value is not refreshed after its loader has

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil
+from typing import BinaryIO
 
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 """The beginning of a segment, and the end of coded data: 0xFF that is neither escaped nor a restart."""
@@ -15,6 +18,52 @@ _JFIF, _EXIF, _PROFILE, _ADOBE, _COMMENT = 0xE0, 0xE1, 0xE2, 0xEE, 0xFE
 
 _SCALES = {1: 8, 2: 4, 3: 3, 4: 2}
 """The eighths to which libjpeg shrinks while it decodes, and the denominator that asks for them through Pillow."""
+
+
+_FRAMES = frozenset({*range(0xC0, 0xD0)}) - {0xC4, 0xC8, 0xCC}
+_PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
+_MOST = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How the samples are stored."""
+
+    samples: int = 0
+    """Of all components, in whole blocks."""
+    in_scans: bool = False
+    """Whether several scans have a part of the picture each, so that all of it is held until the last."""
+
+
+def layout(file: BinaryIO) -> Layout:
+    """Return what the head says; nothing where it cannot be followed, which is left to the decoder."""
+    frame, samples, position = b"", 0, 2
+    for _ in range(_MOST):
+        file.seek(position)
+        head = file.read(4)
+        if len(head) < 4 or head[0] != 0xFF:
+            break
+        kind, length = head[1], int.from_bytes(head[2:], "big")
+        if kind in (0xFF, 0x01) or 0xD0 <= kind <= 0xD7:
+            # Padding, and markers without a length.
+            position += 1 if kind == 0xFF else 2
+            continue
+        if kind in _FRAMES:
+            frame = bytes((kind,)) + file.read(max(0, length - 2))
+            samples = _samples(frame)
+        if kind == _SCAN and frame:
+            return Layout(samples, frame[0] in _PROGRESSIVE or file.read(1) != frame[6:7])
+        position += 2 + length
+    return Layout()
+
+
+def _samples(frame: bytes) -> int:
+    height, width = int.from_bytes(frame[2:4], "big"), int.from_bytes(frame[4:6], "big")
+    # Of each component there are its name, its factors and its table.
+    factors = [(byte >> 4 or 1, byte & 15 or 1) for byte in frame[8::3][:4]]
+    across, down = max((one for one, _ in factors), default=1), max((one for _, one in factors), default=1)
+    blocks = sum(ceil(width * one / across / 8) * ceil(height * other / down / 8) for one, other in factors)
+    return blocks * 64
 
 
 def scale(size: tuple[int, int], least: tuple[int, int]) -> tuple[int, int]:

@@ -11,7 +11,8 @@ from ...tasks import current_task
 
 DEFAULTS: dict[str, int] = {
     "ASOK_IMAGE_MAX_PIXELS": 64_000_000,
-    "ASOK_IMAGE_MAX_ANIMATION_PIXELS": 400_000_000,
+    "ASOK_IMAGE_MAX_ANIMATION_PIXELS": 100_000_000,
+    "ASOK_IMAGE_MAX_MEMORY": 208 * 1024 * 1024,
     "ASOK_IMAGE_MAX_BYTES": 32 * 1024 * 1024,
 }
 
@@ -24,6 +25,8 @@ class Limits:
     """Width times height of a picture."""
     animation_pixels: int
     """Width times height times frames of an animation."""
+    memory: int
+    """Bytes that a decoder and the decoded picture may need; with all else that is 256 MiB by default."""
     upload_bytes: int
     """Size of an uploaded file."""
 
@@ -41,5 +44,6 @@ def current_limits() -> Limits:
     return Limits(
         pixels=config["ASOK_IMAGE_MAX_PIXELS"],
         animation_pixels=config["ASOK_IMAGE_MAX_ANIMATION_PIXELS"],
+        memory=config["ASOK_IMAGE_MAX_MEMORY"],
         upload_bytes=config["ASOK_IMAGE_MAX_BYTES"],
     )

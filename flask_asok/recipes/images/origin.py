@@ -7,6 +7,7 @@ import hashlib
 import os
 import stat
 import struct
+from typing import BinaryIO
 
 _WORDS = b"asok: made from "
 _DIGITS = 32
@@ -33,6 +34,13 @@ def mark(original: str, file: str) -> bytes:
 def split(data: bytes) -> tuple[bytes, bytes]:
     """Return a file less its mark, and the mark, which is empty where it has none."""
     return (data[:-_LENGTH], data[-_LENGTH:]) if _is_mark(data[-_LENGTH:]) else (data, b"")
+
+
+def mark_of(file: BinaryIO) -> bytes:
+    """Return the mark that an open file ends with, empty where it has none."""
+    length = file.seek(0, os.SEEK_END)
+    file.seek(max(0, length - _LENGTH))
+    return split(file.read())[1]
 
 
 def may_replace(file: str, mark: bytes) -> bool:

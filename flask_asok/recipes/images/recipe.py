@@ -188,10 +188,11 @@ def _made(path: str, wanted: Target, *, loses_pages: bool) -> tuple[Work, Made, 
     with _opened(path) as source:
         work = Work(source, [wanted])
         [made] = work.run(loses_pages=loses_pages)
-        bare, mark = origin.split(source.data())
-        changed = origin.split(made.data)[0] != bare
         # In place it stays what it is: a rendition of another picture, for instance.
-        return work, dataclasses.replace(made, data=origin.split(made.data)[0] + mark), changed
+        data = origin.split(made.data)[0] + origin.mark_of(source.file)
+        # Read again only where that can be in vain.
+        changed = len(data) != source.stat.st_size or data != source.data()
+        return work, dataclasses.replace(made, data=data), changed
 
 
 def _picture(path: str, made: Made, work: Work, *, changed: bool, name: str = "") -> Picture:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import io
 import os
-import stat
 from collections.abc import Iterator
 from math import ceil
 
@@ -21,17 +19,18 @@ from PIL import (
 )
 
 from ...errors import ImageError
-from . import avif, gif, jpeg, png, profile
+from . import avif, cost, gif, jpeg, png, profile
 from .formats import FORMATS, READABLE
 from .geometry import Size
 from .limits import Limits
+from .opening import File, open_regular
 
 ORIENTATION = 0x0112
 GPS = 0x8825
 
 _TILE = (322, 323)
-_LEAST_FRAME = 10_000
-"""Pixels that a frame counts as, however small: two million of one pixel each would take a minute."""
+_LEAST_FRAME = 40_000
+"""Pixels that a frame counts as, however small: 40,000 of one pixel each take half a minute."""
 _SCANS = 100
 """How often a progressive JPEG may go through its pixels, which takes time and next to no bytes; ten times is usual."""
 _HEAD_PIECES, _PIECES, _PIECE_BYTES = 20_000, 1_000_000, 64
@@ -79,8 +78,10 @@ class Source:
         self.format: str = {"MPO": "jpeg"}.get(str(self.image.format), str(self.image.format).lower())
         """"jpeg", "png" ...; a multi-picture JPEG is a JPEG."""
         self._check_pixels(1)
-        self._check_tile()
+        self._check_parts()
+        self._layout: jpeg.Layout | None = jpeg.layout(file) if self.format == "jpeg" else None
         self.avif: avif.Head | None = avif.read(self.data()) if self.format == "avif" else None
+        self._check_memory(False)
         self.profiles: list[bytes] = self._profiles()
         """Profiles of its colours; the first that can be used counts."""
         self.screen: Size = self.image.size
@@ -129,6 +130,7 @@ class Source:
             frames: int = getattr(self.image, "n_frames", 1)
         if frames > 1:
             self._check_pixels(frames)
+            self._check_memory(True)
         return frames > 1
 
     @property
@@ -178,7 +180,7 @@ class Source:
 
     def load(self) -> None:
         """Decode the pixels; ImageError where they are cut off or broken."""
-        if self._is_progressive():
+        if self._layout is not None and self._layout.in_scans:
             self._check_scans(self.data())
         # From a TIFF, Pillow would take the orientation that only XMP tells.
         xmp = self.image.info.pop("xmp", None) if self.format == "tiff" else None
@@ -205,7 +207,7 @@ class Source:
         image = self.image
         if self.format == "jpeg" and isinstance(image, ImageFile.ImageFile) and image.tile:
             data = self.data()
-            if self._is_progressive():
+            if self._layout is not None and self._layout.in_scans:
                 self._check_scans(data)
             # Not with `draft`, which knows no 3/8, and not with `load`, which copies the file around piece by piece.
             eighths, denominator = jpeg.scale(image.size, size)
@@ -275,18 +277,36 @@ class Source:
             times = f" x {frames} frames" if frames > 1 else ""
             raise self._too_many_pixels(f"{width} x {height}{times}; {most:,} are accepted")
 
-    def _is_progressive(self) -> bool:
-        return bool(self.image.info.get("progressive"))
+    def _check_memory(self, is_animated: bool) -> None:
+        with pillow_errors(f"{self.name} cannot be opened"):
+            needed = cost.memory(self.image, self.format, is_animated, layout=self._layout, boxes=self.avif)
+        if needed > self.limits.memory:
+            raise ImageError(
+                f"{self.name} needs {needed >> 20:,} MiB of memory to be decoded; {self.limits.memory >> 20:,} are "
+                "accepted. Set ASOK_IMAGE_MAX_MEMORY to accept more.",
+                reason="too_many_pixels",
+            )
 
     def _check_scans(self, data: bytes) -> None:
-        if jpeg.scans(data, _SCANS) > _SCANS:
-            raise ImageError(f"{self.name} goes through its pixels more than {_SCANS} times.", reason="damaged")
+        samples = self._layout.samples if self._layout is not None else 0
+        most = min(_SCANS, cost.SAMPLES_OF_SCANS // max(1, samples))
+        if jpeg.scans(data, most) > most:
+            raise ImageError(f"{self.name} goes through its pixels more than {most} times.", reason="damaged")
 
-    def _check_tile(self) -> None:
+    def _check_parts(self) -> None:
+        if cost.is_run_length(self.image) and self.stat.st_size > cost.RUN_LENGTH_BYTES:
+            raise ImageError(
+                f"{self.name} is a BMP in runs of more than {cost.RUN_LENGTH_BYTES:,} bytes, which takes long. Save it "
+                "without compression, or as a PNG.",
+                reason="unsupported",
+            )
         if not isinstance(self.image, TiffImagePlugin.TiffImageFile):
             return
         with pillow_errors(f"{self.name} cannot be opened"):
             width, height = (int(self.image.tag_v2.get(tag, 1)) for tag in _TILE)
+            parts = cost.parts(self.image)
+        if parts > cost.PARTS:
+            raise self._too_many_pixels(f"they are in {parts:,} parts; {cost.PARTS:,} are accepted")
         # A tile is decoded as a whole, however little of it is in the picture.
         if width * height > self.limits.pixels:
             raise self._too_many_pixels(f"tiles of {width} x {height}; {self.limits.pixels:,} are accepted")
@@ -297,49 +317,3 @@ class Source:
             "ASOK_IMAGE_MAX_ANIMATION_PIXELS to accept more.",
             reason="too_many_pixels",
         )
-
-
-class File(io.BufferedReader):
-    """A file that can lose its patience: Pillow reads piece by piece, without a bound on their number."""
-
-    _left: int | None = None
-
-    @contextlib.contextmanager
-    def patience(self, reads: int) -> Iterator[None]:
-        """Raise OSError in the block where more than so many pieces are read."""
-        self._left = reads
-        try:
-            yield
-        finally:
-            self._left = None
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if self._left is not None:
-            self._left -= 1
-            if self._left < 0:
-                raise OSError("it is in too many pieces")
-        return super().read(size)
-
-
-@contextlib.contextmanager
-def open_regular(path: str) -> Iterator[File]:
-    """Open a regular file for reading; ImageError where `path` is a symbolic link or anything else."""
-    if os.path.islink(path):
-        raise ImageError(
-            f"{path} is a symbolic link, which is not followed. Pass the path that it leads to.",
-            reason="not_a_file",
-        )
-    # The flag closes the gap between the look and the open; O_NONBLOCK keeps a pipe from holding the thread.
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    flags |= getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
-    try:
-        descriptor = os.open(path, flags)
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO):
-            raise ImageError(f"{path} is not a regular file.", reason="not_a_file") from None
-        raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise ImageError(f"{path} is a folder or a device, and not a regular file.", reason="not_a_file")
-    with File(io.FileIO(descriptor)) as file:
-        yield file

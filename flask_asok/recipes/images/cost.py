@@ -1,0 +1,86 @@
+"""What a picture costs while it is decoded, told by its head: bytes of memory, and what takes long for its size."""
+
+from __future__ import annotations
+
+from math import ceil, prod
+
+from PIL import Image, ImageFile, TiffImagePlugin
+
+from . import avif, jpeg
+
+_STRIP_TAGS, _TILE_TAGS = (273, 278), (324, 322, 323)
+_BITS, _COMPRESSION, _ORIENTATION, _SAMPLES, _PLANAR = 258, 259, 274, 277, 284
+PARTS = 100_000
+"""Strips or tiles that a TIFF may have: a million take eight seconds."""
+RUN_LENGTH_BYTES = 6_000_000
+"""What a BMP in runs may have, of which Pillow reads a million bytes in 0.3 seconds."""
+SAMPLES_OF_SCANS = 4_000_000_000
+"""Samples times scans of a JPEG: 100 scans of 64 megapixels take three seconds."""
+_WEBP, _WEBP_ANIMATION, _GIF_ANIMATION, _PNG_ANIMATION = 16.0, 17.0, 10.0, 13.0
+"""Bytes of a pixel: the canvas, that of the frame before, a copy of it, and Pillow's picture."""
+_REFERENCES = 8
+"""Frames that an AVIF may look back to."""
+
+
+def memory(
+    image: Image.Image, format: str, is_animated: bool, *, layout: jpeg.Layout | None, boxes: avif.Head | None
+) -> int:
+    """Return the bytes that the decoder and its result need, for a picture of which nothing is decoded yet."""
+    pixels = prod(image.size)
+    if layout is not None:
+        # A fraction of it is decoded; only what comes in several scans is held as a whole.
+        return layout.samples * 2 if layout.in_scans else 0
+    own = _depth(image.mode)
+    match format:
+        case "webp":
+            return ceil(pixels * (_WEBP_ANIMATION if is_animated else _WEBP))
+        case "avif" if boxes is not None:
+            planes = boxes.sample_bytes * (boxes.planes + boxes.has_alpha)
+            held = planes * (1 + _REFERENCES) if is_animated else planes
+            return ceil(pixels * (held + len(image.getbands()) + own) * 1.1)
+        case "gif" if is_animated:
+            return ceil(pixels * _GIF_ANIMATION)
+        case "png" if is_animated:
+            return ceil(pixels * _PNG_ANIMATION)
+        case "bmp" if is_run_length(image):
+            return pixels * (own + 2)
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        turned = int(image.tag_v2.get(_ORIENTATION, 1)) in range(2, 9)
+        return pixels * own * (2 if turned else 1) + _part(image)
+    return pixels * own
+
+
+def is_run_length(image: Image.Image) -> bool:
+    """Tell whether this is a BMP in runs."""
+    return isinstance(image, ImageFile.ImageFile) and any(tile.codec_name == "bmp_rle" for tile in image.tile)
+
+
+def parts(image: TiffImagePlugin.TiffImageFile) -> int:
+    """Return the number of strips or tiles."""
+    return max(_count(image, _STRIP_TAGS[0]), _count(image, _TILE_TAGS[0]))
+
+
+def _part(image: TiffImagePlugin.TiffImageFile) -> int:
+    """Return the bytes of a strip or tile, which is unpacked as a whole."""
+    tags = image.tag_v2
+    if int(tags.get(_COMPRESSION, 1)) == 1:
+        return 0
+    width, height = image.size
+    if _TILE_TAGS[0] in tags:
+        width, height = (int(tags.get(tag, 1)) for tag in _TILE_TAGS[1:])
+    else:
+        height = min(height, int(tags.get(_STRIP_TAGS[1], height)))
+    bits = tags.get(_BITS, 1)
+    samples = 1 if int(tags.get(_PLANAR, 1)) == 2 else int(tags.get(_SAMPLES, 1))
+    deep = max(bits) if isinstance(bits, tuple) else int(bits)
+    return width * height * samples * deep // 8
+
+
+def _count(image: TiffImagePlugin.TiffImageFile, tag: int) -> int:
+    value = image.tag_v2.get(tag, ())
+    return len(value) if isinstance(value, tuple) else 1
+
+
+def _depth(mode: str) -> int:
+    """Return the bytes that a pixel of this mode has in Pillow."""
+    return 1 if mode in ("1", "L", "P") else 2 if mode.startswith("I;16") else 4

@@ -1,0 +1,58 @@
+"""Files opened with care: regular ones only, and read in a bounded number of pieces."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import stat
+from collections.abc import Iterator
+
+from ...errors import ImageError
+
+
+class File(io.BufferedReader):
+    """A file that can lose its patience: Pillow reads piece by piece, without a bound on their number."""
+
+    _left: int | None = None
+
+    @contextlib.contextmanager
+    def patience(self, reads: int) -> Iterator[None]:
+        """Raise OSError in the block where more than so many pieces are read."""
+        self._left = reads
+        try:
+            yield
+        finally:
+            self._left = None
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self._left is not None:
+            self._left -= 1
+            if self._left < 0:
+                raise OSError("it is in too many pieces")
+        return super().read(size)
+
+
+@contextlib.contextmanager
+def open_regular(path: str) -> Iterator[File]:
+    """Open a regular file for reading; ImageError where `path` is a symbolic link or anything else."""
+    if os.path.islink(path):
+        raise ImageError(
+            f"{path} is a symbolic link, which is not followed. Pass the path that it leads to.",
+            reason="not_a_file",
+        )
+    # The flag closes the gap between the look and the open; O_NONBLOCK keeps a pipe from holding the thread.
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    flags |= getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    try:
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise ImageError(f"{path} is not a regular file.", reason="not_a_file") from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ImageError(f"{path} is a folder or a device, and not a regular file.", reason="not_a_file")
+    with File(io.FileIO(descriptor)) as file:
+        yield file
