@@ -13,7 +13,7 @@ AsokError
 ├── ImageError             a file is no picture that may be worked on; `reason` says why
 ├── MailError              a mail was not sent
 │   ├── MailUnavailable    for now: no connection, connection lost, or an SMTP answer 4xx
-│   └── MailRefused        for good: SMTP 5xx, no verified TLS, login refused, a text no mail can hold
+│   └── MailRefused        for good: SMTP 5xx, no verified TLS, login refused, an invalid address
 └── WebhookError           a webhook was not delivered
     ├── WebhookUnavailable for now: no connection, no answer in time, or 408, 425, 429, 5xx
     ├── WebhookRejected    for good: any other answer, redirects among them

@@ -85,6 +85,20 @@ def test_subject(written, subject):
     assert str(message["Subject"]) == subject
 
 
+@pytest.mark.parametrize("char", ["\x85", "\u2028", "\u2029", "\xa0", "\u200b", "\ufeff", "\u3000", "\u202e"])
+@pytest.mark.parametrize("text", ["a{}b", "{}x", "x{}", "a{} b", "\u00e9{}\u00fc"])
+def test_characters_that_look_like_line_ends(written, text, char):
+    """What ends a line elsewhere ends none in a header, in a name, or in a further header."""
+    text = text.format(char)
+
+    raw = email.message_from_bytes(written(subject=text, to=[(f"A{text}B", "a@example.com")], headers={"X-Own": text}))
+
+    for name, expected in (("Subject", text), ("X-Own", text), ("To", f"A{text}B")):
+        value = raw[name].replace("\r\n", "").removesuffix("<a@example.com>")
+        assert str(make_header(decode_header(value))).removesuffix(" ") == expected
+        assert not raw[name].startswith(("\r", " "))
+
+
 def test_headers_for_programs(written):
     """A header that programs read is not encoded, but broken between two words."""
     long = "<https://example.com/off?" + "x" * 200 + ">, " + "<mailto:off@example.com>"

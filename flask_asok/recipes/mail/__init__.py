@@ -69,12 +69,12 @@ def send_mail(
 
     All of this is rendered, read and checked in the caller's thread, when it calls `background`: ValueError for no
     recipient, no sender or a line break in `headers`; TypeError for what is not of these types; OSError for a file that
-    cannot be read; TemplateNotFound. What a visitor may have typed raises there nothing: for an address that is none,
-    or a line break in one, in the subject or in the name of a file, the task fails with MailRefused.
+    cannot be read; TemplateNotFound. Text that a visitor may have typed never raises there: an invalid address, or a
+    line break in an address, the subject or a file name, makes the task fail with MailRefused.
 
     Returns a Receipt. Raises MailUnavailable (no connection, connection lost, SMTP 4xx: the task is tried again 3
     times, with the same Message-ID, after about 2 s, 30 s and 6 minutes) or MailRefused (SMTP 5xx, TLS that cannot be
-    verified, login refused, a text that no mail can hold). A mail that the server takes for some recipients only is
+    verified, login refused, an invalid address). A mail that the server takes for some recipients only is
     sent: the Receipt names the others.
     """
     from .delivery import deliver
@@ -92,8 +92,8 @@ def send_mails(mails: Iterable[Message | Letter | Mapping[str, Any]]) -> list[Re
     Send several mails over one connection, now; `background(send_mails, [...])`, which `Mail.send_many` is, later.
 
     Each is a Flask-Mail Message or a dict of the arguments of `send_mail`; all are checked before any is sent. One that
-    the server refuses, or that has an address that is none, holds up none of the others. Those that the server puts off
-    go on in a further task, so that none that it accepted is sent twice.
+    the server refuses, or that has an invalid address, holds up none of the others. Those that the server puts off go
+    on in a further task, so that none that it accepted is sent twice.
 
     Returns their receipts in the same order. Raises MailRefused, with all the receipts, after all were tried, when some
     were refused; MailUnavailable when none could be sent.
@@ -169,8 +169,8 @@ def check_address(text: str) -> str:
     """
     Return the bare mail address in `text`, its domain in ASCII, or raise ValueError with a reason.
 
-    For a page that wants to tell its visitor about a mistyped address, which fails the task of a mail later. It takes
-    `"user@example.com"` and `"Name <user@example.com>"`, and asks nobody whether the address exists.
+    For a page that wants to tell its visitor about a mistyped address, which would make the task of a mail fail. Takes
+    `"user@example.com"` and `"Name <user@example.com>"`; does not find out whether the address exists.
     """
     from .addresses import one_address, some_addresses
     from .checks import shown

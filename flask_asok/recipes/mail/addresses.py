@@ -36,7 +36,7 @@ def some_addresses(name: str, value: Any, problems: list[str]) -> list[Address]:
     """
     Return the addresses in `value`: None, one address, or several in any iterable, in their order.
 
-    A text that no mail can be sent to is told in `problems`. Raises TypeError for what is no text.
+    Adds a reason to `problems` for each text that is not an address. Raises TypeError for what is not text.
     """
     if value is None:
         return []
@@ -54,7 +54,7 @@ def some_addresses(name: str, value: Any, problems: list[str]) -> list[Address]:
 
 
 def one_address(name: str, value: Any) -> Address:
-    """Return the one address `value`; ValueError for a text that no mail can be sent to, or that is several."""
+    """Return the one address `value`. Raises ValueError for a text that is not an address, or is several."""
     return _address(name, value, only=True)
 
 
@@ -125,12 +125,12 @@ def _ascii(name: str, spec: str) -> str:
     if not at:
         raise ValueError(f"{name}: {shown(spec)} is no mail address.")
     if not local.isascii():
-        raise ValueError(f"{name}: {shown(spec)} is not ASCII before the @: no mail is sent to such an address.")
+        raise ValueError(f"{name}: {shown(spec)} is not ASCII before the @: such addresses are not supported.")
     domain = ascii_domain(given)
     if not domain and not given.isascii():
         raise ValueError(
-            f"{name}: the domain of {shown(spec)} has letters that not every mail server takes for the same, or that "
-            "none takes. Write the domain in its xn-- form."
+            f"{name}: the domain of {shown(spec)} has letters that mail servers read in different ways, or not at "
+            "all. Write the domain in its xn-- form."
         )
     # RFC 5321, 4.5.3.1: 64 octets before the @, and a path of 256 with its brackets.
     fits = len(local) <= 64 and len(local) + len(domain) < 254

@@ -33,8 +33,8 @@ def attached_file(value: Any, problems: list[str]) -> AttachedFile:
     Return the file that `value` stands for, read to its end.
 
     A path; `(filename, data)` or `(filename, data, content_type)`, with data of str, bytes or a file open for reading;
-    a file that has a name (an upload); a Flask-Mail Attachment. A name that no mail can hold, which may be a visitor's,
-    is told in `problems`. Raises OSError for a file that cannot be read.
+    a file that has a name (an upload); a Flask-Mail Attachment. Adds a reason to `problems` for a name that cannot be
+    sent, which may be a visitor's. Raises OSError for a file that cannot be read.
     """
     from flask_mail import Attachment
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from email.header import Header
+from email.charset import Charset
 from typing import Any
 
 from flask_mail import BadHeaderError
@@ -18,6 +18,10 @@ LONGEST_LINE = 900
 """Octets; RFC 5322, 2.1.1, ends at 998, and servers refuse the mail or cut the line."""
 
 _LONGEST_SHOWN = 200
+
+_UTF_8 = Charset("utf-8")
+_LONGEST_CHUNK = 39
+"""Octets of text in an encoded word, which may have 75 letters."""
 
 BREAKABLE: re.Pattern[str] = re.compile(r"[ \t]*[^ \t]+")
 """What may stand on a line of its own in a header: a word and the space before it."""
@@ -83,9 +87,16 @@ def checked_charset(value: Any) -> str | None:
         raise ValueError(f"The body cannot be encoded: {error}") from error
 
 
-def encoded_header(name: str, text: str) -> str:
-    """Return `text` in the encoded words of RFC 2047, one on a line."""
-    return Header(text, "utf-8", header_name=name).encode(linesep="\r\n")
+def encoded_words(text: str) -> str:
+    """Return `text` in the encoded words of RFC 2047, one on a line. Python's Header loses U+2028 and its like."""
+    chunks, size = [""], 0
+    for char in text:
+        size += len(char.encode())
+        if size > _LONGEST_CHUNK:
+            chunks.append("")
+            size = len(char.encode())
+        chunks[-1] += char
+    return "\r\n ".join(_UTF_8.header_encode(chunk) for chunk in chunks)
 
 
 def checked_token(name: str, value: Any) -> str:
@@ -114,7 +125,7 @@ def checked_headers(headers: Mapping[str, Any]) -> dict[str, str]:
             raise ValueError(f"The header {name} is there twice.")
         name = "Message-ID" if name.lower() == "message-id" else name
         text = checked_header(name, value)
-        checked[name] = text if text.isascii() else encoded_header(name, text)
+        checked[name] = text if text.isascii() else encoded_words(text)
     return checked
 
 

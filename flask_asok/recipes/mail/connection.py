@@ -57,7 +57,7 @@ def _own_name() -> str:
 
 
 def _hello(asked_for: str | None) -> str:
-    """Return the name for the server: the one that is set, which asks no DNS, or that of this machine."""
+    """Return the name to greet the server with: `ASOK_MAIL_HELLO`, which needs no look-up, or this machine's."""
     if asked_for is not None:
         return asked_for
     with _naming:
@@ -65,7 +65,7 @@ def _hello(asked_for: str | None) -> str:
 
 
 class NoMailServer(smtplib.SMTPException):
-    """Raised for a server that does not greet as one for mail does."""
+    """Raised for a server whose greeting is not SMTP."""
 
 
 class _Replies:
@@ -117,7 +117,7 @@ class _Bounded(smtplib.SMTP):
             said = readable(self.file.last.strip()) if isinstance(self.file, _Replies) else ""
             self.close()
             if not self.is_greeted:
-                raise NoMailServer(f"what answers there is no mail server, it says {said!r}")
+                raise NoMailServer(f"what answers there is no mail server: it says {said!r}")
             raise smtplib.SMTPServerDisconnected(f"the server's answer is no SMTP: {said!r}")
         self.is_greeted = True
         self.in_data = answer[0] == 354

@@ -61,7 +61,7 @@ def deliver(mails: Sequence[Mail], later: Later | None = None) -> list[Receipt]:
 
 def _attempt(app: Flask, mails: Sequence[Mail]) -> tuple[list[Receipt | None], MailUnavailable | None]:
     """Return a receipt for each mail that got an answer, and the error that ended the attempt before the last one."""
-    # What cannot be sent has one that names nobody.
+    # The receipt of an Unsendable names nobody.
     unsent = [Receipt(mail.message_id, []) if isinstance(mail, Unsendable) else None for mail in mails]
     letters = {index: mail for index, mail in enumerate(mails) if isinstance(mail, Letter)}
     if not letters:

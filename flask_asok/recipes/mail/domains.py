@@ -20,10 +20,10 @@ _RETIRED = re.compile(
 
 def ascii_domain(domain: str) -> str:
     """
-    Return a domain, or an address in brackets, in ASCII; "" for what is none.
+    Return a domain, or an address in brackets, in ASCII; "" for an invalid one.
 
-    "" too for a name that IDNA 2003 and IDNA 2008 do not read alike, such as one with ß or full-width letters: they may
-    be two domains of two owners.
+    "" too for a name that IDNA 2003 and IDNA 2008 read differently, such as one with ß or full-width letters: it may be
+    two domains of two owners.
     """
     if not domain.isascii():
         domain = _encoded(domain)

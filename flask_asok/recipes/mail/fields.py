@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from email.header import Header
 from email.policy import Policy
 from urllib.parse import quote
 
 from .addresses import Address
-from .checks import BREAKABLE, LONGEST_LINE, encoded_header
+from .checks import BREAKABLE, LONGEST_LINE, encoded_words
 
 _WIDTH = 76
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9!#$&'*+/^_`{|}~-]+(?: [A-Za-z0-9!#$&'*+/^_`{|}~-]+)*")
 _LONGEST_NAME = 200
 
-# What is quoted with a backslash is misread by some, Python's older parser among them.
+# Some clients, and Python's older parser, misread what is quoted with a backslash.
 _QUOTABLE = re.compile(r"[!#-\[\]-~](?:[ !#-\[\]-~]*[!#-\[\]-~])?")
 
 
 class Field(str):
-    """A header as it stands in the mail: EmailMessage stores what has a name, and calls its `fold`, as it is."""
+    """A header in its final form: EmailMessage keeps a value that has a `name`, and calls its `fold`."""
 
     name: str
 
@@ -38,21 +37,21 @@ def unstructured(name: str, text: str) -> Field:
     """Return a header of free text, such as the subject."""
     words = BREAKABLE.findall(text)
     is_plain = text.isascii() and "=?" not in text and text == text.strip() and max(map(len, words), default=0) < _WIDTH
-    return Field(name, _folded(name, words) if is_plain else encoded_header(name, text))
+    return Field(name, _folded(name, words) if is_plain else encoded_words(text))
 
 
 def verbatim(name: str, text: str) -> Field:
-    """Return a header whose text means something to programs, broken between two words where it is long."""
+    """Return a header that programs read: folded between words, never encoded if it is ASCII."""
     if "\r\n" in text:
         return Field(name, text)
     if not text.isascii():
-        return Field(name, encoded_header(name, text))
+        return Field(name, encoded_words(text))
     return Field(name, _folded(name, BREAKABLE.findall(text.strip())))
 
 
 def addresses(name: str, values: Iterable[Address]) -> Field:
     """Return a header of addresses, in their order."""
-    pieces = [_mailbox(name, value) for value in values]
+    pieces = [_mailbox(value) for value in values]
     return Field(name, _folded(name, [f" {piece}," for piece in pieces[:-1]] + [f" {piece}" for piece in pieces[-1:]]))
 
 
@@ -74,14 +73,14 @@ def _parameters(value: str, parameters: list[str]) -> list[str]:
 def _extended(name: str, text: str) -> list[str]:
     whole = "utf-8''" + quote(text, safe="")
     if len(whole) < LONGEST_LINE:
-        # In one piece, however long, since not every client puts pieces together.
+        # In one piece while a line can hold it, since not every client puts pieces together.
         return [f"{name}*={whole}"]
     # Only the first piece names the character set.
     pieces = [quote(text[start : start + 60], safe="") for start in range(0, len(text), 60)]
     return [f"{name}*{number}*={piece if number else whole[:7] + piece}" for number, piece in enumerate(pieces)]
 
 
-def _mailbox(name: str, address: Address) -> str:
+def _mailbox(address: Address) -> str:
     if not address.name:
         return address.spec
     shown = address.name
@@ -89,7 +88,7 @@ def _mailbox(name: str, address: Address) -> str:
     if is_short and not _PLAIN_NAME.fullmatch(shown):
         shown = '"' + re.sub(r'(["\\])', r"\\\1", shown) + '"'
     elif not is_short:
-        shown = Header(shown, "utf-8", header_name=name).encode(linesep="\r\n")
+        shown = encoded_words(shown)
     return f"{shown} <{address.spec}>"
 
 

@@ -68,9 +68,9 @@ class Letter:
 @dataclass(frozen=True, slots=True)
 class Unsendable:
     """
-    A mail that nobody can send for a text in it, such as an address that a visitor mistyped: its task fails.
+    A mail that cannot be sent because of its text, such as an address that a visitor mistyped: its task fails.
 
-    At the call it would be an error page for that visitor.
+    An error at the call would be an error page for that visitor.
     """
 
     message_id: str
@@ -212,7 +212,7 @@ def _checked(
 
 
 def _or_problem(problems: list[str], check: Callable[[str, Any], T], name: str, value: Any) -> T | None:
-    """Return what `check` makes of a text; None, and the reason in `problems`, where no mail can hold it."""
+    """Return what `check` makes of a text; where it raises ValueError, add the reason to `problems` and return None."""
     try:
         return check(name, value)
     except ValueError as error:

@@ -26,7 +26,7 @@ _METHOD = re.compile(r"^METHOD:([A-Za-z-]{1,30})\s*$", re.IGNORECASE | re.MULTIL
 
 
 def as_bytes(letter: Letter, *, ascii_names: bool = False) -> bytes:
-    """Return the finished mail, without Bcc; with `ascii_names` the names of its files in what is left of them."""
+    """Return the finished mail, without Bcc; `ascii_names` removes from file names what is not ASCII."""
     if letter.content is not None:
         return letter.content
     message = EmailMessage(_POLICY)
@@ -62,7 +62,7 @@ def _content(letter: Letter, ascii_names: bool) -> MIMEPart:
     for file in letter.attachments:
         (inline if html is not None and _is_shown_in(html, file) else files).append(_file(file, ascii_names))
     forms = [_text(letter.body or "", "plain", letter.charset)] if _has_text(letter) else []
-    # Clients show the last form that they know: an invitation is one of those that know it.
+    # Clients show the last form that they know, and those that know invitations show the buttons.
     for subtype, text in sorted(letter.alternatives.items(), key=lambda item: item[0] == "calendar"):
         form = _text(text, subtype, letter.charset)
         forms.append(_multipart("related", [form, *inline]) if subtype == "html" and inline else form)
@@ -72,7 +72,7 @@ def _content(letter: Letter, ascii_names: bool) -> MIMEPart:
 
 
 def _has_text(letter: Letter) -> bool:
-    """Return True if there is a text, or nothing else: an empty one beside the HTML would be what some clients show."""
+    """Return True if the mail has a text part: some clients would show an empty one instead of the HTML."""
     return bool(letter.body) or not (letter.alternatives or (letter.attachments and letter.body is None))
 
 
@@ -92,7 +92,7 @@ def _text(text: str, subtype: str, charset: str | None) -> MIMEPart:
         subtype=subtype,
         charset=charset or "utf-8",
         cte=_encoding(text.encode(charset or "utf-8")),
-        # RFC 6047, 2.4: without it a client shows no buttons.
+        # RFC 6047, 2.4: without a method clients show no buttons.
         params={"method": method[1].upper()} if method else None,
     )
     return part
@@ -132,7 +132,7 @@ def _file(file: AttachedFile, ascii_names: bool) -> MIMEPart:
 
 
 def _is_shown_in(html: str, file: AttachedFile) -> bool:
-    """Return True for a picture of the HTML, which a client would else show as a loose file too."""
+    """Return True for a picture that the HTML shows: clients would list it as a loose file otherwise."""
     for name, text in file.headers.items():
         if name.lower() == "content-id":
             return file.disposition.lower() == "inline" or f"cid:{text.strip('<>')}" in html

@@ -15,7 +15,7 @@ _OFF = frozenset({"0", "false", "f", "no", "n", "off", "none", ""})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """Where and how mail is sent. Settings may be texts, as the environment has them."""
+    """Where and how mail is sent."""
 
     host: str
     port: int
@@ -28,7 +28,7 @@ class Server:
 
     @classmethod
     def of(cls, app: Flask) -> Server:
-        """Read the settings of `app`; MailRefused, which names the key, for one that no mail can be sent by."""
+        """Read the settings of `app`. Raises MailRefused, which names the key, for an invalid one."""
         mail = app.extensions["mail"]
         use_ssl, use_tls = is_on("MAIL_USE_SSL", mail.use_ssl), is_on("MAIL_USE_TLS", mail.use_tls)
         if use_ssl and use_tls:
@@ -58,7 +58,7 @@ class Server:
 
 
 def is_on(key: str, value: Any) -> bool:
-    """Return what a switch says, be it a text of the environment; MailRefused for a text that says neither."""
+    """Return the value of a switch, which may be text from the environment. Raises MailRefused for any other text."""
     if not isinstance(value, str):
         return bool(value)
     word = value.strip().lower()
@@ -68,7 +68,7 @@ def is_on(key: str, value: Any) -> bool:
 
 
 def _number(key: str, value: Any) -> int:
-    """Return a number, 0 for none."""
+    """Return a number, which may be text from the environment; 0 where none is set."""
     text = "" if value is None else str(value).strip()
     if text and not (text.isascii() and text.isdigit()):
         raise MailRefused(f"{key} is {value!r}. Set it to a whole number.")

@@ -18,7 +18,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Raise TypeError or ValueError for a name that no server would take as an answer to its greeting."""
+    """Raise TypeError or ValueError for a name that is invalid in SMTP's EHLO."""
     name = config["ASOK_MAIL_HELLO"]
     if name is None:
         return
@@ -35,8 +35,7 @@ class FlaskMailState:
     """
     What Flask-Mail keeps at `app.extensions["mail"]`, for an app that has no `flask_mail.Mail(app)`.
 
-    Flask-Mail is imported, and its `MAIL_*` keys are read, when something of it is first asked for: by the first mail,
-    or by the first Message.
+    The first mail, or the first Message, imports Flask-Mail and reads its `MAIL_*` keys.
     """
 
     _state: Any = None
