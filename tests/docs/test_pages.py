@@ -10,8 +10,10 @@ import os
 import re
 import socket
 import sqlite3
+import string
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 import urllib.request
@@ -523,6 +525,15 @@ def trouble():
             background(work, flask_login.current_user).join(TIMEOUT)
         said.extend(str(warning.message) for warning in caught)
     said_by(break_off, app, work)
+    far, _ = trouble_app(
+        "far", ASOK_BACKEND="celery", ASOK_CELERY={"broker_url": "redis://127.0.0.1:1"}, ASOK_TASK_MODULES=["textwrap"]
+    )
+    with far.app_context():
+        for argument in (object(), "x" * 9_000_000, "a"):
+            said_by(background.using(name="work"), textwrap.dedent, argument)
+        said_by(background, lambda: None)
+        said_by(background, string.capwords, "a")
+    far.extensions["asok"].close(1)
     with app.app_context():
         for end in (db.session.rollback, forget_session(db)):
             db.session.begin()
