@@ -29,6 +29,7 @@ def send(app) -> MailRefused | None:
         ({"MAIL_SERVER": ""}, "MAIL_SERVER is ''"),
         ({"MAIL_SERVER": " "}, "MAIL_SERVER is ' '"),
         ({"MAIL_SERVER": 25}, "MAIL_SERVER is 25"),
+        ({"MAIL_SERVER": "mail.faß.example"}, "xn--"),
         ({"MAIL_PORT": "smtp"}, "MAIL_PORT is 'smtp'"),
         ({"MAIL_PORT": -1}, "MAIL_PORT is -1"),
         ({"MAIL_PORT": 70000}, "MAIL_PORT is 70000"),
@@ -105,7 +106,6 @@ def looked_up(monkeypatch):
         return real(*args)
 
     monkeypatch.setattr(socket, "getfqdn", getfqdn)
-    monkeypatch.setattr("email.utils.socket.getfqdn", getfqdn)
     connection._own_name.cache_clear()
     return calls
 

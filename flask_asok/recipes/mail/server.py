@@ -8,6 +8,7 @@ from typing import Any
 from flask import Flask
 
 from ...errors import MailRefused
+from .domains import ascii_domain
 
 _ON = frozenset({"1", "true", "t", "yes", "y", "on"})
 _OFF = frozenset({"0", "false", "f", "no", "n", "off", "none", ""})
@@ -38,11 +39,14 @@ class Server:
             )
         if not isinstance(mail.server, str) or not mail.server.strip():
             raise MailRefused(f"MAIL_SERVER is {mail.server!r}. Set it to the name of your mail server.")
+        host = mail.server.strip()
+        if not host.isascii() and not (host := ascii_domain(host)):
+            raise MailRefused(f"MAIL_SERVER is {mail.server!r}. Write the name in its xn-- form.")
         port = _number("MAIL_PORT", mail.port) or (465 if use_ssl else 25)
         if port > 65535:
             raise MailRefused(f"MAIL_PORT is {port}. Ports end at 65535.")
         return cls(
-            host=mail.server.strip(),
+            host=host,
             port=port,
             use_ssl=use_ssl,
             use_tls=use_tls,
