@@ -24,7 +24,7 @@ AsokError
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from .recipes.webhooks import Delivery
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 class AsokError(Exception):
     """Base of every error that Flask-Asok raises on purpose."""
+
+    is_answer: ClassVar[bool] = False
+    """Does it tell what somebody else's machine did? The log then shows no frames of Flask-Asok."""
 
 
 class NotConfigured(AsokError, RuntimeError):
@@ -97,8 +100,11 @@ class WebhookError(AsokError):
     """
     Base of the errors of webhooks. No text, here or in its causes, holds a secret or more of a URL than its host.
 
-    `delivery` is the Delivery that failed, None where there is none.
+    `delivery` is the Delivery that failed, None where there is none. Its `repr`, which is what the log shows, names the
+    webhook's id and reference, the status and the first words of the answer: do not show that to the URL's owner.
     """
+
+    is_answer: ClassVar[bool] = True
 
     def __init__(self, text: str, delivery: Delivery | None = None) -> None:
         # All of it in args, which is what comes back from another process.
@@ -109,7 +115,8 @@ class WebhookError(AsokError):
         return str(self.args[0])
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.args[0]!r})"
+        about = getattr(self.delivery, "__asok_about__", "")
+        return f"{type(self).__name__}({self.args[0]!r}{', ' if about else ''}{about})"
 
 
 class WebhookUnavailable(WebhookError):

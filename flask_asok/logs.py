@@ -6,14 +6,19 @@ import copy
 import logging
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from types import FrameType, TracebackType
 from typing import Any, TextIO
 
 from flask import Flask, current_app
 from flask.logging import default_handler as flask_handler
 from flask.logging import wsgi_errors_stream
 
+from .errors import AsokError
+
 NAME = "asok.background"
+
+ExcInfo = BaseException | tuple[type[BaseException], BaseException, TracebackType] | None
 
 
 class _DefaultHandler(logging.StreamHandler[TextIO]):
@@ -37,7 +42,7 @@ def log(
     *args: object,
     app: Flask | None = None,
     logger: str = NAME,
-    exc_info: BaseException | None = None,
+    exc_info: ExcInfo = None,
     extra: dict[str, Any] | None = None,
 ) -> None:
     """
@@ -53,7 +58,7 @@ def log(
         caller = sys._getframe(1)
         record = own.makeRecord(
             own.name, level, caller.f_code.co_filename, caller.f_lineno, message, tuple(map(_printable, args)),
-            None if exc_info is None else (type(exc_info), exc_info, exc_info.__traceback__),
+            (type(exc_info), exc_info, exc_info.__traceback__) if isinstance(exc_info, BaseException) else exc_info,
             caller.f_code.co_name, extra,
         )  # fmt: skip
         kept = own.filter(record)
@@ -170,3 +175,38 @@ def _printable(value: object) -> object:
 def safe_repr(value: object) -> str:
     """Return `repr(value)`, or text that says it cannot be had."""
     return repr(_printable(value))
+
+
+def about_of(args: Iterable[object]) -> str:
+    """
+    Return what one of a task's arguments has to say in a line of the log that no error of the task stands in.
+
+    That is its `__asok_about__`, a text without secrets.
+    """
+    return next((argument.__asok_about__ for argument in args if hasattr(type(argument), "__asok_about__")), "")  # type: ignore[attr-defined]
+
+
+def frames_of(error: BaseException, cause: BaseException) -> ExcInfo:
+    """
+    Return the `exc_info` for a record about `error`, whose `cause` may be the error itself.
+
+    Of an answer of another machine (`AsokError.is_answer`) only the application's frames are shown, and where it has
+    none, since the task was a recipe, nothing is.
+    """
+    if not (isinstance(cause, AsokError) and cause.is_answer):
+        return error
+    frames = []
+    link = error.__traceback__
+    while link is not None:
+        frames.append(link)
+        link = link.tb_next
+    while frames and _is_ours(frames[-1].tb_frame):
+        frames.pop()
+    shown = None
+    for link in reversed(frames):
+        shown = TracebackType(shown, link.tb_frame, link.tb_lasti, link.tb_lineno)
+    return None if shown is None else (type(error), error, shown)
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__", "")).startswith(f"{__package__}.")

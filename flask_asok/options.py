@@ -33,6 +33,11 @@ class Retry(AsokError):
         super().__init__("retry" if self.after is None else f"retry after {self.after:g} s")
 
 
+def cause_of(error: BaseException) -> BaseException:
+    """Return what a Retry was raised from, which says more than the Retry; any other error is returned as it is."""
+    return error.__cause__ if isinstance(error, Retry) and error.__cause__ is not None else error
+
+
 class NotYet(AsokError):
     """
     Raised by a recipe that can do nothing before `after` seconds have gone by: no attempt was made, no retry is spent.

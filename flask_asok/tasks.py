@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
 
 from .context import Carried, fresh
 from .errors import TaskAbandoned, TaskCancelled
-from .logs import log, log_exception, safe_repr
-from .options import NotYet, Options, Retry
+from .logs import about_of, frames_of, log, log_exception, safe_repr
+from .options import NotYet, Options, Retry, cause_of
 from .signals import (
     emit,
     task_abandoned,
@@ -97,6 +97,8 @@ class Task(threading.Thread, Generic[R]):
     """Does a retry follow at once? For tests; what is logged and told of it is as ever."""
     _settler: int | None = None
     """The thread that tells the receivers of the task's end."""
+    about: str = ""
+    """What a recipe adds to the line that says the task was abandoned: no secret."""
     call: Call | None = None
     """The call that an abandoned task did not make. For recipes, and only while `task_abandoned` is sent."""
 
@@ -368,10 +370,12 @@ class Task(threading.Thread, Generic[R]):
         if call is None and self.lane.running.pop(self, self) is self:
             return
         self._hold = None
+        about = self.about or (about_of(call[1]) if call is not None else "")
         try:
             log(
                 logging.ERROR, "Background task %s (%s) abandoned while %s: %s.",
-                self.name, self.id, self.state, why, app=self.app, extra=self.log_fields(),
+                self.name, self.id, self.state, f"{why} ({about})" if about else why,
+                app=self.app, extra=self.log_fields(),
             )  # fmt: skip
         finally:
             self.call = call
@@ -422,25 +426,24 @@ class Task(threading.Thread, Generic[R]):
             finally:
                 self._wait_for_turn(call, 0.0 if self.skips_waits else seconds)
             return
-        if isinstance(error, Retry) and error.__cause__ is not None:
-            error = error.__cause__
+        error = cause_of(error)
         self._error = error
         try:
             summary.error = safe_repr(error)[:LONGEST_ERROR_TEXT]
             log(
                 logging.ERROR, "Background task %s failed: %r",
-                summary.name, error, exc_info=error, app=self.app, extra=self.log_fields(),
+                summary.name, error, exc_info=frames_of(error, error), app=self.app, extra=self.log_fields(),
             )  # fmt: skip
         finally:
             self.settle("failed", task_failed, error=error)
 
     def _tell_of_retry(self, error: BaseException, seconds: float) -> None:
-        summary = self.summary
-        summary.error = safe_repr(error)[:LONGEST_ERROR_TEXT]
+        summary, cause = self.summary, cause_of(error)
+        summary.error = safe_repr(cause)[:LONGEST_ERROR_TEXT]
         log(
             logging.WARNING, "Background task %s failed (attempt %s of %s, next in %.3g s): %r",
-            summary.name, summary.attempts, self.options.retries + 1, seconds, error,
-            exc_info=error, app=self.app, extra=self.log_fields(),
+            summary.name, summary.attempts, self.options.retries + 1, seconds, cause,
+            exc_info=frames_of(error, cause), app=self.app, extra=self.log_fields(),
         )  # fmt: skip
         summary.state = "waiting"
         if task_retried.receivers:

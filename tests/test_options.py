@@ -373,7 +373,7 @@ def test_retry_says_when(threads_app):
 
 
 def test_no_retry_left_fails_with_the_cause(app, caplog):
-    """With no retry left a task that raises Retry fails with its cause, and that is what the log says."""
+    """A task that raises Retry is told by its cause in the log, and with no retry left fails with it."""
 
     def ask():
         try:
@@ -387,7 +387,7 @@ def test_no_retry_left_fails_with_the_cause(app, caplog):
     assert repr(failed.exception(WAIT)) == "ValueError('no stock')"
     assert failed.summary.error == "ValueError('no stock')"
     assert caplog.messages == [
-        "Background task ask failed (attempt 1 of 2, next in 0 s): Retry('retry after 0 s')",
+        "Background task ask failed (attempt 1 of 2, next in 0 s): ValueError('no stock')",
         "Background task ask failed: ValueError('no stock')",
     ]
 

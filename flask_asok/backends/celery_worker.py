@@ -18,7 +18,7 @@ from itsdangerous import BadData
 
 from ..context import Carried, Variables
 from ..errors import BackendUnavailable, MessageRefused, TaskAbandoned
-from ..logs import log
+from ..logs import about_of, log
 from ..options import options_of
 from ..signals import emit, task_abandoned
 from ..summaries import SETTLED, TaskSummary
@@ -180,7 +180,10 @@ class CeleryWorker:
         id, records = message["id"], self._backend.records
         if records is not None and records.read(id).get("state") in SETTLED:
             return
-        log(logging.ERROR, "Background task %s (%s) failed: %s", message["name"], id, why, app=self._backend.app)
+        log(
+            logging.ERROR, "Background task %s (%s) failed: %s%s",
+            message["name"], id, why, self._about(message), app=self._backend.app,
+        )  # fmt: skip
         if records is not None:
             error = self._backend.codec.encode_error(TaskAbandoned(f"The task was {why}."))
             records.finish(
@@ -193,6 +196,13 @@ class CeleryWorker:
                     "message": self._backend.seal.close(message, "call"),
                 },
             )
+
+    def _about(self, message: Mapping[str, Any]) -> str:
+        # Of a message that this code cannot read there is nothing to say.
+        with contextlib.suppress(Exception):
+            if about := about_of(map(self._backend.codec.decode, message["args"])):
+                return f" ({about})"
+        return ""
 
     def stopped(self, id: str, sealed: object, why: str) -> None:
         """Give up the task of a message, in the worker's main process, which knows nothing else of it."""

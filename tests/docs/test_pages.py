@@ -445,11 +445,13 @@ def mail_of(app, **config):
     app.extensions["mail"] = before
 
 
-def say(listener, text):
-    """Answer one connection with a text."""
+def say(listener, text, *, is_asked=False):
+    """Answer one connection with a text, once it has said something itself where it `is_asked`."""
     listener.settimeout(TIMEOUT)
     sock, _ = listener.accept()
     with sock:
+        if is_asked:
+            sock.recv(65536)
         sock.sendall(text)
 
 
@@ -569,6 +571,7 @@ def trouble():
         started.wait(TIMEOUT)
         for _ in range(3):
             background(work)
+    webhook_trouble(said_by)
     FlaskAsok().close(app, 0.01)
     said_by(waiting.result)
     said_by(running.result)
@@ -578,6 +581,35 @@ def trouble():
     logger.removeHandler(handler)
     logger.setLevel(logging.NOTSET)
     return said
+
+
+def webhook_trouble(said_by):
+    """Deliver to receivers of this machine that are none, or are busy."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        at = f"127.0.0.1:{listener.getsockname()[1]}"
+        direct, proxied = Flask("direct"), Flask("proxied")
+        direct.config.update(ASOK_WEBHOOK_ALLOW=["127.0.0.1"])
+        proxied.config.update(ASOK_WEBHOOK_PROXY=f"http://me:secret@{at}")
+        for app, url, answer in (
+            (direct, f"http://{at}/", b"HTTP/1.1 502 Bad Gateway\r\n\r\n"),
+            (direct, f"https://{at}/", b"HTTP/1.1 400 Bad Request\r\n\r\n"),
+            (proxied, "https://hooks.example/", b"HTTP/1.1 407 No\r\n\r\n"),
+        ):
+            if "asok" not in app.extensions:
+                FlaskAsok(app)
+            talker = threading.Thread(target=say, args=(listener, answer), kwargs={"is_asked": True})
+            talker.start()
+            with app.app_context():
+                said_by(send_webhook, url, {})
+            talker.join(TIMEOUT)
+        with direct.app_context():
+            held = background.using(retries=0)(send_webhook, f"http://{at}/", {})
+            sock, _ = listener.accept()
+            said_by(send_webhook, f"http://{at}/", {}, timeout=0.01)
+            sock.close()
+            held.join(TIMEOUT)
+        for app in (direct, proxied):
+            FlaskAsok().close(app, TIMEOUT)
 
 
 def trouble_app(name, **config):

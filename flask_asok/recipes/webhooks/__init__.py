@@ -1,6 +1,7 @@
 """Deliver webhooks: START in `delivery.py`; the other files are what it needs, one noun each."""
 
-from .delivery import Delivery, send_webhook
+from .delivery import send_webhook
+from .outcome import Delivery
 from .recording import recorded
 from .signing import verify_webhook
 

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import logging
 import random
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from time import perf_counter, time
 from typing import TYPE_CHECKING, Any, NoReturn, TypeGuard, TypeVar
-from urllib.parse import urlsplit
 
 from flask import Flask, current_app, has_app_context
 
 from ... import signals
 from ...dispatch import task
-from ...errors import QueueFull, WebhookBlocked, WebhookError, WebhookGone, WebhookRejected, WebhookUnavailable
+from ...errors import QueueFull, WebhookBlocked, WebhookError, WebhookGone, WebhookUnavailable
 from ...logs import log
 from ...options import NotYet, Retry
 from ...state import KEY, State, state_of
@@ -25,15 +22,14 @@ from ...tasks import Task, current_task
 from . import signing
 from .address import Policy, Url, in_figures, parse
 from .deadline import Deadline
-from .headers import retry_after
 from .lanes import LONGEST_LINE, Pool
 from .message import Message, compose, policy_for, signed_headers
+from .outcome import Delivery, delivery_of, lost, refusal
 from .pending import Pending
 from .recording import delivered
 from .settings import DEFAULTS
 
 if TYPE_CHECKING:
-    from .answer import Answer
     from .sender import Sender
 
 E = TypeVar("E", bound=BaseException)
@@ -41,44 +37,6 @@ E = TypeVar("E", bound=BaseException)
 BACKOFF = (5.0, 30.0, 120.0, 300.0)
 """Seconds before attempts 2 to 5: some eight minutes in all, for a process that may end at any time."""
 JITTER = 0.2
-LONGEST_EXCERPT = 1000
-TEMPORARY = frozenset({408, 425, 429})
-FROM_PROXIES = frozenset({403, 502, 503, 504})
-"""Answers that may be those of a proxy in between, which tells of itself and not of the receiver."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
-    """
-    What became of one webhook, which under `ASOK_WEBHOOK_SUPPRESS` was not sent and has no `status`.
-
-    `url` is scheme, host and port only. With the `id`, the `body` and your own `reference` to the endpoint it can be
-    stored, and sent again as `send_webhook(url, body, id=id, ...)`.
-    """
-
-    id: str
-    url: str
-    status: int | None
-    """The receiver's answer; None where there was none."""
-    attempts: int
-    duration: float
-    """Seconds that the last attempt took."""
-    timestamp: int
-    """Its `webhook-timestamp`, in seconds since 1970."""
-    excerpt: str = field(repr=False)
-    """The first 1,000 characters of the answer. A receiver may have put anything there."""
-    body: bytes = field(repr=False)
-    """What was sent."""
-    reference: str | None = None
-    full_url: str | None = field(default=None, repr=False, compare=False)
-    """With path and query. Like `headers` only where nothing was sent, and in `asok_tasks.webhooks`: a credential."""
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
-    """Those of the webhook, the signature among them."""
-
-    @property
-    def json(self) -> Any:
-        """The body as a receiver parses it; ValueError where it is not JSON."""
-        return json.loads(self.body)
 
 
 def backoff(attempt: int) -> float:
@@ -174,6 +132,12 @@ def _deliver(message: Message, ours: Task[Any] | None, *, suppress: bool) -> Del
         delivery = _rehearse(message, ours) if suppress else _attempt(message, ours)
     except WebhookError as error:
         _fail(error, ours)
+    except NotYet:
+        raise
+    except BaseException as error:
+        # The log shows it with the traceback.
+        error.add_note(message.__asok_about__)
+        raise
     if _can_come_back(ours):
         _pending().end(ours)
     return delivery
@@ -239,7 +203,7 @@ def _sender() -> Iterator[Sender]:
 
 def _pending() -> Pending:
     """Return the deliveries of the application that have not ended."""
-    return state_of(_app()).shared("pending webhooks", lambda: Pending(_app(), _lost))
+    return state_of(_app()).shared("pending webhooks", lambda: Pending(_app(), lost))
 
 
 def _attempt(message: Message, ours: Task[Any] | None) -> Delivery:
@@ -256,7 +220,7 @@ def _send(sender: Sender, message: Message, ours: Task[Any] | None) -> Delivery:
     started, timestamp = perf_counter(), int(time())
 
     def delivery(status: int | None = None, body: bytes = b"") -> Delivery:
-        return _delivery(message, url, attempts, timestamp, perf_counter() - started, status, body)
+        return delivery_of(message, url, attempts, timestamp, perf_counter() - started, status, body)
 
     deadline = Deadline(message.timeout)
     can_come_back = _can_come_back(ours)
@@ -290,13 +254,13 @@ def _send(sender: Sender, message: Message, ours: Task[Any] | None) -> Delivery:
         if delivered.receivers:
             _record(_with_request(done, message))
         return done
-    raise _refusal(url, answer, done, sender.proxy_for(url))
+    raise refusal(url, answer, done, sender.proxy_for(url))
 
 
 def _rehearse(message: Message, ours: Task[Any] | None) -> Delivery:
     """Make an attempt in which all is done but the sending: it needs no Sender, and no network."""
     url = parse(message.url)
-    delivery = _delivery(message, url, 1 if ours is None else ours.attempts, int(time()), 0.0)
+    delivery = delivery_of(message, url, 1 if ours is None else ours.attempts, int(time()), 0.0)
     if refusal := _refused_unresolved(url, message):
         raise WebhookBlocked(f"Webhook not sent: {refusal}.", delivery)
     try:
@@ -341,62 +305,6 @@ def _bare(error: E) -> E:
     return error
 
 
-def _delivery(
-    message: Message,
-    url: Url,
-    attempts: int,
-    timestamp: int,
-    duration: float,
-    status: int | None = None,
-    body: bytes = b"",
-) -> Delivery:
-    return Delivery(
-        id=message.id,
-        url=str(url),
-        status=status,
-        attempts=attempts,
-        duration=duration,
-        timestamp=timestamp,
-        excerpt=_excerpt(body),
-        body=message.body,
-        reference=message.reference,
-    )
-
-
-def _lost(message: Message, attempts: int, why: str) -> WebhookUnavailable:
-    """Return the error of a delivery that has ended without one of its own."""
-    delivery = _delivery(message, parse(message.url), attempts, int(time()), 0.0)
-    return WebhookUnavailable(f"The webhook for {delivery.url} was not delivered: {why}.", delivery)
-
-
-def _excerpt(body: bytes) -> str:
-    text = body[: 4 * LONGEST_EXCERPT].decode(errors="replace")[:LONGEST_EXCERPT]
-    # Whatever drives a terminal is left out: the excerpt is made to be looked at.
-    return "".join(character for character in text if character.isprintable() or character in "\n\t")
-
-
-def _refusal(url: Url, answer: Answer, delivery: Delivery, proxy: str | None) -> WebhookError:
-    status = answer.status
-    is_of_proxy = proxy is not None and status in FROM_PROXIES
-    said = f"{url} or the proxy {proxy} answered {status}" if is_of_proxy else f"{url} answered {status}"
-    if status in TEMPORARY or 500 <= status < 600 or is_of_proxy:
-        return WebhookUnavailable(f"{said}.", delivery, retry_after(answer.header("retry-after")))
-    if status == 410:
-        return WebhookGone(f"{said}: the receiver wants no more webhooks there.", delivery)
-    if 300 <= status < 400:
-        said += _destination(answer)
-        return WebhookRejected(f"{said}: redirects are not followed, give the final URL.", delivery)
-    return WebhookRejected(f"{said}.", delivery)
-
-
-def _destination(answer: Answer) -> str:
-    """Return where a redirect leads, as far as that is no secret."""
-    with contextlib.suppress(ValueError, TypeError):
-        if urlsplit(location := answer.header("location") or "").netloc:
-            return f" and points to {parse(location)}"
-    return ""
-
-
 def _can_come_back(ours: Task[Any] | None) -> TypeGuard[Task[Any]]:
     """Does this task wait in this very process, where it holds no thread meanwhile?"""
     state = _state()
@@ -416,8 +324,8 @@ def _fail(error: WebhookError, ours: Task[Any] | None) -> NoReturn:
         if ours.attempts <= options.retries and isinstance(error, options.retry_on):
             if _can_come_back(ours):
                 _pending().fail(ours, error)
-            if isinstance(error, WebhookUnavailable) and error.retry_after is not None:
-                raise Retry(after=max(error.retry_after, options.wait_before(ours.attempts + 1))) from error
+            if (after := _asked_to_wait(error, ours)) is not None:
+                raise Retry(after=after) from error
             raise error
     # A shutdown that could not wait for this attempt has told of it already.
     told = _can_come_back(ours) and not _pending().end(ours) and ours.summary.state == "abandoned"
@@ -426,6 +334,17 @@ def _fail(error: WebhookError, ours: Task[Any] | None) -> NoReturn:
             signals.emit(signals.webhook_gone, _app(), delivery=error.delivery, error=error)
         signals.emit(signals.webhook_failed, _app(), delivery=error.delivery, error=error)
     raise error
+
+
+def _asked_to_wait(error: WebhookError, ours: Task[Any]) -> float | None:
+    """Return the seconds that the receiver asked for, or those of the backoff where these are more."""
+    if not isinstance(error, WebhookUnavailable) or error.retry_after is None:
+        return None
+    try:
+        return max(error.retry_after, ours.options.wait_before(ours.attempts + 1))
+    except Exception:
+        # It raises once more, and is logged, where the retry is made.
+        return None
 
 
 def _app() -> Flask:

@@ -16,6 +16,9 @@ LONGEST_TIMEOUT = 3600
 DEFAULT_HEADERS = {"Content-Type": "application/json", "User-Agent": "Flask-Asok"}
 """What the caller's own headers may replace."""
 
+LONGEST_REFERENCE = 200
+"""Characters of it that a line of the log shows."""
+
 _ID = re.compile(r"[!-\-/-~]{1,200}")
 
 
@@ -36,6 +39,10 @@ class Message:
     timeout: float
     allow_private: bool | tuple[str, ...] | None
     reference: str | None
+
+    @property
+    def __asok_about__(self) -> str:
+        return about(self.id, self.reference)
 
 
 def compose(
@@ -104,3 +111,15 @@ def policy_for(message: Message, policy: address.Policy) -> address.Policy:
     if message.allow_private is False:
         return more
     return address.Policy(policy.hosts | more.hosts, policy.networks + more.networks)
+
+
+def about(id: str, reference: str | None, status: int | None = None, answer: str = "") -> str:
+    """Return what a line of the log says of a webhook, to be found by."""
+    parts = [f"webhook_id={id!r}"]
+    if reference is not None:
+        parts.append(f"reference={reference[:LONGEST_REFERENCE]!r}")
+    if status is not None:
+        parts.append(f"status={status}")
+    if answer:
+        parts.append(f"answer={answer!r}")
+    return ", ".join(parts)

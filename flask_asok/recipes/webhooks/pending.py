@@ -35,12 +35,14 @@ class Pending:
     def begin(self, task: Task[Any], message: Message) -> None:
         """Note that an attempt begins."""
         self._by_id.setdefault(task.id, message)
+        task.about = task.about or message.__asok_about__
 
     def fail(self, task: Task[Any], error: WebhookError) -> None:
         """Note that an attempt failed and another one will be made."""
         if task.id in self._by_id:
             # A copy has no traceback, whose frames would be kept for as long as the task waits.
             self._by_id[task.id] = copy.copy(error)
+            task.about = getattr(error.delivery, "__asok_about__", task.about)
 
     def end(self, task: Task[Any]) -> bool:
         """Forget a delivery: whoever does so tells how it ended. Return False where it was forgotten already."""

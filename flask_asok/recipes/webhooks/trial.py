@@ -10,7 +10,8 @@ from flask import current_app
 
 from ...errors import WebhookError
 from . import signing
-from .delivery import Delivery, send_anyway
+from .delivery import send_anyway
+from .outcome import Delivery
 
 
 def send_test_webhook(url: str, secret: str | None) -> None:

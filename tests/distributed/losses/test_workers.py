@@ -6,7 +6,7 @@ import jobs
 import pytest
 from jobs import lines
 
-from flask_asok import TaskAbandoned, background
+from flask_asok import TaskAbandoned, background, send_webhook
 
 
 def test_time_limit(ctx, start, tmp_path):
@@ -19,6 +19,19 @@ def test_time_limit(ctx, start, tmp_path):
     assert task.state == "failed"
     assert background(jobs.add, 1).result(20) == 1
     assert len(lines(tmp_path / "runs")) == 2
+
+
+def test_webhook_that_is_given_up(ctx, caplog):
+    """A webhook that is given up without an attempt of its own is named in the log by its id and reference."""
+    task = background(send_webhook, "http://hooks.example/sesame", {}, id="evt_1", reference="endpoint-7")
+
+    ctx.extensions["asok"].backend.worker.give_up(task.message, "given up: 3 workers were lost with it")
+
+    line = f"Background task send_webhook ({task.id}) failed: given up: 3 workers were lost with it"
+    assert f"{line} (webhook_id='evt_1', reference='endpoint-7')" in caplog.messages
+    assert "sesame" not in caplog.text
+    with pytest.raises(TaskAbandoned, match="given up"):
+        task.result(10)
 
 
 def test_celery_of_the_application(config, start_worker, close):

@@ -1,0 +1,82 @@
+"""What a receiver said, for people: an excerpt for the application, and a few words for the log."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Iterable
+from urllib.parse import unquote, unquote_plus
+
+from .address import Url
+from .message import DEFAULT_HEADERS, Message
+
+LONGEST_EXCERPT = 1000
+LONGEST_WORDS = 120
+SHORTEST_SECRET = 4
+"""Characters of what is masked: fewer tell nothing, and stand in every text."""
+SHORTEST_PART = 12
+"""Letters of what is masked within a word too: /hook must not make a riddle of webhook."""
+SHORTEST_VALUE = 8
+"""Characters of a payload's text that is masked."""
+_LOOKED_AT = 16 * 1024
+_MASK = "***"
+
+_SCHEMES = frozenset({"basic", "bearer", "digest", "token"})
+_CREDENTIALS = re.compile(
+    r"whsec_[A-Za-z0-9+/=_-]+|(?<=\bbearer )[^\s\"'<>,]+|(?<=\bbasic )[^\s\"'<>,]+", re.IGNORECASE
+)
+_URL_PATH = re.compile(r"(?<=://)([^\s/\"'<>]+)/[^\s\"'<>]+")
+_NOT_TEXT = re.compile(r"<(style|script)\b.*?</\1\s*>|<!--.*?-->|<[^>]*>", re.DOTALL | re.IGNORECASE)
+_STRING_VALUE = re.compile(r'[:\[,]\s*"((?:[^"\\]|\\.)*)"')
+
+
+def excerpt(body: bytes) -> str:
+    """Return the first characters of an answer. Whatever drives a terminal is left out."""
+    text = body[: 4 * LONGEST_EXCERPT].decode(errors="replace")[:LONGEST_EXCERPT]
+    return "".join(character for character in text if character.isprintable() or character in "\n\t")
+
+
+def first_words(message: Message, url: Url, body: bytes) -> str:
+    """
+    Return the beginning of an answer on one line, without markup.
+
+    A receiver may echo what it was sent: what is in the path, the headers and the payload of `message` is masked, as
+    are other URLs' paths and credentials.
+    """
+    text = body[:_LOOKED_AT].decode(errors="replace")
+    for secret in sorted(_written(_credentials(message, url)) | _texts(message), key=len, reverse=True):
+        if len(secret) >= SHORTEST_PART or not secret.isalpha():
+            text = text.replace(secret, _MASK)
+        elif secret in text:
+            text = re.sub(rf"(?:(?<!\w)|(?<=%[0-9A-Fa-f]{{2}})){secret}(?!\w)", _MASK, text)
+    text = _URL_PATH.sub(rf"\1/{_MASK}", _CREDENTIALS.sub(_MASK, text))
+    text = html.unescape(_NOT_TEXT.sub(" ", text))
+    text = "".join(character if character.isprintable() else " " for character in text)
+    words = " ".join(text.split())
+    return words if len(words) <= LONGEST_WORDS else words[:LONGEST_WORDS].rstrip() + " ..."
+
+
+def _credentials(message: Message, url: Url) -> Iterable[str]:
+    path, _, query = url.target.partition("?")
+    yield from (url.target, path, query, *path.split("/"), *re.split("[&=;]", query))
+    _, _, given = message.url.partition("://")
+    yield from re.split("[/?#&=;]", given.partition("/")[2])
+    for name, value in message.headers.items():
+        if DEFAULT_HEADERS.get(name) != value:
+            yield from (value, *(part for part in re.split("[ ,;=]", value) if part.lower() not in _SCHEMES))
+
+
+def _texts(message: Message) -> set[str]:
+    payload = message.body[:_LOOKED_AT].decode(errors="replace")
+    return {text for text in (payload, *_STRING_VALUE.findall(payload)) if len(text) >= SHORTEST_VALUE}
+
+
+def _written(secrets: Iterable[str]) -> set[str]:
+    """Return the ways in which these may be written in an answer."""
+    found: set[str] = set()
+    for secret in secrets:
+        for plain in {secret, unquote(secret), unquote_plus(secret)}:
+            quoted = json.dumps(plain)[1:-1]
+            found |= {plain, plain.lower(), plain.upper(), html.escape(plain), quoted, quoted.replace("/", "\\/")}
+    return {text for text in found if len(text) >= SHORTEST_SECRET}
