@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import ceil
 from typing import BinaryIO
 
+from PIL import Image
+
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 """The beginning of a segment, and the end of coded data: 0xFF that is neither escaped nor a restart."""
+END = b"\xff\xd9"
 _END, _SCAN = 0xD9, 0xDA
+_MADE_UP = b"\x55" * 4096
 _SEGMENTS = frozenset({*range(0xC0, 0xD0), *range(_END, 0xF0), 0xFE}) - {0xC8}
 """What has a length; the end is counted among them."""
 _JFIF, _EXIF, _PROFILE, _ADOBE, _COMMENT = 0xE0, 0xE1, 0xE2, 0xEE, 0xFE
@@ -72,6 +77,26 @@ def scale(size: tuple[int, int], least: tuple[int, int]) -> tuple[int, int]:
         if all(side * eighths >= 8 * small for side, small in zip(size, least, strict=True)):
             return eighths, denominator
     return 8, 1
+
+
+def missing_end(file: BinaryIO) -> bytes:
+    """Return the mark of the end where a file, of which cameras and uploads lose the last bytes, has none."""
+    length = file.seek(0, io.SEEK_END)
+    file.seek(max(0, length - 2))
+    if file.read() == END:
+        return b""
+    file.seek(0)
+    return b"" if any(kind == _END for kind, _, _ in _segments(file.read())) else END
+
+
+def is_whole(decode: Callable[[bytes], Image.Image], data: bytes) -> bool:
+    """
+    Tell whether the decoder needs nothing behind `data`, in which no end is marked.
+
+    It makes up what is missing, and says nothing. So it gets two different endings: where it uses them the results
+    differ.
+    """
+    return decode(data + END).tobytes() == decode(data + _MADE_UP + END).tobytes()
 
 
 def scans(data: bytes, most: int) -> int:

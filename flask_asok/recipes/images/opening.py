@@ -8,6 +8,7 @@ import io
 import os
 import stat
 from collections.abc import Iterator
+from typing import cast
 
 from ...errors import ImageError
 
@@ -32,6 +33,11 @@ class File(io.BufferedReader):
             if self._left < 0:
                 raise OSError("it is in too many pieces")
         return super().read(size)
+
+
+def in_memory(data: bytes) -> io.RawIOBase:
+    """Return what a `File` can be made of, for one that is not on the disk like this."""
+    return cast(io.RawIOBase, io.BytesIO(data))
 
 
 @contextlib.contextmanager

@@ -37,6 +37,7 @@ class Work:
     def __init__(self, source: Source, targets: list[Target]) -> None:
         self.source = source
         self.targets = targets
+        source.check_whole()
         # The order matters: frames and pages are looked at before the orientation, which decodes some formats.
         self.is_animated: bool = source.is_animated()
         self.has_pages: bool = source.has_pages

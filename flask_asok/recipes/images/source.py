@@ -19,7 +19,7 @@ from PIL import (
 )
 
 from ...errors import ImageError
-from . import avif, cost, gif, jpeg, png, profile
+from . import avif, cost, gif, jpeg, opening, png, profile
 from .formats import FORMATS, READABLE
 from .geometry import Size
 from .limits import Limits
@@ -33,6 +33,8 @@ _LEAST_FRAME = 40_000
 """Pixels that a frame counts as, however small: 40,000 of one pixel each take half a minute."""
 _SCANS = 100
 """How often a progressive JPEG may go through its pixels, which takes time and next to no bytes; ten times is usual."""
+_WHOLE_PIXELS = 12_000_000
+"""Pixels up to which it is found out whether a JPEG in scans, whose end was lost, has all of them."""
 _HEAD_PIECES, _PIECES, _PIECE_BYTES = 20_000, 1_000_000, 64
 """Pieces that a head may have, and a whole file besides one for so many bytes: two million take ten seconds."""
 
@@ -71,9 +73,10 @@ class Source:
         self.limits = limits
         self.file = file
         self.stat: os.stat_result = os.fstat(file.fileno())
+        self._end: bytes = self._missing_end()
+        """What `data()` adds to a JPEG that ends without it."""
         self.png: png.Head | None = self._read_png()
-        self._shown: File = File(png.without(file, self.png.hidden)) if self.png and self.png.hidden else file
-        """The file as Pillow sees it."""
+        self._shown: File = self._for_pillow()
         self.image: Image.Image = self._identify(formats)
         self.format: str = {"MPO": "jpeg"}.get(str(self.image.format), str(self.image.format).lower())
         """"jpeg", "png" ...; a multi-picture JPEG is a JPEG."""
@@ -108,9 +111,34 @@ class Source:
         return os.path.basename(self.path)
 
     def data(self) -> bytes:
-        """Return the whole file."""
+        """Return the whole file, to its end: a JPEG gets one where it was lost."""
         self.file.seek(0)
-        return self.file.read()
+        data = self.file.read()
+        # Of an end there may be half.
+        return data.rstrip(b"\xff") + self._end if self._end else data
+
+    def check_whole(self) -> None:
+        """Raise ImageError where the pixels of a JPEG whose end was lost are not all there. Others are found later."""
+        if not self._end:
+            return
+        image, layout = self.image, self._layout
+        assert isinstance(image, ImageFile.ImageFile)
+        assert layout is not None
+        # Of what is stored block after block, one pixel of each tells; of what comes in scans only all of them.
+        denominator = 1 if layout.in_scans else 8
+        if image.width * image.height > _WHOLE_PIXELS * denominator**2:
+            raise ImageError(f"{self.name} is damaged: it is cut off.", reason="damaged")
+        size = ceil(image.width / denominator), ceil(image.height / denominator)
+        with pillow_errors(f"{self.name} is damaged"):
+            [tile] = image.tile
+            assert isinstance(tile.args, tuple)
+            arguments = *tile.args, denominator, 0
+
+            def decode(data: bytes) -> Image.Image:
+                return Image.frombytes(image.mode, size, data, tile.codec_name, *arguments)
+
+            if not jpeg.is_whole(decode, self.data().removesuffix(self._end)):
+                raise OSError("it is cut off")
 
     def is_animated(self) -> bool:
         """Tell whether it has several frames, having checked that they are not too many. Pages are not frames."""
@@ -222,6 +250,19 @@ class Source:
         self.load()
         # Now, since a TIFF is turned while it is loaded.
         return image, image.size
+
+    def _missing_end(self) -> bytes:
+        found = jpeg.missing_end(self.file) if self.file.read(2) == b"\xff\xd8" else b""
+        self.file.seek(0)
+        return found
+
+    def _for_pillow(self) -> File:
+        """Return the file as Pillow may see it."""
+        if self._end:
+            return File(opening.in_memory(self.data()))
+        if self.png is not None and self.png.hidden:
+            return File(png.without(self.file, self.png.hidden))
+        return self.file
 
     def _read_png(self) -> png.Head | None:
         found = png.read(self.file, _HEAD_PIECES) if self.file.read(8) == png.SIGNATURE else None
