@@ -50,7 +50,8 @@ def address_of(url: str) -> str:
         if "socket" in parts.scheme or parts.scheme == "unix":
             return f"{parts.hostname or ''}{parts.path}"
         default = 5672 if parts.scheme in ("amqp", "pyamqp") else 5671 if parts.scheme == "amqps" else 6379
-        return f"{parts.hostname or '127.0.0.1'}:{parts.port or default}"
+        host = parts.hostname or "127.0.0.1"
+        return f"[{host}]:{parts.port or default}" if ":" in host else f"{host}:{parts.port or default}"
     except ValueError:
         return ""
 
@@ -64,7 +65,8 @@ def _said_by_system(error: BaseException) -> str | None:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted ({error.verify_message})"
     if isinstance(error, ssl.SSLError):
-        return f"TLS failed ({error.reason})"
+        reason = getattr(error, "reason", None)
+        return f"TLS failed ({reason})" if reason else "TLS failed"
     if isinstance(error, socket.gaierror):
         return "the host's name is unknown"
     if isinstance(error, TimeoutError):

@@ -17,10 +17,13 @@ from .names import Names
 __all__ = ["Codec", "Names", "Seal"]
 
 
+_compact = json.JSONEncoder(separators=(",", ":")).encode
+
+
 def size_of(part: Any) -> int:
     """Return the bytes of a part of a message."""
     # No more than the characters: what is not ASCII is escaped.
-    return len(json.dumps(part, separators=(",", ":")))
+    return len(_compact(part))
 
 
 def check_size(message: Mapping[str, Any], most: int) -> None:
@@ -58,8 +61,7 @@ class Seal:
 
     def close(self, payload: Mapping[str, Any], purpose: str) -> str:
         """Return `payload` as signed JSON, good for `purpose` and this application only."""
-        text = json.dumps(payload, separators=(",", ":"))
-        return self._signer(purpose).sign(text).decode()
+        return self._signer(purpose).sign(_compact(payload)).decode()
 
     def open(self, sealed: object, purpose: str) -> dict[str, Any]:
         """Return the payload; MessageRefused where it is unsigned, forged, or meant for something else."""

@@ -193,6 +193,7 @@ def test_read_only_once(app, load):
         lambda: Post(title="new"),
         lambda: collections.Counter("abc"),
         lambda: list(range(100_000)),
+        lambda: [[(1,)] * 100] * 100,
         lambda: Post,
     ],
 )
