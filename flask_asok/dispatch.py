@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Coroutine
 from types import FunctionType, MethodType
-from typing import Any, ParamSpec, TypeVar, Unpack, overload
+from typing import Any, NoReturn, ParamSpec, TypeVar, Unpack, overload
 
 from flask import Flask
 from flask.globals import app_ctx
@@ -28,6 +29,9 @@ _current_context = app_ctx._get_current_object  # type: ignore[attr-defined]
 _NO_CONTEXT = (
     "background() was called outside of an application context. Use `with app.app_context():` around the call."
 )
+
+_HABITS = ("delay", "apply_async", "enqueue", "submit")
+"""What other libraries put on a task. Here calling it says what to write."""
 
 _GENERATOR = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
@@ -54,9 +58,17 @@ def task(misplaced: None = None, /, **options: Unpack[TaskOptionValues]) -> Call
             raise TypeError(
                 f"Options cannot be set on {fn!r}: wrap it in a function of yours, or use background.using()."
             ) from None
+        if type(fn) is FunctionType:
+            for habit in _HABITS:
+                if not hasattr(fn, habit):
+                    setattr(fn, habit, functools.partial(_refuse_habit, fn.__name__, habit))
         return fn
 
     return decorate
+
+
+def _refuse_habit(name: str, habit: str, /, *args: Any, **kwargs: Any) -> NoReturn:
+    raise TypeError(f"{name} is a plain function, without .{habit}(): write background({name}, ...).")
 
 
 class Door:

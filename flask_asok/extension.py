@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import entry_points
 from typing import Any, Final, ParamSpec, TypeVar
 
-from flask import Flask, current_app
+from flask import Blueprint, Flask, current_app
+from werkzeug.local import LocalProxy
 
 from .backends.base import Backend
 from .cli import asok_cli
@@ -121,14 +123,20 @@ class FlaskAsok:
         - `ASOK_MESSAGE_MAX_BYTES` (8,388,608): a call whose message is larger is a ValueError.
 
         As `FLASK_ASOK_...` environment variables they work through `app.config.from_prefixed_env()`. Raises
-        RuntimeError for an app that is set up already; ValueError or TypeError for a value that is no good.
+        RuntimeError for an app that is set up already; ValueError or TypeError for an invalid value, and for an
+        `ASOK_...` key that is unknown.
         """
+        app = _application(app)
         if KEY in app.extensions:
             raise RuntimeError(f"Flask-Asok is set up on the app {app.import_name!r} already. Call init_app(app) once.")
         for key, value in DEFAULTS.items():
             app.config.setdefault(key, value)
         config = _checked({key: app.config[key] for key in DEFAULTS})
-        app.extensions[KEY] = State(config, _backend(config["ASOK_BACKEND"])(app, config))
+        backend = _backend(config["ASOK_BACKEND"])
+        for key, value in backend.settings.items():
+            config[key] = app.config.setdefault(key, value)
+        _refuse_unknown(app.config, config)
+        app.extensions[KEY] = State(config, backend(app, config))
         mail.set_up(app)
         listen(app)
         app.cli.add_command(asok_cli)
@@ -166,6 +174,31 @@ class FlaskAsok:
 
 def _state() -> State:
     return state_of(current_app)
+
+
+def _application(app: Flask) -> Flask:
+    if isinstance(app, LocalProxy):
+        app = app._get_current_object()
+    if isinstance(app, Flask):
+        return app
+    hint = " A blueprint uses the extension of the app that it is registered on." if isinstance(app, Blueprint) else ""
+    raise TypeError(
+        f"FlaskAsok() takes the Flask application, not {type(app).__name__}. "
+        f"Write FlaskAsok(app), or asok.init_app(app) in the function that makes the app.{hint}"
+    )
+
+
+def _refuse_unknown(set_here: Mapping[str, Any], known: Iterable[str]) -> None:
+    """Raise ValueError for a key that nobody reads: it is misspelt, and what it says would be ignored."""
+    unknown = [key for key in set_here if key.startswith("ASOK_") and key not in known]
+    if unknown:
+        # Of a backend that is installed, and not chosen here: in tests, for instance. Loaded for this and only now.
+        others = [entry.load().settings for entry in entry_points(group="flask_asok.backends")]
+        known = {*known, *(key for settings in others for key in settings)}
+    for key in unknown:
+        if key not in known:
+            (nearest,) = difflib.get_close_matches(key, sorted(known), n=1, cutoff=0)
+            raise ValueError(f"{key} is no configuration key of Flask-Asok. The nearest one is {nearest}.")
 
 
 def _checked(config: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
 
 from .context import Carried, fresh
 from .errors import TaskAbandoned, TaskCancelled
+from .hints import explain
 from .logs import about_of, frames_of, log, log_exception, safe_repr
 from .options import NotYet, Options, Retry, cause_of
 from .signals import (
@@ -546,6 +547,7 @@ def _attempt(task: Task[Any], call: Call) -> tuple[Any, BaseException | None]:
     except BaseException as raised:
         # Without this frame, which is noise in the log.
         error = raised.with_traceback(raised.__traceback__ and raised.__traceback__.tb_next)
+        explain(error)
     try:
         context.pop(error)
     except BaseException as raised:

@@ -408,6 +408,27 @@ def test_generator_functions(app):
                 background(fn)
 
 
+@pytest.mark.parametrize("habit", ["delay", "apply_async", "enqueue", "submit"])
+def test_habits(app, habit):
+    """What other libraries put on a task says what to write here; the function stays the plain one, and what it has."""
+
+    @task(retries=1)
+    def ship(order):
+        return order
+
+    def own():
+        return "own"
+
+    own.delay = own.apply_async = own.enqueue = own.submit = lambda: "its own"
+    decorated = task(retries=1)(own)
+
+    with app.app_context(), pytest.raises(TypeError, match=rf"ship is a plain function, without \.{habit}\(\): write "):
+        getattr(ship, habit)(1, order=2)
+
+    assert getattr(decorated, habit)() == "its own"
+    assert (type(ship), ship(1), decorated) == (type(own), 1, own)
+
+
 def test_task_without_parentheses():
     """`@task` without options says how to write it."""
     with pytest.raises(TypeError, match=r"@task takes options: write @task\(retries=3\)"):

@@ -6,11 +6,14 @@ import dataclasses
 import decimal
 import gc
 import io
+import logging
 import threading
 import weakref
 from types import SimpleNamespace
 
+import flask
 import flask_babel
+import flask_login
 import pytest
 from flask import current_app, g, has_request_context, request, session, url_for
 from werkzeug.local import LocalProxy
@@ -19,6 +22,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from flask_asok import FlaskAsok, background, current_task
 
 WAIT = 10
+user = flask_login.current_user
 color = contextvars.ContextVar("color", default="none")
 
 
@@ -313,6 +317,64 @@ def test_no_request(app, look):
 
     assert isinstance(error, RuntimeError)
     assert "Working outside of request context" in str(error)
+
+
+def logged(caplog):
+    """The whole text of the last record, as a handler writes it."""
+    return logging.Formatter().format(caplog.records[-1])
+
+
+@pytest.mark.parametrize(
+    "look",
+    [lambda: request.path, lambda: session["user_id"], lambda: [1 / 1, flask.flash("Shipped")]],
+    ids=["request", "session", "flash"],
+)
+def test_the_log_says_what_to_pass(app, caplog, look):
+    """In the log such an error says what to do in a task; its own text stays as it is."""
+    with app.test_request_context("/orders"):
+        error = background(look).exception(WAIT)
+
+    assert "pass the values that it needs, for instance request.form" in logged(caplog)
+    assert "pass the values" not in str(error)
+
+
+def test_current_user_in_a_task(app, caplog):
+    """So does that of `current_user`, which is None there; of any other None it does not."""
+    flask_login.LoginManager(app)
+
+    def other():
+        return None.email
+
+    with app.test_request_context("/orders"):
+        texts = []
+        for look in (lambda: flask_login.current_user.email, lambda: user.email, lambda: [current_app.name, other()]):
+            background(look).join(WAIT)
+            texts.append(logged(caplog))
+
+    assert all("'NoneType' object has no attribute 'email'" in text for text in texts)
+    assert ["pass current_user.get_id(), and load the user in the task" in text for text in texts] == [
+        True,
+        True,
+        False,
+    ]
+
+
+def test_a_note_is_added_once(app):
+    """An error that each attempt raises again has the note once."""
+    kept = []
+
+    def look():
+        if not kept:
+            try:
+                request.path
+            except RuntimeError as error:
+                kept.append(error)
+        raise kept[0]
+
+    with app.app_context():
+        error = background.using(retries=2, backoff=0)(look).exception(WAIT)
+
+    assert len(error.__notes__) == 1
 
 
 def test_no_request_context(app):

@@ -4,7 +4,8 @@ import textwrap
 import threading
 
 import pytest
-from flask import Flask
+from flask import Blueprint, Flask, current_app
+from werkzeug.local import LocalProxy
 
 from flask_asok import FlaskAsok, NotConfigured, Task, background
 from flask_asok.state import State
@@ -200,6 +201,76 @@ def test_bad_configuration(key, value, error, text):
     assert "asok" not in app.extensions
 
 
+def make_in_factory():
+    return Flask("shop")
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (
+            Blueprint("orders", "shop"),
+            r"not Blueprint\. .* A blueprint uses the extension of the app",
+        ),
+        ("shop", "not str"),
+        (Flask, "not type"),
+        (make_in_factory, "not function"),
+        (LocalProxy(lambda: Blueprint("orders", "shop")), "not Blueprint"),
+    ],
+    ids=["blueprint", "name", "class", "factory", "proxy"],
+)
+def test_no_application(given, text):
+    """What is no application is refused with what to write."""
+    for set_up in (FlaskAsok, FlaskAsok().init_app):
+        with pytest.raises(TypeError, match=text) as caught:
+            set_up(given)
+
+        assert "Write FlaskAsok(app), or asok.init_app(app) in the function that makes the app." in str(caught.value)
+
+
+def test_current_app_is_set_up():
+    """`current_app` may be given: the application itself is set up."""
+    app = Flask("shop")
+    with app.app_context():
+        FlaskAsok(current_app)
+        held = background.using(when="response")(int)
+
+    assert held.result(WAIT) == 0
+    FlaskAsok().close(app)
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("ASOK_QUEUS", "ASOK_QUEUES"),
+        ("ASOK_MAX_QUEUE", "ASOK_MAX_QUEUED"),
+        ("ASOK_WEBHOOK_ALOW", "ASOK_WEBHOOK_ALLOW"),
+    ],
+)
+def test_unknown_key(monkeypatch, key, nearest):
+    """A misspelt key, which nobody would read, is refused with the nearest one, from the environment too."""
+    text = rf"{key} is no configuration key of Flask-Asok\. The nearest one is {nearest}\."
+    app, from_environment = Flask("shop"), Flask("shop")
+    app.config[key] = None
+    monkeypatch.setenv(f"FLASK_{key}", "{}")
+    from_environment.config.from_prefixed_env()
+
+    for each in (app, from_environment):
+        with pytest.raises(ValueError, match=text):
+            FlaskAsok(each)
+        assert "asok" not in each.extensions
+
+
+def test_keys_of_others():
+    """Keys of others are nobody's business, however like ours they are."""
+    app = Flask("shop")
+    app.config.update(ASOKA_QUEUES=1, MY_ASOK_QUEUES=2, QUEUES=3)
+
+    FlaskAsok(app)
+
+    assert "asok" in app.extensions
+
+
 # Recent tasks
 
 
@@ -339,11 +410,13 @@ class LaterBackend(Backend):
     \"\"\"Keeps tasks until it is told to run them.\"\"\"
 
     name = "later"
+    settings = {"ASOK_LATER_URL": None, "ASOK_LATER_PATIENCE": 5}
 
     def __init__(self, app, config):
         super().__init__(app, config)
         self.running = {}
         self.kept = []
+        self.own = config["ASOK_LATER_URL"], config["ASOK_LATER_PATIENCE"]
 
     def lane(self, queue):
         self.queues[queue]
@@ -394,6 +467,21 @@ def test_backend_of_another_package(make_app, later):
     assert (before, task.state, task.attempts) == ("queued", "failed", 2)
     assert recent == [task.summary]
     assert backend.distributed is False
+
+
+def test_keys_of_a_backend_of_another_package(make_app, later):
+    """It declares keys of its own with their defaults; they may stay where it is not chosen, a misspelt one may not."""
+    app = make_app(ASOK_BACKEND="later", ASOK_LATER_URL="later://")
+    elsewhere = make_app(ASOK_BACKEND="immediate", ASOK_LATER_URL="later://")
+    misspelt = Flask("shop")
+    misspelt.config.update(ASOK_BACKEND="later", ASOK_LATER_ULR="later://")
+
+    with pytest.raises(ValueError, match=r"ASOK_LATER_ULR is no configuration key .* nearest one is ASOK_LATER_URL"):
+        FlaskAsok(misspelt)
+
+    assert state_of(app).backend.own == ("later://", 5)
+    assert app.config["ASOK_LATER_PATIENCE"] == 5
+    assert "ASOK_LATER_PATIENCE" not in elsewhere.config
 
 
 def test_unknown_backend_names_the_known(later):

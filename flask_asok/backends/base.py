@@ -31,6 +31,8 @@ class Backend(ABC):
     """The word for it in `ASOK_BACKEND` and in `flask asok status`."""
     distributed: ClassVar[bool] = False
     """Do tasks run in other processes, so that arguments travel?"""
+    settings: ClassVar[Mapping[str, Any]] = {}
+    """Configuration keys of its own, `ASOK_...`, and their defaults. It gets them with the others, and checks them."""
     in_process: ClassVar[bool] = True
     """Do waiting tasks stay in this process, and hold no thread?"""
 

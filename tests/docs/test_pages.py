@@ -27,7 +27,7 @@ from types import SimpleNamespace
 import flask_login
 import flask_mail
 import pytest
-from flask import Flask, abort, g, redirect, render_template, request, session, url_for
+from flask import Blueprint, Flask, abort, g, redirect, render_template, request, session, url_for
 from flask_sqlalchemy import SQLAlchemy
 from jinja2 import DictLoader
 from PIL import Image
@@ -485,6 +485,10 @@ def trouble():
     other = Flask("other")
     other.config["ASOK_BACKEND"] = "rq"
     said_by(FlaskAsok, other)
+    misspelt = Flask("misspelt")
+    misspelt.config["ASOK_QUEUS"] = {}
+    said_by(FlaskAsok, misspelt)
+    said_by(FlaskAsok, Blueprint("orders", "shop"))
     with Flask("shop").app_context():
         said_by(background, work)
     with app.test_request_context():
