@@ -14,7 +14,8 @@ PACKAGE = Path(flask_asok.__file__).parent
 
 # Each may import what stands in a line above its own, and what is of its own folder.
 ORDER = [
-    {"errors", "hints", "logs", "process", "progress"},
+    {"errors", "hints", "process", "progress"},
+    {"logs"},
     {"signals", "options", "context", "summaries"},
     {"store"},
     {"callables"},
