@@ -19,6 +19,7 @@ _PNG_KEPT = frozenset(
 _WEBP_KEPT = frozenset({b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP"})
 _WEBP_EXIF, _WEBP_XMP = 0x08, 0x04
 _AVIF_WORDS = (b"Exif", b"http://ns.adobe.com/", b"<rdf:RDF")
+_GAIN_MAP_WORDS, _GAIN_MAP_HEAD = (b"http://ns.adobe.com/hdr-gain-map/1.0/", b"urn:iso:std:iso:ts:21496:-1"), 1 << 17
 _TIFF_PLAIN = frozenset(
     {254, 255, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 280, 281, 282, 283, 284, 292, 293, 296, 297}
     | {317, 318, 319, 320, 322, 323, 324, 325, 338, 339, 340, 341, 347, 529, 530, 531, 532, 34675}
@@ -27,7 +28,7 @@ _TIFF_PLAIN = frozenset(
 
 
 def found(source: Source) -> tuple[str, ...]:
-    """Return what there is, as far as it can be read: of "gps", "exif", "xmp", "iptc" and "comment"."""
+    """Return what there is, as far as it can be read: of "gps", "exif", "xmp", "iptc", "comment" and "gain_map"."""
     image = source.image
     info = image.info
     names: list[str] = []
@@ -57,7 +58,22 @@ def found(source: Source) -> tuple[str, ...]:
     texts = {*getattr(image, "text", ()), *(keyword.decode("latin-1") for keyword in hidden)}
     if "comment" in info or texts - {"XML:com.adobe.xmp", "Raw profile type exif"}:
         names.append("comment")
+    if _has_gain_map(source):
+        names.append("gain_map")
     return tuple(names)
+
+
+def _has_gain_map(source: Source) -> bool:
+    """Tell whether it says how bright it is on better screens: Ultra HDR, ISO 21496-1."""
+    if source.avif is not None:
+        return source.avif.has_gain_map
+    if source.format != "jpeg":
+        return False
+    position = source.file.tell()
+    source.file.seek(0)
+    head = source.file.read(_GAIN_MAP_HEAD)
+    source.file.seek(position)
+    return any(word in head for word in _GAIN_MAP_WORDS)
 
 
 def rights(source: Source) -> bytes:
@@ -96,10 +112,12 @@ def strip(source: Source, exif: bytes = b"") -> bytes | None:
         case "tiff" if source.has_pages:
             # The other pages, and all that they say, would stay.
             return None
+        case "avif" if source.is_cropped:
+            return None
         case "avif" if any(word in source.data() for word in _AVIF_WORDS) and not exif:
             # An item that Pillow does not see may be seen by others.
             return None
-        case "avif" | "tiff" if not found(source) or (exif and _says_rights_only(source)):
+        case "avif" | "tiff" if not set(found(source)) - {"gain_map"} or (exif and _says_rights_only(source)):
             return source.data()
     return None
 

@@ -24,7 +24,7 @@ class Picture:
     frames: int = 1
     """1, or the number of frames of the original animation; an encoder may merge equal ones."""
     removed: tuple[str, ...] = ()
-    """What the original held and the file does not: "gps", "exif", "xmp", "iptc", "comment"."""
+    """What the original held and the file does not: "gps", "exif", "xmp", "iptc", "comment", "gain_map"."""
     original_width: int
     """Of the upright original, like `original_height`."""
     original_height: int

@@ -156,6 +156,12 @@ class Source:
                 )
         with pillow_errors(f"The frames of {self.name} cannot be counted"), self._patience():
             frames: int = getattr(self.image, "n_frames", 1)
+        if frames > 1 and self.is_cropped:
+            raise ImageError(
+                f"{self.name} is an animation of which a part is cropped away, which is not worked on. Export it as it "
+                "is to be seen.",
+                reason="unsupported",
+            )
         if frames > 1:
             self._check_pixels(frames)
             self._check_memory(True)
@@ -191,7 +197,7 @@ class Source:
 
         XMP is not heeded: programs that have turned the pixels leave the old orientation there.
         """
-        if self.format in ("tiff", "png"):
+        if self.format in ("tiff", "png") or self.is_cropped:
             # Pillow turns a TIFF itself while it loads; the EXIF data of a PNG may come after its pixels.
             self.load()
         if self.format == "tiff":
@@ -216,6 +222,14 @@ class Source:
             self.image.load()
         if xmp is not None:
             self.image.info["xmp"] = xmp
+        if self.avif is not None and self.avif.crop is not None and self.image.size == self.screen:
+            # Pillow leaves in what nobody is to see.
+            self.image = self.image.crop(self.avif.crop)
+
+    @property
+    def is_cropped(self) -> bool:
+        """Is there more in the file than is to be seen of it?"""
+        return self.avif is not None and self.avif.crop is not None
 
     def seek(self, frame: int) -> None:
         """Go to a frame of the animation and decode it."""
@@ -298,11 +312,24 @@ class Source:
                 return Image.open(self._shown, formats=names)
         except ImageError as error:
             if isinstance(error.__cause__, (UnidentifiedImageError, UserWarning)):
+                self._explain_avif(formats)
                 raise ImageError(
                     f"{self.name} is no picture of an accepted format ({accepted}).",
                     reason="unknown_format",
                 ) from error.__cause__
             raise
+
+    def _explain_avif(self, formats: tuple[str, ...]) -> None:
+        """Raise ImageError where Pillow does not know an AVIF as one."""
+        data = self.data()
+        if "avif" not in formats or not avif.is_avif(data):
+            return
+        if not avif.read(data).is_alpha_sized:
+            raise ImageError(
+                f"{self.name} does not say how large its transparency is, as old encoders left it. Export it anew.",
+                reason="unsupported",
+            )
+        raise ImageError(f"{self.name} is an AVIF, and cannot be opened: it is cut off or broken.", reason="damaged")
 
     def _patience(self) -> contextlib.AbstractContextManager[None]:
         """Bound the pieces in which the rest is read; other formats than these two are not read in pieces."""
