@@ -155,8 +155,9 @@ class ImageError(AsokError):
     `reason` is one of "no_file" (the upload field was left empty), "not_a_file" (a link, a folder, a device),
     "unknown_format" (the content is no picture of an accepted format), "too_many_bytes", "too_many_pixels", "damaged"
     (the content is cut off or broken), "several_pages" (it would lose pages), "unsupported" (of high dynamic range for
-    instance; the text says what to do), "cannot_write" (the format asked for cannot hold it), "taken" (its file would
-    replace one that was not made from the same picture) and "changed" (somebody else kept writing to the file).
+    instance; the text says what to do), "cannot_write" (the format asked for cannot hold it), "wrong_result" (what was
+    written is not what was meant: a fault of this extension or of Pillow), "taken" (its file would replace one that
+    was not made from the same picture) and "changed" (somebody else kept writing to the file).
     """
 
     def __init__(self, text: str, *, reason: str = "damaged") -> None:

@@ -177,7 +177,7 @@ def test_never_a_broken_file(studio):
     reader = threading.Thread(target=read)
     reader.start()
     for _ in range(50):
-        publish.publish(large, path)
+        publish.publish(large, path, lambda temporary: None)
         resize_image(path, (250, 250))
     done.set()
     reader.join(30)

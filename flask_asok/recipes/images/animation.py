@@ -2,138 +2,207 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
+from math import ceil
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageChops
 
-from . import colour
-from .encode import save, to_gif_palette
+from . import avif_loops, colour
+from .encode import MOST_APART, save, to_gif_palette
 from .formats import FORMATS
+from .frames import Shown, shown
+from .gif_writer import CLEAR, GifWriter, used_colours
+from .loops import most_plays, plays
+from .proof import Sights
 from .shrink import turn
 from .source import Source, pillow_errors
 
-_SAMPLES, _SAMPLE = 16, (96, 96)
-"""Frames, and the size of each, that the common palette of a GIF is chosen from."""
+Prepare = Callable[[Image.Image], Image.Image]
+
+_SAMPLED, _SAMPLE = 1 << 18, 96
+"""Pixels that the common palette of a GIF is chosen from, of all frames together, and the longest side of each."""
+_LONGEST = {"png": 65_535_000.0, "webp": float((1 << 24) - 1)}
+"""Milliseconds that a frame can last; one of a GIF comes from a GIF."""
 
 
 class Animation(Image.Image):
     """
-    A shrunk animation. It makes a frame when an encoder asks for it and holds that one only, however long it is.
+    What an encoder of Pillow takes for an animated picture. It makes a frame when one is asked for and holds that only.
 
-    `prepare` turns a decoded frame into the one to be shown. Making it goes through all frames once: so a broken one is
-    found, and it is known how long each lasts and whether any is transparent, before anything is written.
+    `numbers` says which frame of the original each of its own is: one that lasts too long for a format is repeated.
     """
 
-    def __init__(self, source: Source, prepare: Callable[[Image.Image], Image.Image]) -> None:
+    def __init__(self, source: Source, prepare: Prepare, mode: str, numbers: list[int]) -> None:
         super().__init__()
         self._source = source
         self._prepare = prepare
-        self._quantize: Callable[[Image.Image], Image.Image] | None = None
-        self._frame = -1
-        self.n_frames: int = source.frames - source.first_frame
+        self._target = mode
+        self._numbers = numbers
+        self.n_frames: int = len(numbers)
         self.is_animated = True
-        self.durations: list[float] = []
-        """Milliseconds of each frame."""
-        self.is_opaque: bool = True
-        self._target = "RGBA"
-        self._samples: list[Image.Image] = []
-        self._look()
-
-    @property
-    def loop(self) -> int | None:
-        """How often it is played, 0 being for ever; None where nothing says so."""
-        loop = self._source.image.info.get("loop")
-        return loop if isinstance(loop, int) else None
+        self._begin()
+        self.seek(0)
 
     def seek(self, frame: int) -> None:
-        """Make `frame` the current one; EOFError behind the last."""
-        if frame == self._frame:
-            return
+        """Make `frame` the current one; EOFError behind the last. To go back is to begin anew."""
         if not 0 <= frame < self.n_frames:
             raise EOFError("no more frames")
-        self._source.seek(frame + self._source.first_frame)
-        with pillow_errors(f"{self._source.name} cannot be worked on"):
-            decoded = self._source.image
-            if decoded.size != self._source.screen:
-                # What a frame draws beyond the screen is not seen.
-                decoded = decoded.crop((0, 0, *self._source.screen))
-            image = self._prepare(decoded).convert(self._target)
-            if self._quantize is not None:
-                image = self._quantize(image)
+        if self._number > self._numbers[frame]:
+            self._begin()
+        self._frame = frame
+        if self._number == self._numbers[frame]:
+            return
+        while self._number < self._numbers[frame]:
+            decoded, _ = next(self._frames)
+            self._number += 1
+        image = _prepared(self._source, self._prepare, decoded).convert(self._target)
         # What a plugin of Pillow does when it has decoded a frame.
         self.im = image.im
         self._mode = image.mode
         self._size = image.size
-        self.palette: Any = image.palette
         # Encoders write what they find here, the comments and profiles of the original among it.
-        self.info: Any = {"transparency": image.info["transparency"]} if "transparency" in image.info else {}
-        self._frame = frame
+        self.info: Any = {}
 
     def tell(self) -> int:
         """Return the number of the current frame, from 0."""
         return self._frame
 
-    def use_common_palette(self) -> None:
-        """Give all frames the same 255 colours, so that what stands still stays equal and costs nothing."""
-        mosaic = Image.new("RGB", (_SAMPLE[0], _SAMPLE[1] * len(self._samples)))
-        for number, sample in enumerate(self._samples):
-            mosaic.paste(sample.resize(_SAMPLE), (0, _SAMPLE[1] * number))
-        with pillow_errors("The animation cannot get a palette", "cannot_write"):
-            palette = mosaic.quantize(255, dither=Image.Dither.NONE)
-        self._quantize = lambda image: to_gif_palette(image, palette)[0]
-        self._frame = -1
-        self.seek(0)
+    def _begin(self) -> None:
+        self._frames: Iterator[Shown] = shown(self._source)
+        self._number = -1
 
-    def _look(self) -> None:
-        every = max(1, self.n_frames // _SAMPLES)
-        for frame in range(self.n_frames):
-            self.seek(frame)
-            self.durations.append(float(self._source.image.info.get("duration") or 0))
-            if self.is_opaque and self.getchannel("A").getextrema() != (255, 255):
-                self.is_opaque = False
-            if frame % every == 0:
-                self._samples.append(self.convert("RGB").resize(_SAMPLE))
-        if self.is_opaque:
-            self._target = "RGB"
-        self._frame = -1
-        self.seek(0)
+
+@dataclass(slots=True)
+class _Look:
+    """What is known of an animation after all frames were made once, before anything is written."""
+
+    sights: Sights
+    """Compared, in the end, with those of the written file."""
+    durations: list[float] = field(default_factory=list)
+    is_opaque: bool = True
+    samples: list[Image.Image] = field(default_factory=list)
 
 
 def encode_animation(
-    source: Source,
-    prepare: Callable[[Image.Image], Image.Image],
-    format: str,
-    *,
-    quality: int | None = None,
-    exif: bytes = b"",
-) -> bytes:
-    """Return the animation as a file. Equal frames that follow each other may become one that lasts as long."""
-    animation = Animation(source, prepare)
-    loop = _loop(animation.loop, source.format, format)
-    options: dict[str, Any] = {"save_all": True, "duration": animation.durations}
-    match format:
-        case "gif":
-            animation.use_common_palette()
-            # Frames are whole pictures: where one leaves a place clear, the one before must go first.
-            options |= {"disposal": 1, "optimize": True} if animation.is_opaque else {"disposal": 2}
-            options["duration"] = [round(duration) for duration in animation.durations]
-        case "webp":
-            options |= {"quality": quality or FORMATS[format].quality, "method": 2}
-        case "avif":
-            options |= {"quality": quality or FORMATS[format].quality, "speed": 9, "max_threads": 1}
-            options["duration"] = [round(duration) for duration in animation.durations]
-        case _:
-            # Pillow would take the first frame for a stand-in where the original had one.
-            options["default_image"] = False
-    if loop is not None:
-        options["loop"] = loop
-    if exif and format != "gif":
+    source: Source, prepare: Prepare, format: str, *, quality: int | None = None, exif: bytes = b""
+) -> tuple[bytes, Sights]:
+    """
+    Return the animation as a file, and what must be seen in it.
+
+    Equal frames that follow each other may become one that lasts as long.
+    """
+    look = _look(source, prepare, format)
+    times = most_plays(plays(source), format)
+    if format == "gif":
+        return _encode_gif(source, prepare, look, times), look.sights
+    numbers, durations = _split(look.durations, _LONGEST.get(format))
+    options: dict[str, Any] = {"save_all": True, "duration": durations}
+    if format == "png":
+        # Pillow would take the first frame for a stand-in where the original had one.
+        options |= {"loop": times, "default_image": False}
+    else:
+        options |= {"quality": quality or FORMATS[format].quality, "duration": _whole(durations)}
+        options |= {"loop": times, "method": 2} if format == "webp" else {"speed": 9, "max_threads": 1}
+    if exif:
         options["exif"] = exif
+    animation = Animation(source, prepare, "RGB" if look.is_opaque else "RGBA", numbers)
     data = save(animation, format, options)
-    if format == "webp" and not animation.is_opaque:
+    if format == "webp" and not look.is_opaque:
         data = _declare_alpha(data)
-    return data
+    return avif_loops.with_plays(data, times) if format == "avif" else data, look.sights
+
+
+def frame_maker(orientation: int, colours: colour.Colours, shrink: Prepare, finish: Prepare) -> Prepare:
+    """Return what makes a shown frame of a decoded one."""
+    return lambda frame: finish(turn(colours.convert(shrink(frame)), orientation))
+
+
+def _look(source: Source, prepare: Prepare, format: str) -> _Look:
+    look = _Look(Sights(has_hard_edges=format == "gif"))
+    side = max(1, min(_SAMPLE, int((_SAMPLED / source.frames) ** 0.5)))
+    for decoded, duration in shown(source):
+        image = _prepared(source, prepare, decoded)
+        look.sights.add(image, duration)
+        look.durations.append(duration)
+        look.is_opaque = look.is_opaque and colour.drop_idle_alpha(image).mode in ("L", "RGB")
+        if format == "gif":
+            look.samples.append(image.convert("RGB").resize((side, side), Image.Resampling.NEAREST))
+    return look
+
+
+def _prepared(source: Source, prepare: Prepare, decoded: Image.Image) -> Image.Image:
+    with pillow_errors(f"{source.name} cannot be worked on"):
+        return prepare(decoded)
+
+
+def _split(durations: list[float], longest: float | None) -> tuple[list[int], list[float]]:
+    """Return which frames to write, and for how long: what lasts longer than a format can say is written again."""
+    numbers, parts = [], []
+    for number, duration in enumerate(durations):
+        count = max(1, ceil(duration / longest)) if longest else 1
+        numbers += [number] * count
+        parts += [duration / count] * count
+    return numbers, parts
+
+
+def _whole(durations: list[float]) -> list[int]:
+    """Return whole milliseconds that add up: rounded one by one they would not."""
+    ends = [round(end) for end in accumulate(durations, initial=0.0)]
+    return [end - start for start, end in pairwise(ends)]
+
+
+def _encode_gif(source: Source, prepare: Prepare, look: _Look, times: int) -> bytes:
+    """
+    Give all frames the same 255 colours, so that what stands still stays equal and costs nothing.
+
+    A frame with colours that are not among them gets a palette of its own.
+    """
+    common = _common_palette(look.samples)
+    writer: GifWriter | None = None
+    for (decoded, _), duration in zip(shown(source), look.durations, strict=True):
+        image = _prepared(source, prepare, decoded).convert("RGB" if look.is_opaque else "RGBA")
+        if writer is None:
+            loops = None if times == 1 else max(0, times - 1)
+            writer = GifWriter(common, image.size, loops=loops, is_opaque=look.is_opaque)
+        with pillow_errors("The animation cannot be written as gif", "cannot_write"):
+            writer.add(_in_palette(image, common), round(duration / 10))
+    assert writer is not None
+    return writer.finish()
+
+
+def _common_palette(samples: list[Image.Image]) -> Image.Image:
+    width, height = samples[0].size
+    mosaic = Image.new("RGB", (width, height * len(samples)))
+    for number, sample in enumerate(samples):
+        mosaic.paste(sample, (0, height * number))
+    with pillow_errors("The animation cannot get a palette", "cannot_write"):
+        common = mosaic.quantize(CLEAR, dither=Image.Dither.NONE)
+    # What is left over would be black, and would be taken for it.
+    palette, colours = common.getpalette("RGB") or [], used_colours(common)
+    common.putpalette(palette[: 3 * colours] + palette[:3] * (256 - colours))
+    return common
+
+
+def _in_palette(image: Image.Image, common: Image.Image) -> Image.Image:
+    few, _ = to_gif_palette(image, common)
+    missed = _missed(image, few)
+    if missed:
+        own, _ = to_gif_palette(image)
+        if 2 * _missed(image, own) < missed:
+            return own
+    return few
+
+
+def _missed(image: Image.Image, few: Image.Image) -> int:
+    """Return how many pixels got another colour."""
+    apart = ImageChops.difference(image.convert("RGB"), few.convert("RGB"))
+    if image.mode == "RGBA":
+        apart.paste(0, mask=few.convert("RGBA").getchannel("A").point(lambda value: 255 - value))
+    red, green, blue = apart.split()
+    return sum(ImageChops.lighter(ImageChops.lighter(red, green), blue).histogram()[MOST_APART + 1 :])
 
 
 def _declare_alpha(data: bytes) -> bytes:
@@ -146,22 +215,3 @@ def _declare_alpha(data: bytes) -> bytes:
     if data[12:16] != b"VP8X":
         return data
     return data[:20] + bytes((data[20] | 0x10,)) + data[21:]
-
-
-def frame_maker(
-    orientation: int,
-    colours: colour.Colours,
-    shrink: Callable[[Image.Image], Image.Image],
-    finish: Callable[[Image.Image], Image.Image],
-) -> Callable[[Image.Image], Image.Image]:
-    """Return what makes a shown frame of a decoded one."""
-    return lambda frame: finish(turn(colours.convert(shrink(frame)), orientation))
-
-
-def _loop(loop: int | None, source: str, format: str) -> int | None:
-    """Translate: a GIF that says nothing plays once; the others say so with a 1."""
-    if source == "gif" and loop is None:
-        return None if format == "gif" else 1
-    if format == "gif" and loop == 1 and source != "gif":
-        return None
-    return 0 if loop is None else loop

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ...errors import ImageError
 from . import origin
@@ -67,7 +67,7 @@ def check_free(path: str, file: str) -> None:
             raise _taken(path, file)
 
 
-def publish_from(path: str, data: bytes, file: str) -> bytes:
+def publish_from(path: str, data: bytes, file: str, check: Callable[[str], None]) -> bytes:
     """
     Write `file`, whose name is ours, with a mark that it was made from the picture at `path`, and return all of it.
 
@@ -76,16 +76,16 @@ def publish_from(path: str, data: bytes, file: str) -> bytes:
     mark = origin.mark(path, file)
     marked = origin.split(data)[0] + mark
     try:
-        publish(marked, file, like=_existing(file), mark=mark)
+        publish(marked, file, check, like=_existing(file), mark=mark)
     except Taken:
         raise _taken(path, file) from None
     return marked
 
 
-def publish_to(data: bytes, file: str) -> bytes:
+def publish_to(data: bytes, file: str, check: Callable[[str], None]) -> bytes:
     """Write `file`, which the caller has named, in place of what is there, and return all of it."""
     bare = origin.split(data)[0]
-    publish(bare, file, like=_existing(file))
+    publish(bare, file, check, like=_existing(file))
     return bare
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from .source import Source, pillow_errors
 
 Colour = str | tuple[int, ...]
 
-_USUALLY_APART, _MOST_APART = 2, 32
+_USUALLY_APART, MOST_APART = 2, 32
 """How far, of 255, colours may be from what they were when there are to be fewer of them."""
 
 
@@ -66,7 +67,8 @@ def encode(
     elif exif and format not in ("gif", "bmp"):
         options["exif"] = exif
     try:
-        return save(image, format, options)
+        data = save(image, format, options)
+        return _declare_bmp_alpha(data) if format == "bmp" and image.mode == "RGBA" else data
     except ImageError:
         if format != "jpeg":
             raise
@@ -170,7 +172,16 @@ def _looks_alike(image: Image.Image, few: Image.Image, format: str) -> bool:
         # A GIF knows no half transparency, in however many colours.
         bands.append(ImageChops.difference(before.getchannel("A"), after.getchannel("A")))
     statistics = [ImageStat.Stat(band) for band in bands]
-    return all(one.rms[0] <= _USUALLY_APART and one.extrema[0][1] <= _MOST_APART for one in statistics)
+    return all(one.rms[0] <= _USUALLY_APART and one.extrema[0][1] <= MOST_APART for one in statistics)
+
+
+def _declare_bmp_alpha(data: bytes) -> bytes:
+    """Give a BMP of 32 bits the head that says where its transparency is: by the one of Pillow there is none."""
+    width, height = struct.unpack_from("<ii", data, 18)
+    pixels = data[54:]
+    head = struct.pack("<IiiHHIIiiII", 108, width, height, 1, 32, 3, len(pixels), 3780, 3780, 0, 0)
+    head += struct.pack("<4I4s48x", 0xFF0000, 0xFF00, 0xFF, 0xFF000000, b"BGRs")
+    return b"BM" + struct.pack("<IHHI", 14 + len(head) + len(pixels), 0, 0, 14 + len(head)) + head + pixels
 
 
 def _tags(exif: bytes) -> dict[int, bytes]:

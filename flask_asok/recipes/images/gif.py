@@ -1,10 +1,76 @@
-"""The blocks of a GIF: counted before a frame is decoded, and copied without its comments."""
+"""The blocks of a GIF: counted before a frame is decoded, read, and copied without its comments."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 _IMAGE, _EXTENSION, _TRAILER = 0x2C, 0x21, 0x3B
 _GRAPHIC_CONTROL, _APPLICATION = 0xF9, 0xFF
 _LOOPS = (b"NETSCAPE2.0", b"ANIMEXTS1.0")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageBlock:
+    """One frame, not decoded yet."""
+
+    box: tuple[int, int, int, int]
+    """Left, top, right and bottom, on the screen or beyond it."""
+    palette: bytes
+    """Its own or the common one; empty where there is none, and shades of grey are meant."""
+    transparency: int | None
+    hundredths: int
+    """Of a second, for which it is shown."""
+    disposal: int
+    interlaced: bool
+    bits: int
+    """How many a code has at first."""
+    data: bytes
+
+
+def images(data: bytes) -> Iterator[ImageBlock]:
+    """Yield the frames; of one that is cut off what there is of it. ValueError where it does not get so far."""
+    start, position = -1, _after_header(data)
+    common, control = data[13:position], bytes(4)
+    try:
+        while data[position] != _TRAILER:
+            start = position
+            if data[start] == _EXTENSION:
+                position = _after_blocks(data, start + 2)
+                if data[start + 1] == _GRAPHIC_CONTROL and data[start + 2] >= 4:
+                    control = data[start + 3 : start + 7]
+            elif data[start] == _IMAGE:
+                position = _after_image(data, start)
+                yield _image(data, start, position, common, control)
+                # It speaks of one frame only.
+                control = bytes(4)
+            else:
+                position += 1
+    except IndexError:
+        if start == position:
+            yield _cut_off(data, start, common, control)
+
+
+def loops(data: bytes) -> int | None:
+    """Return how often it is repeated after it was shown once, 0 being for ever; None where it does not say."""
+    found = None
+    try:
+        position = _after_header(data)
+        while data[position] != _TRAILER:
+            start = position
+            if data[start] == _IMAGE:
+                position = _after_image(data, start)
+            elif data[start] == _EXTENSION:
+                position = _after_blocks(data, start + 2)
+                if data[start + 1] == _APPLICATION and data[start + 3 : start + 14] in _LOOPS:
+                    body = data[start + 14 : start + 18]
+                    if len(body) == 4 and body[0] >= 3 and body[1] == 1:
+                        found = int.from_bytes(body[2:4], "little")
+            else:
+                position += 1
+    except IndexError:
+        pass
+    return found
 
 
 def drawn_pixels(data: bytes, most: int, least: int) -> int:
@@ -60,6 +126,31 @@ def strip(data: bytes) -> bytes | None:
         return None
     kept.append(_TRAILER)
     return bytes(kept)
+
+
+def _cut_off(data: bytes, start: int, common: bytes, control: bytes) -> ImageBlock:
+    try:
+        if data[start] == _IMAGE:
+            return _image(data, start, len(data), common, control)
+    except IndexError:
+        pass
+    raise ValueError("it is cut off")
+
+
+def _image(data: bytes, start: int, end: int, common: bytes, control: bytes) -> ImageBlock:
+    left, top, wide, high = _extent(data, start)
+    flags = data[start + 9]
+    after_table = start + 10 + (3 << ((flags & 7) + 1) if flags & 0x80 else 0)
+    return ImageBlock(
+        box=(left, top, left + wide, top + high),
+        palette=data[start + 10 : after_table] or common,
+        transparency=control[3] if control[0] & 1 else None,
+        hundredths=int.from_bytes(control[1:3], "little"),
+        disposal=control[0] >> 2 & 7,
+        interlaced=bool(flags & 0x40),
+        bits=data[after_table],
+        data=data[after_table + 1 : end],
+    )
 
 
 def _after_header(data: bytes) -> int:

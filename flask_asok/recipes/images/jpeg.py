@@ -109,6 +109,25 @@ def scans(data: bytes, most: int) -> int:
     return count
 
 
+def first_scan(data: bytes, components: int) -> bytes | None:
+    """
+    Return a progressive JPEG with its first scan only, which has all mean colours.
+
+    None where it is cut off, or has not the mean colours of all components there.
+    """
+    kind, after = 0, 0
+    for kind, start, end in _segments(data):
+        if kind == _SCAN and not after:
+            # Behind the number of components and two bytes for each: which of the 64 coefficients, from 0 to 0.
+            if (
+                data[start + 4] != components
+                or data[start + 5 + 2 * components : start + 7 + 2 * components] != b"\0\0"
+            ):
+                return None
+            after = end
+    return data[:after] + b"\xff\xd9" if kind == _END else None
+
+
 def strip(data: bytes, exif: bytes) -> bytes | None:
     """
     Return the file without metadata but for `exif`, or None where it is not flawless from its start to its end.

@@ -10,10 +10,13 @@ from PIL import Image
 from ...errors import ImageError
 from . import metadata
 from .animation import encode_animation, frame_maker
-from .colour import Colours
+from .colour import Colours, flatten
 from .encode import encode, encode_small
 from .formats import FORMATS
+from .frames import shown
 from .geometry import Plan, plan
+from .loops import most_plays, plays
+from .proof import LEAST_SIGHT, Meant, Sights
 from .shrink import SINGLE_GAP, is_sideways, place, reduce, stills
 from .source import Source
 from .target import Target
@@ -29,6 +32,8 @@ class Made:
     data: bytes
     size: tuple[int, int]
     frames: int
+    meant: Meant
+    """What is to be found in it when it has been written."""
 
 
 class Work:
@@ -63,15 +68,15 @@ class Work:
         open_targets = set()
         for number, target in enumerate(self.targets):
             for asked in target.formats:
-                data = self._untouched(number, asked)
-                if data is None:
+                made = self._untouched(number, asked)
+                if made is None:
                     open_targets.add((number, asked))
                 else:
-                    yield Made(number, self.source.format, data, self.size, self.frames)
+                    yield made
         yield from self._animated(open_targets)
         yield from self._still(open_targets)
 
-    def _untouched(self, number: int, asked: str) -> bytes | None:
+    def _untouched(self, number: int, asked: str) -> Made | None:
         """Return the file of a target whose pixels are those of the source, less the metadata; None for others."""
         target = self.targets[number]
         if (
@@ -84,12 +89,18 @@ class Work:
         ):
             return None
         # Whether it is whole is found out by decoding it.
+        sights = Sights()
         if self.is_animated:
-            for frame in range(self.source.frames):
-                self.source.seek(frame)
+            for image, milliseconds in shown(self.source):
+                sights.add(image, milliseconds)
         else:
-            self.source.load()
-        return metadata.strip(self.source, self._exif(target))
+            image, covered = self.source.shrink_on_load(LEAST_SIGHT)
+            sights.add(image, covered=covered)
+        data = metadata.strip(self.source, self._exif(target))
+        if data is None:
+            return None
+        meant = self._meant(self.source.format, self.size, sights, self.is_animated, is_lossless=True)
+        return Made(number, self.source.format, data, self.size, self.frames, meant)
 
     def _animated(self, open_targets: set[tuple[int, str]]) -> Iterator[Made]:
         for number, asked in sorted(open_targets):
@@ -107,15 +118,14 @@ class Work:
                 return place(image, plan, target.background)
 
             make = frame_maker(self.orientation, self.colours, shrink, finish)
-            data = encode_animation(self.source, make, written, quality=target.quality, exif=self._exif(target))
-            yield Made(number, written, data, plan.size, self.frames)
+            data, sights = encode_animation(self.source, make, written, quality=target.quality, exif=self._exif(target))
+            meant = self._meant(written, plan.size, sights, True, quality=target.quality)
+            yield Made(number, written, data, plan.size, self.frames, meant)
 
     def _still(self, open_targets: set[tuple[int, str]]) -> Iterator[Made]:
         numbers = sorted({number for number, _ in open_targets})
         if not numbers:
             return
-        if self.is_animated:
-            self.source.seek(0)
         background = self.targets[0].background
         plans = [self.plans[number] for number in numbers]
         for index, image in stills(self.source, plans, self.orientation, self.colours, background):
@@ -125,7 +135,10 @@ class Work:
                 if (number, asked) in open_targets:
                     written = self.format(asked)
                     data = self._encoded(image, target, written, self.plans[number])
-                    yield Made(number, written, data, image.size, 1)
+                    sights = Sights(has_hard_edges=written == "gif")
+                    sights.add(flatten(image, target.background or "white") if written == "jpeg" else image)
+                    meant = self._meant(written, image.size, sights, False, quality=target.quality)
+                    yield Made(number, written, data, image.size, 1, meant)
 
     def _encoded(self, image: Image.Image, target: Target, format: str, plan: Plan) -> bytes:
         same = format == self.source.format
@@ -144,6 +157,26 @@ class Work:
             small = encode_small(image, format, before, background=target.background or "white", exif=exif)
             data = min(small or data, data, key=len)
         return data
+
+    def _meant(
+        self,
+        format: str,
+        size: tuple[int, int],
+        sights: Sights,
+        is_animated: bool,
+        *,
+        quality: int | None = None,
+        is_lossless: bool = False,
+    ) -> Meant:
+        return Meant(
+            name=self.source.name,
+            format=format,
+            size=size,
+            sights=sights,
+            plays=most_plays(plays(self.source), format) if is_animated else None,
+            quality=quality,
+            is_lossless=is_lossless or format in ("png", "bmp"),
+        )
 
     def _exif(self, target: Target) -> bytes:
         return metadata.rights(self.source) if target.keep_copyright else b""

@@ -7,6 +7,7 @@ import os
 import secrets
 import stat
 import threading
+from collections.abc import Callable
 
 from . import origin
 
@@ -46,18 +47,21 @@ def is_same_file(first: os.stat_result, second: os.stat_result) -> bool:
 def publish(
     data: bytes,
     path: str,
+    check: Callable[[str], None],
     *,
     like: os.stat_result | None = None,
     instead_of: os.stat_result | None = None,
     mark: bytes | None = None,
 ) -> None:
     """
-    Put `data` at `path` in one step: a temporary file in the same folder, flushed to disk, then renamed.
+    Put `data` at `path` in one step: a temporary file in the same folder, flushed to disk, checked, then renamed.
+
+    `check` gets the path of the temporary file, and raises where that is not what was meant.
 
     The file gets the mode and, where this process may, the owner of `like`; else what the umask gives. A symbolic link
     at `path` is replaced, not followed. With `instead_of`, only that very file is replaced; Replaced is raised where
-    another one has come in its place. With `mark`, only what ends with it; else Taken is raised. Raises OSError, with
-    nothing left behind.
+    another one has come in its place. With `mark`, only what ends with it; else Taken is raised. Raises OSError, or
+    what `check` raises, with nothing left behind.
     """
     # A private picture is so from its first byte on.
     temporary, descriptor = create_temporary(os.path.dirname(path), 0o666 if like is None else 0o600)
@@ -66,7 +70,10 @@ def publish(
             file.write(data)
             if like is not None:
                 _resemble(file.fileno(), like)
+            # Else the last bytes would be written after the disk was waited for.
+            file.flush()
             settle(file.fileno())
+        check(temporary)
         if mark is not None:
             claim(temporary, path, mark)
         else:

@@ -151,7 +151,7 @@ def make_renditions(
         files = rendition_files(source_path, source.format, targets, where)
         for made in work.run(loses_pages=True):
             file = files[made.target, made.format]
-            made = dataclasses.replace(made, data=publish_from(source_path, made.data, file))
+            made = dataclasses.replace(made, data=publish_from(source_path, made.data, file, made.meant.check))
             done[made.target, made.format] = _picture(file, made, work, changed=True, name=targets[made.target].name)
     order = [(number, work.format(asked)) for number, wanted in enumerate(targets) for asked in wanted.formats]
     return Renditions(pictures=tuple(done[key] for key in dict.fromkeys(order)))
@@ -164,7 +164,7 @@ def _resize_in_place(path: str, wanted: Target) -> Picture:
         # Somebody may have put another picture there, which must not be undone, or removed it.
         if changed:
             try:
-                publish(made.data, path, like=source, instead_of=source)
+                publish(made.data, path, made.meant.check, like=source, instead_of=source)
             except Replaced:
                 continue
         elif not is_same_file(source, os.stat(path, follow_symlinks=False)):
@@ -176,7 +176,8 @@ def _resize_in_place(path: str, wanted: Target) -> Picture:
 def _resize_to(path: str, to: str, wanted: Target) -> Picture:
     work, made, changed = _made(path, wanted, loses_pages=True)
     file = destination(path, to, made.format)
-    data = publish_from(path, made.data, file) if is_folder(to) else publish_to(made.data, file)
+    check = made.meant.check
+    data = publish_from(path, made.data, file, check) if is_folder(to) else publish_to(made.data, file, check)
     made = dataclasses.replace(made, data=data)
     return _picture(file, made, work, changed=changed)
 

@@ -19,7 +19,7 @@ from PIL import (
 )
 
 from ...errors import ImageError
-from . import avif, cost, gif, jpeg, opening, png, profile
+from . import apng, avif, cost, gif, gif_frames, jpeg, opening, png, profile, strict
 from .formats import FORMATS, READABLE
 from .geometry import Size
 from .limits import Limits
@@ -35,6 +35,8 @@ _SCANS = 100
 """How often a progressive JPEG may go through its pixels, which takes time and next to no bytes; ten times is usual."""
 _WHOLE_PIXELS = 12_000_000
 """Pixels up to which it is found out whether a JPEG in scans, whose end was lost, has all of them."""
+_FINE = 32
+"""Eighths of a level, of 255, by which mean colours may be off at a glance."""
 _HEAD_PIECES, _PIECES, _PIECE_BYTES = 20_000, 1_000_000, 64
 """Pieces that a head may have, and a whole file besides one for so many bytes: two million take ten seconds."""
 
@@ -214,12 +216,10 @@ class Source:
 
     def load(self) -> None:
         """Decode the pixels; ImageError where they are cut off or broken."""
-        if self._layout is not None and self._layout.in_scans:
-            self._check_scans(self.data())
         # From a TIFF, Pillow would take the orientation that only XMP tells.
         xmp = self.image.info.pop("xmp", None) if self.format == "tiff" else None
         with pillow_errors(f"{self.name} is damaged"), self._patience():
-            self.image.load()
+            strict.load(self.image)
         if xmp is not None:
             self.image.info["xmp"] = xmp
         if self.avif is not None and self.avif.crop is not None and self.image.size == self.screen:
@@ -231,28 +231,28 @@ class Source:
         """Is there more in the file than is to be seen of it?"""
         return self.avif is not None and self.avif.crop is not None
 
-    def seek(self, frame: int) -> None:
-        """Go to a frame of the animation and decode it."""
-        with pillow_errors(f"{self.name} is damaged at frame {frame}"), self._patience():
-            self.image.seek(frame)
-            # A frame may be larger than the header said.
-            self._check_pixels(1)
-            self.image.load()
-
-    def shrink_on_load(self, size: Size) -> tuple[Image.Image, tuple[float, float]]:
+    def shrink_on_load(self, size: Size, *, is_glance: bool = False) -> tuple[Image.Image, tuple[float, float]]:
         """
         Return the pixels, and the width and height in them that the original covers.
 
         A JPEG is decoded at 1/8, 1/4, 3/8 or 1/2 of its size where that is no smaller than `size`; its last column and
-        row may be covered in part only. Other formats are loaded whole.
+        row may be covered in part only. Other formats are loaded whole. Of an animation it is what programs show that
+        know none: its first frame, or the stand-in that a PNG has for it.
+
+        A glance tells the mean colours, and whether there is an end; it does not go through all of a progressive JPEG.
         """
         image = self.image
         if self.format == "jpeg" and isinstance(image, ImageFile.ImageFile) and image.tile:
             data = self.data()
-            if self._layout is not None and self._layout.in_scans:
-                self._check_scans(data)
             # Not with `draft`, which knows no 3/8, and not with `load`, which copies the file around piece by piece.
             eighths, denominator = jpeg.scale(image.size, size)
+            if self._layout is not None and self._layout.in_scans:
+                # Where a block of 8 x 8 becomes a pixel, the first scan has all that is needed.
+                is_coarse = is_glance and eighths == 1 and self._has_fine_means()
+                first_scan = jpeg.first_scan(data, len(image.getbands())) if is_coarse else None
+                if first_scan is None:
+                    self._check_scans(data)
+                data = first_scan or data
             width, height = (side * eighths / 8 for side in image.size)
             with pillow_errors(f"{self.name} is damaged"):
                 [tile] = image.tile
@@ -261,6 +261,11 @@ class Source:
                 arguments = *tile.args, denominator, 0
                 decoded = Image.frombytes(image.mode, (ceil(width), ceil(height)), data, tile.codec_name, *arguments)
             return decoded, (width, height)
+        if self.format == "gif" or (self.format == "png" and self.frames > 1):
+            # Not by Pillow, which has been to other frames meanwhile, and leaves nothing clear that no frame names.
+            with pillow_errors(f"{self.name} is damaged"):
+                first = gif_frames.still(self.data(), self.screen) if self.format == "gif" else apng.still(self.data())
+            return first, first.size
         self.load()
         # Now, since a TIFF is turned while it is loaded.
         return image, image.size
@@ -354,6 +359,11 @@ class Source:
                 "accepted. Set ASOK_IMAGE_MAX_MEMORY to accept more.",
                 reason="too_many_pixels",
             )
+
+    def _has_fine_means(self) -> bool:
+        """Are the mean colours of a first scan, which is of half the precision, near enough to those of the picture?"""
+        tables: dict[int, list[int]] = getattr(self.image, "quantization", {})
+        return all(table[0] <= _FINE for table in tables.values())
 
     def _check_scans(self, data: bytes) -> None:
         samples = self._layout.samples if self._layout is not None else 0

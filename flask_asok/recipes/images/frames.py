@@ -1,0 +1,50 @@
+"""The frames of an animation as they are shown, from the first to the last."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from itertools import islice
+
+from PIL import Image
+
+from ...errors import ImageError
+from . import apng, gif_frames
+from .formats import FORMATS
+from .source import Source, pillow_errors
+
+Shown = tuple[Image.Image, float]
+"""What is seen, until the next is asked for, and for how many milliseconds."""
+
+
+def shown(source: Source) -> Iterator[Shown]:
+    """
+    Yield each frame of an animation; ImageError where one is broken or missing.
+
+    Every pass begins with a fresh decoder and goes forward only: what Pillow shows after it went back to the start may
+    be something else. GIF and PNG are drawn here, as browsers do, since Pillow forgets palettes and transparency.
+    """
+    count = source.frames - source.first_frame
+    number = 0
+    with pillow_errors(f"{source.name} is damaged"):
+        drawn = _drawn(source)
+        for frame in islice(drawn, count):
+            number += 1
+            yield frame
+        if number < count:
+            raise ImageError(f"{source.name} is damaged: it ends after {number} of {count} frames.")
+        # Whether it is cut off behind them.
+        next(drawn, None)
+
+
+def _drawn(source: Source) -> Iterator[Shown]:
+    if source.format == "gif":
+        yield from gif_frames.shown(source.data(), source.screen)
+    elif source.format == "png":
+        yield from apng.shown(source.data())
+    else:
+        with Image.open(io.BytesIO(source.data()), formats=(FORMATS[source.format].pillow,)) as image:
+            for number in range(source.frames):
+                image.seek(number)
+                image.load()
+                yield image, float(image.info.get("duration") or 0)
