@@ -13,6 +13,7 @@ those of a full decode and Lanczos.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import resource
 import shutil
@@ -21,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 SIZES = {"full": 1600, "large": 800, "medium": 400, "small": 200}
@@ -116,6 +117,33 @@ def ours_four(path: Path) -> None:
     make_renditions(path, SIZES, ("keep",))
 
 
+def ours_unread(path: Path) -> None:
+    """resize_image, in place, without the look at the picture and at the file that was written."""
+    with _unread():
+        ours(path)
+
+
+def ours_four_unread(path: Path) -> None:
+    """make_renditions without that look."""
+    with _unread():
+        ours_four(path)
+
+
+@contextlib.contextmanager
+def _unread() -> Iterator[None]:
+    from flask_asok.recipes.images.proof import Meant, Sights
+
+    real = Meant.check, Sights.add
+    Meant.check, Sights.add = lambda *_: None, lambda *_, **__: None
+    try:
+        yield
+    finally:
+        Meant.check, Sights.add = real
+
+
+READ_BACK = {"800 x 800": (ours, ours_unread), "four sizes": (ours_four, ours_four_unread)}
+"""Ours, and ours without reading back what was written."""
+
 CONTENDERS: dict[str, dict[str, Callable[[Path], None]]] = {
     "800 x 800": {"page": page, "libvips": vips, "ours": ours},
     "four sizes": {"page": page_four, "libvips": vips_four, "ours": ours_four},
@@ -205,6 +233,20 @@ def _median(values: list[tuple[float, float]], which: int) -> float:
     return statistics.median(value[which] for value in values)
 
 
+def read_back(source: Path, rounds: int) -> Iterator[str]:
+    """Yield what reading back the result adds to the time, by the clock and of the processor."""
+    for task, works in READ_BACK.items():
+        times: list[list[tuple[float, float]]] = [[], []]
+        for number in range(rounds + 1):
+            # In turn, and now the one first and now the other.
+            for which in (0, 1) if number % 2 else (1, 0):
+                took = timed(works[which], source)
+                if number:
+                    times[which].append(took)
+        added = (_median(times[0], part) / _median(times[1], part) - 1 for part in (0, 1))
+        yield f"{task}: {' / '.join(f'{share:+.1%}' for share in added)}"
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -234,6 +276,9 @@ def main() -> None:
                 )
                 against = "".join(_ratios(clock, cores, name) for name in ("page", "libvips"))
                 print(f"{label + ', ' + task:24}{cells}{against}", flush=True)
+        for label, source in sources.items():
+            added = "  ".join(read_back(source, options.rounds))
+            print(f"reading the result back adds, clock / CPU, {label}: {added}", flush=True)
         for label, source in sources.items():
             scores = "  ".join(f"{name}: {score:.4f}" for name, score in similarity(source).items())
             print(f"SSIM {label}: {scores}", flush=True)
