@@ -137,23 +137,22 @@ def test_more_hang_than_there_are_threads(make_app: Any, make_receiver: Any) -> 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8")
-@pytest.mark.parametrize("size", [2, 3, 4])
-def test_small_queue(make_app: Any, make_receiver: Any, size: int) -> None:
-    """In a small queue of one's own, one receiver fewer than it has threads may hang."""
+@pytest.mark.parametrize(("size", "hosts", "is_known"), [(2, 1, False), (3, 2, False), (4, 3, False), (4, 1, True)])
+def test_small_queue(make_app: Any, make_receiver: Any, size: int, hosts: int, is_known: bool) -> None:
+    """In a small queue of one's own all threads but one may hang, and one host that answered before takes no more."""
     app = make_app(ASOK_QUEUES={"hooks": size})
     healthy = make_receiver(address="127.0.2.1")
-    receivers = [make_receiver(address=f"127.0.1.{number}") for number in range(1, size)]
+    receivers = [make_receiver(address=f"127.0.1.{number}") for number in range(1, hosts + 1)]
+    urls = [f"http://{receiver.address}:{receiver.port}/" for receiver in receivers]
     using = background.using(queue="hooks", retries=0)
 
     with app.app_context():
+        if is_known:
+            for url in urls:
+                using(send_webhook, url, {}).result(TIMEOUT)
         for receiver in receivers:
-            using(send_webhook, f"http://{receiver.address}:{receiver.port}/", {}).result(TIMEOUT)
             receiver.answer_when.clear()
-        hanging = [
-            using(send_webhook, f"http://{receiver.address}:{receiver.port}/", {}, timeout=60)
-            for _ in range(16)
-            for receiver in receivers
-        ]
+        hanging = [using(send_webhook, url, {}, timeout=60) for _ in range(16) for url in urls]
 
         assert using(send_webhook, f"http://127.0.2.1:{healthy.port}/", {}).result(TIMEOUT).status == 200
         assert not any(task.state == "failed" for task in hanging)

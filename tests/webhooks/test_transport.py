@@ -357,12 +357,27 @@ def test_no_proxy_there(make_app: Any, scheme: str, proxy: str, words: str) -> N
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_proxy_that_speaks_tls(make_app: Any, tls_receiver: Any, scheme: str) -> None:
-    """A proxy that wants TLS itself is a temporary error."""
-    app = make_app(ASOK_WEBHOOK_PROXY=f"http://localhost:{tls_receiver.port}")
+@pytest.mark.parametrize("what", ["TLS", "silence", "closes", "rubbish"])
+def test_proxy_that_is_none(make_app: Any, tls_receiver: Any, receiver: Any, scheme: str, what: str) -> None:
+    """Whatever else a proxy does, the error is a temporary one that names it."""
+    at = tls_receiver if what == "TLS" else receiver
 
-    with app.app_context(), pytest.raises(WebhookUnavailable, match=r"cannot be reached"):
-        send_webhook(f"{scheme}://hooks.example/", {}, timeout=5)
+    def behave(sock: socket.socket, receiver: Any) -> None:
+        sock.recv(65536)
+        if what == "silence":
+            receiver.closed.wait(TIMEOUT)
+        if what == "rubbish":
+            sock.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
+
+    receiver.behave = behave
+    app = make_app(ASOK_WEBHOOK_PROXY=f"http://me:pass@localhost:{at.port}")
+
+    with app.app_context(), pytest.raises(WebhookUnavailable) as raised:
+        send_webhook(f"{scheme}://hooks.example/", {}, timeout=0.5 if what == "silence" else 5)
+
+    assert f"the proxy http://localhost:{at.port}" in str(raised.value)
+    assert f"{scheme}://hooks.example" in str(raised.value)
+    assert "pass" not in str(raised.value)
 
 
 def test_receivers_407(app: Flask, receiver: Any) -> None:

@@ -213,7 +213,7 @@ def _attempt(message: Message, ours: Task[Any] | None) -> Delivery:
 
 def _send(sender: Sender, message: Message, ours: Task[Any] | None) -> Delivery:
     from .answer import Malformed
-    from .failures import explain
+    from .failures import describe
 
     url = parse(message.url)
     attempts = 1 if ours is None else ours.attempts
@@ -241,12 +241,10 @@ def _send(sender: Sender, message: Message, ours: Task[Any] | None) -> Delivery:
         raise _bare(error) from None
     except signing.UnknownSecret as error:
         raise _unsigned(error, delivery()) from _bare(error)
-    except TimeoutError as error:
-        answered = False
-        raise WebhookUnavailable(f"{url} did not answer within {message.timeout:g} s.", delivery()) from _bare(error)
     except (OSError, Malformed) as error:
         answered = False
-        raise WebhookUnavailable(f"{url} cannot be reached: {explain(error)}.", delivery()) from _bare(error)
+        what = describe(error, str(url), sender.proxy_for(url), message.timeout)
+        raise WebhookUnavailable(what, delivery()) from _bare(error)
     finally:
         sender.lanes.leave(url.host, perf_counter() - entered, answered, pool)
     done = delivery(answer.status, answer.body)

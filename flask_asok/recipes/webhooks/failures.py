@@ -23,6 +23,14 @@ class ProxyFailed(OSError):
         super().__init__(f"the proxy {proxy} {how}")
 
 
+def describe(error: Exception, receiver: str, proxy: str | None, timeout: float) -> str:
+    """Return the text of a delivery to `receiver` that `error` has ended; `proxy` may be to blame."""
+    through = "" if proxy is None or isinstance(error, ProxyFailed) else f" through the proxy {proxy}"
+    if isinstance(error, TimeoutError):
+        return f"{receiver} did not answer{through} within {timeout:g} s."
+    return f"{receiver} cannot be reached{through}: {explain(error)}."
+
+
 def explain(error: Exception) -> str:
     """Return what `error`, which `Transport.post` has raised, means."""
     if isinstance(error, ssl.SSLCertVerificationError):
