@@ -23,10 +23,12 @@ from .errors import (
 )
 from .extension import FlaskAsok
 from .options import Retry
+from .progress import Progress
 from .recipes.cache import Cache, cached, warm_cache
 from .recipes.images import Picture, Renditions, make_renditions, resize_image, save_upload
 from .recipes.mail import Mail, check_address, send_mail
 from .recipes.webhooks import Delivery, send_webhook, verify_webhook
+from .reporting import report_progress, track
 from .summaries import TaskSummary
 from .tasks import Task, current_task
 
@@ -44,6 +46,7 @@ __all__ = [
     "MailUnavailable",
     "NotConfigured",
     "Picture",
+    "Progress",
     "QueueFull",
     "Renditions",
     "Retry",
@@ -63,11 +66,13 @@ __all__ = [
     "check_address",
     "current_task",
     "make_renditions",
+    "report_progress",
     "resize_image",
     "save_upload",
     "send_mail",
     "send_webhook",
     "task",
+    "track",
     "verify_webhook",
     "warm_cache",
 ]

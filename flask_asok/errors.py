@@ -4,7 +4,7 @@ Every error of Flask-Asok.
 AsokError
 ├── NotConfigured          no app context, or the app has no extension
 ├── QueueFull              a bound was reached and nothing may be dropped
-├── TaskCancelled          result() of a task that was cancelled
+├── TaskCancelled          result() of a task that was cancelled; in one that is to stop, a report of its progress
 ├── TaskAbandoned          result() of a task that a shutdown or a fork left behind
 ├── TaskFailed             result() of a task that failed in another process with an error that cannot be made again
 ├── BackendUnavailable     the broker of a distributed backend cannot be reached
@@ -46,7 +46,11 @@ class QueueFull(AsokError):
 
 
 class TaskCancelled(AsokError):
-    """Raised by `result()` and `exception()` of a task that was cancelled before it ran."""
+    """
+    Raised by `result()` and `exception()` of a task that was cancelled.
+
+    And in a task that runs, by `report_progress` and `track`, once it was asked to stop: let it through.
+    """
 
 
 class TaskAbandoned(AsokError):

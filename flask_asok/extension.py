@@ -26,7 +26,7 @@ from .recipes.webhooks import settings as webhooks
 from .state import KEY, State, state_of
 from .summaries import TaskSummary
 from .tasks import Task
-from .triggers import abandon_held, listen
+from .triggers import abandon_held, all_held, listen
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -148,6 +148,22 @@ class FlaskAsok:
     def get(self, id: str) -> TaskSummary | None:
         """Return the recent task of the current app with this id, or None."""
         return _state().backend.get(id)
+
+    def cancel(self, id: str, *, running: bool = False) -> bool:
+        """
+        Keep the task with this id from running: True if it is cancelled.
+
+        With `running=True` also True for one that runs and was asked to stop: `report_progress` and `track` raise
+        TaskCancelled in it from now on, and it is cancelled with that. False if the task is settled or unknown. On
+        Celery a task that runs goes on.
+        """
+        backend = _state().backend
+        app = current_app._get_current_object()  # type: ignore[attr-defined]
+        found = [*backend.alive(), *(task for task in all_held() if task.app is app)]
+        task = next((task for task in found if task.id == id and task.is_alive()), None)
+        if task is None:
+            return backend.distributed and backend.cancel(id)
+        return task.cancel() or (running and task.stop())
 
     def close(self, app: Flask, timeout: float | None = None) -> None:
         """

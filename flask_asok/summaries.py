@@ -7,7 +7,9 @@ import itertools
 import os
 import time
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
+
+from .progress import Progress
 
 State = Literal["queued", "running", "waiting", "succeeded", "failed", "cancelled", "abandoned"]
 SETTLED: frozenset[State] = frozenset({"succeeded", "failed", "cancelled", "abandoned"})
@@ -28,7 +30,7 @@ class TaskSummary:
 
     __slots__ = (
         "_enqueued", "_finished", "_id", "_number", "_started",
-        "attempts", "error", "name", "queue", "state",
+        "attempts", "error", "name", "progress", "queue", "state",
     )  # fmt: skip
 
     def __init__(self, name: str, queue: str) -> None:
@@ -42,6 +44,7 @@ class TaskSummary:
         self.state: State = "queued"
         self.attempts: int = 0
         self.error: str | None = None
+        self.progress: Progress | None = None
 
     @property
     def id(self) -> str:
@@ -72,5 +75,31 @@ class TaskSummary:
         """Seconds from the start of the latest attempt to its end, or until now; None before the first."""
         return (self._finished or time.time()) - self._started if self._started else None
 
+    def as_dict(self) -> dict[str, Any]:
+        """
+        Return what a page may show, as JSON has it: no error text.
+
+        `id`, `name`, `queue`, `state`, `attempts`; `enqueued_at`, `started_at`, `finished_at` and `scheduled_at`, in
+        ISO 8601 and UTC, or None; `progress`: None, or `done`, `total`, `text`, `at` and `fraction`.
+        """
+        # The state first: a task that has ended has its last progress.
+        state, progress = self.state, self.progress
+        return {
+            "id": self.id,
+            "name": self.name,
+            "queue": self.queue,
+            "state": state,
+            "attempts": self.attempts,
+            "enqueued_at": _iso(self.enqueued_at),
+            "started_at": _iso(self.started_at),
+            "finished_at": _iso(self.finished_at),
+            "scheduled_at": None,
+            "progress": None if progress is None else progress.as_dict(),
+        }
+
     def __repr__(self) -> str:
         return f"<TaskSummary {self.name} {self.state} {self.id}>"
+
+
+def _iso(time: datetime | None) -> str | None:
+    return None if time is None else time.isoformat()

@@ -18,6 +18,7 @@ from .errors import TaskAbandoned, TaskCancelled
 from .hints import explain
 from .logs import about_of, frames_of, log, log_exception, safe_repr
 from .options import NotYet, Options, Retry, cause_of
+from .progress import Progress
 from .signals import (
     emit,
     task_abandoned,
@@ -96,6 +97,15 @@ class Task(threading.Thread, Generic[R]):
     _hold: Hold | None = None
     skips_waits: bool = False
     """Does a retry follow at once? For tests; what is logged and told of it is as ever."""
+    stopping: bool = False
+    """Was the task asked to stop? Then each report of its progress raises TaskCancelled. For backends."""
+    reporter: Callable[[Progress], bool] | None = None
+    """
+    What a backend sets in order to hear of the progress, at most once a second, in the thread that reports it. Returns
+    True to stop the task.
+    """
+    reported: float = float("-inf")
+    """When the reporter was last called, by the monotonic clock."""
     _settler: int | None = None
     """The thread that tells the receivers of the task's end."""
     about: str = ""
@@ -230,6 +240,17 @@ class Task(threading.Thread, Generic[R]):
         """When the task was settled."""
         return self.summary.finished_at
 
+    @property
+    def progress(self) -> Progress | None:
+        """What the latest attempt has reported last; None before that. Kept when the task is settled."""
+        return self.summary.progress
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what a page may show, as `TaskSummary.as_dict()` does."""
+        # Looked up where the task runs elsewhere, and with it the rest.
+        state = self.state
+        return {**self.summary.as_dict(), "state": state}
+
     def result(self, timeout: float | None = None) -> R:
         """
         Wait like `join` and return what the function returned.
@@ -268,6 +289,11 @@ class Task(threading.Thread, Generic[R]):
 
     # For backends
 
+    def stop(self) -> bool:
+        """Ask the task to stop at the next report of its progress; False when it is settled."""
+        self.stopping = True
+        return not self._done
+
     def is_held(self) -> bool:
         """Does the task wait for a response or a commit?"""
         return self._hold is not None
@@ -304,6 +330,7 @@ class Task(threading.Thread, Generic[R]):
         summary, lane = self.summary, self.lane
         summary.attempts += 1
         summary._started = time.time()
+        summary.progress = None
         summary.state = "running"
         self._thread = thread
         lane.running[self] = None
@@ -352,6 +379,9 @@ class Task(threading.Thread, Generic[R]):
         if self.claim() is None:
             return
         self._hold = None
+        self._settle_cancelled(why, level)
+
+    def _settle_cancelled(self, why: str | None, level: int = logging.INFO) -> None:
         try:
             if why is not None:
                 log(
@@ -418,6 +448,9 @@ class Task(threading.Thread, Generic[R]):
         if isinstance(error, NotYet):
             summary.attempts -= 1
             self._wait_for_turn(call, error.after)
+            return
+        if self.stopping and isinstance(error, TaskCancelled):
+            self._settle_cancelled("it was asked to stop")
             return
         seconds = self._seconds_to_retry(error)
         # Whatever happens while it is told, Ctrl-C in a caller who runs the task itself: somebody waits for its end.

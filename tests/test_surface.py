@@ -20,7 +20,7 @@ ORDER = [
     {"store"},
     {"callables"},
     {"arguments", "tasks"},
-    {"backends"},
+    {"backends", "reporting"},
     {"state", "triggers"},
     {"dispatch"},
     {"recipes"},

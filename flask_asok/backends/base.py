@@ -84,6 +84,10 @@ class Backend(ABC):
         """Return the recent task with this id, or None."""
         return next((summary for summary in self.tasks() if summary.id == id), None)
 
+    def alive(self) -> list[Task[Any]]:
+        """Return the tasks of this process that are queued, running or waiting, not those that are held."""
+        return []
+
     def close(self, timeout: float | None = None) -> None:  # noqa: B027 - nothing to do by default
         """Finish within `timeout` seconds what was accepted; log by name and id what was not."""
 

@@ -55,6 +55,11 @@ class Clock:
     def __len__(self) -> int:
         return len(self._tasks)
 
+    def waiting(self) -> list[Task[Any]]:
+        """Return the tasks that wait."""
+        tasks = [reference() for _, reference in list(self._tasks.values())]
+        return [task for task in tasks if task is not None]
+
     def holds(self, bound: int) -> bool:
         """Do `bound` tasks wait here, those not counted that were cancelled meanwhile?"""
         if len(self) < bound:

@@ -50,6 +50,10 @@ class ImmediateBackend(Backend):
             else:
                 joined.pop(here, None)
 
+    def alive(self) -> list[Task[Any]]:
+        """Return the tasks that run."""
+        return list(self.running)
+
     def watch(self, task: Task[Any], timeout: float) -> None:
         """Let it take its time."""
 

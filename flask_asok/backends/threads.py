@@ -266,6 +266,11 @@ class ThreadsBackend(Backend):
         """Finish within `timeout` seconds (None: `ASOK_SHUTDOWN_TIMEOUT`) what is queued and running; log the rest."""
         _close([self], timeout)
 
+    def alive(self) -> list[Task[Any]]:
+        """Return the tasks that are queued, running or waiting for a delay or a retry."""
+        lanes = list(self._lanes.values())
+        return [task for lane in lanes for task in (*lane.queue.copy(), *lane.running.copy())] + self._clock.waiting()
+
     def forget(self) -> None:
         """Leave to the parent, in a forked child, the parent's tasks: here they are abandoned."""
         for lane in self._lanes.values():

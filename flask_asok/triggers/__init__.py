@@ -8,10 +8,10 @@ from flask import Flask
 
 from ..tasks import Task
 from .commit import hold_for_commit
-from .held import Start, abandon_held, release
+from .held import Start, abandon_held, all_held, release
 from .response import hold_for_response, listen
 
-__all__ = ["abandon_held", "hold", "listen", "release"]
+__all__ = ["abandon_held", "all_held", "hold", "listen", "release"]
 
 
 def hold(task: Task[Any], app: Flask, start: Start) -> None:

@@ -30,7 +30,8 @@ def keep(task: Task[Any], hold: Hold) -> None:
     _held[number] = weakref.ref(task, lambda _: _held.pop(number, None))
 
 
-def _all_held() -> Iterator[Task[Any]]:
+def all_held() -> Iterator[Task[Any]]:
+    """Yield the tasks of this process, of whatever application, that wait for a response or a commit."""
     for reference in list(_held.values()):
         task = reference()
         if task is not None:
@@ -39,14 +40,14 @@ def _all_held() -> Iterator[Task[Any]]:
 
 def abandon_held(app: Flask | None = None) -> None:
     """Abandon, at the end of `app` or of the process, the tasks whose response or commit has not come."""
-    for task in _all_held():
+    for task in all_held():
         if app is None or task.app is app:
             task.abandon("the application shuts down")
 
 
 def _lose_in_child() -> None:
     """Leave to the parent, in a forked child, what waits for the parent's responses and commits."""
-    for task in _all_held():
+    for task in all_held():
         task._hold = None
         task.lose()
     _held.clear()

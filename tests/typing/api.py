@@ -1,6 +1,6 @@
 """What a type checker must find out about the public names. Checked, never run."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from threading import Thread
@@ -8,7 +8,18 @@ from typing import assert_type
 
 from flask import Flask
 
-from flask_asok import FlaskAsok, Retry, Task, TaskSummary, background, current_task, task
+from flask_asok import (
+    FlaskAsok,
+    Progress,
+    Retry,
+    Task,
+    TaskSummary,
+    background,
+    current_task,
+    report_progress,
+    task,
+    track,
+)
 from flask_asok.signals import task_failed
 
 
@@ -55,6 +66,14 @@ def decorated() -> None:
     plain(Path("photo.jpg"))
     ship("42")  # type: ignore[arg-type]
     task(queue=1)  # type: ignore[arg-type]
+
+
+def progress(rows: AsyncIterable[str]) -> None:
+    assert_type(track([1, 2], text="Rows"), Iterator[int])
+    assert_type(track(rows, total=3), AsyncIterator[str])
+    assert_type(background(add, 1).progress, Progress | None)
+    report_progress(1, 2.5, "half")
+    report_progress("1")  # type: ignore[arg-type]
 
 
 def handle() -> None:
