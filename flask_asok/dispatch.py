@@ -89,7 +89,9 @@ class Door:
         Raises NotConfigured without an app context or without `FlaskAsok` on its app; TypeError or ValueError for what
         cannot be run: not callable, an argument that ends with the request, an unknown queue; QueueFull at a bound.
         """
-        return _enqueue(fn, args, kwargs, options_of(fn))
+        # The short way for most calls: nothing on a plain function answers oddly.
+        own = type(fn) is FunctionType
+        return _enqueue(fn, args, kwargs, getattr(fn, "__asok_options__", DEFAULT) if own else options_of(fn))
 
     def using(self, **options: Unpack[OptionValues]) -> Using:
         """
@@ -146,16 +148,20 @@ def _enqueue(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, An
             f"background() takes a function and its arguments, not {type(fn).__name__}. "
             "Write background(send, user), without calling send() yourself."
         )
-    if type(fn) is not FunctionType:
-        check_function(fn, app)
-    function = fn.__func__ if type(fn) is MethodType else fn
-    if type(function) is FunctionType and function.__code__.co_flags & _GENERATOR:
-        raise TypeError(f"{name_of(fn)} is a generator function: called, it would do nothing. Loop over it in a task.")
     if options.prepare is not None:
         check_fits(options.prepare, args, kwargs, of=fn)
         args, kwargs = _prepared(options.prepare, args, kwargs, of=fn)
-    # Most calls are of a function by position: then its counts say all.
-    if kwargs or type(fn) is not FunctionType or len(args) != fn.__code__.co_argcount or fn.__code__.co_kwonlyargcount:
+    if type(fn) is FunctionType:
+        code = fn.__code__
+        if code.co_flags & _GENERATOR:
+            raise _generator(fn)
+        # Most calls are by position: then these counts say all.
+        if kwargs or len(args) != code.co_argcount or code.co_kwonlyargcount:
+            check_fits(fn, args, kwargs, of=fn)
+    else:
+        check_function(fn, app)
+        if type(fn) is MethodType and type(fn.__func__) is FunctionType and fn.__func__.__code__.co_flags & _GENERATOR:
+            raise _generator(fn)
         check_fits(fn, args, kwargs, of=fn)
     if args:
         for position, arg in enumerate(args):
@@ -174,6 +180,10 @@ def _enqueue(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, An
     else:
         hold(task, app, backend.start)
     return task
+
+
+def _generator(fn: Callable[..., Any]) -> TypeError:
+    return TypeError(f"{name_of(fn)} is a generator function: called, it would do nothing. Loop over it in a task.")
 
 
 def _prepared(
