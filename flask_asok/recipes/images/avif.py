@@ -49,6 +49,18 @@ def is_avif(data: bytes) -> bool:
     return data[4:8] == b"ftyp" and any(brand in data[8 : 8 + 64] for brand in (b"avif", b"avis"))
 
 
+def why_not(data: bytes) -> tuple[str, str] | None:
+    """Return the reason, and a text, why Pillow does not know an AVIF as one; None where it is none."""
+    if not is_avif(data):
+        return None
+    if not read(data).is_alpha_sized:
+        return (
+            "unsupported",
+            "does not say how large its transparency is, as old encoders left it. Export it anew.",
+        )
+    return "damaged", "is an AVIF, and cannot be opened: it is cut off or broken."
+
+
 def read(data: bytes) -> Head:
     """Return what the boxes say, as far as they can be followed."""
     boxes: dict[bytes, list[bytes]] = {}

@@ -6,6 +6,7 @@ from math import ceil, prod
 
 from PIL import Image, ImageFile, TiffImagePlugin
 
+from ...errors import ImageError
 from . import avif, jpeg
 
 _STRIP_TAGS, _TILE_TAGS = (273, 278), (324, 322, 323)
@@ -50,14 +51,47 @@ def memory(
     return pixels * own
 
 
+def check(name: str, most: int, needed: int) -> None:
+    """Raise ImageError where more bytes are needed than are accepted."""
+    if needed > most:
+        raise ImageError(
+            f"{name} needs {needed >> 20:,} MiB of memory to be decoded; {most >> 20:,} are accepted. Set "
+            "ASOK_IMAGE_MAX_MEMORY to accept more.",
+            reason="too_many_pixels",
+        )
+
+
+def check_parts(name: str, image: Image.Image, size: int, pixels: int) -> None:
+    """Raise ImageError where a file of `size` bytes is put together in a way that takes long."""
+    if is_run_length(image) and size > RUN_LENGTH_BYTES:
+        raise ImageError(
+            f"{name} is a BMP in runs of more than {RUN_LENGTH_BYTES:,} bytes, which takes long. Save it without "
+            "compression, or as a PNG.",
+            reason="unsupported",
+        )
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return
+    parts = max(_count(image, _STRIP_TAGS[0]), _count(image, _TILE_TAGS[0]))
+    if parts > PARTS:
+        raise too_many_pixels(name, f"they are in {parts:,} parts; {PARTS:,} are accepted")
+    width, height = (int(image.tag_v2.get(tag, 1)) for tag in _TILE_TAGS[1:])
+    # A tile is decoded as a whole, however little of it is in the picture.
+    if width * height > pixels:
+        raise too_many_pixels(name, f"tiles of {width} x {height}; {pixels:,} are accepted")
+
+
+def too_many_pixels(name: str, text: str) -> ImageError:
+    """Return the error that says what to set."""
+    return ImageError(
+        f"{name} has too many pixels: {text}. Set ASOK_IMAGE_MAX_PIXELS or ASOK_IMAGE_MAX_ANIMATION_PIXELS to accept "
+        "more.",
+        reason="too_many_pixels",
+    )
+
+
 def is_run_length(image: Image.Image) -> bool:
     """Tell whether this is a BMP in runs."""
     return isinstance(image, ImageFile.ImageFile) and any(tile.codec_name == "bmp_rle" for tile in image.tile)
-
-
-def parts(image: TiffImagePlugin.TiffImageFile) -> int:
-    """Return the number of strips or tiles."""
-    return max(_count(image, _STRIP_TAGS[0]), _count(image, _TILE_TAGS[0]))
 
 
 def _part(image: TiffImagePlugin.TiffImageFile) -> int:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import io
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
 from typing import BinaryIO
 
-from PIL import Image
+from PIL import Image, ImageFile
 
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 """The beginning of a segment, and the end of coded data: 0xFF that is neither escaped nor a restart."""
 END = b"\xff\xd9"
 _END, _SCAN = 0xD9, 0xDA
+_WHOLE_PIXELS = 12_000_000
+"""What is decoded at most to find out whether it is whole."""
 _MADE_UP = b"\x55" * 4096
 _SEGMENTS = frozenset({*range(0xC0, 0xD0), *range(_END, 0xF0), 0xFE}) - {0xC8}
 """What has a length; the end is counted among them."""
@@ -89,14 +91,26 @@ def missing_end(file: BinaryIO) -> bytes:
     return b"" if any(kind == _END for kind, _, _ in _segments(file.read())) else END
 
 
-def is_whole(decode: Callable[[bytes], Image.Image], data: bytes) -> bool:
+def check_whole(image: Image.Image, layout: Layout, data: bytes) -> None:
     """
-    Tell whether the decoder needs nothing behind `data`, in which no end is marked.
+    Raise OSError where the pixels are not all there. `data` has the end that the file of `image` has lost.
 
-    It makes up what is missing, and says nothing. So it gets two different endings: where it uses them the results
-    differ.
+    The decoder makes up what is missing, and says nothing. So it gets two different endings: where it uses them the
+    results differ. Of what is stored block after block, one pixel of each tells; of what comes in scans only all of
+    them, which is not tried for a large one.
     """
-    return decode(data + END).tobytes() == decode(data + _MADE_UP + END).tobytes()
+    denominator = 1 if layout.in_scans else 8
+    size = ceil(image.width / denominator), ceil(image.height / denominator)
+    if size[0] * size[1] > _WHOLE_PIXELS:
+        raise OSError("it is cut off")
+    assert isinstance(image, ImageFile.ImageFile)
+    [tile] = image.tile
+    assert isinstance(tile.args, tuple)
+    arguments = *tile.args, denominator, 0
+    endings = (data, data.removesuffix(END) + _MADE_UP + END)
+    one, other = (Image.frombytes(image.mode, size, each, tile.codec_name, *arguments) for each in endings)
+    if one != other:
+        raise OSError("it is cut off")
 
 
 def scans(data: bytes, most: int) -> int:

@@ -13,7 +13,6 @@ from PIL import (
     AvifImagePlugin,  # noqa: F401  (imported so that it is registered: Pillow imports these three on demand only)
     Image,
     ImageFile,
-    TiffImagePlugin,
     UnidentifiedImageError,
     WebPImagePlugin,  # noqa: F401
 )
@@ -28,13 +27,10 @@ from .opening import File, open_regular
 ORIENTATION = 0x0112
 GPS = 0x8825
 
-_TILE = (322, 323)
 _LEAST_FRAME = 40_000
 """Pixels that a frame counts as, however small: 40,000 of one pixel each take half a minute."""
 _SCANS = 100
 """How often a progressive JPEG may go through its pixels, which takes time and next to no bytes; ten times is usual."""
-_WHOLE_PIXELS = 12_000_000
-"""Pixels up to which it is found out whether a JPEG in scans, whose end was lost, has all of them."""
 _FINE = 32
 """Eighths of a level, of 255, by which mean colours may be off at a glance."""
 _HEAD_PIECES, _PIECES, _PIECE_BYTES = 20_000, 1_000_000, 64
@@ -121,26 +117,9 @@ class Source:
 
     def check_whole(self) -> None:
         """Raise ImageError where the pixels of a JPEG whose end was lost are not all there. Others are found later."""
-        if not self._end:
-            return
-        image, layout = self.image, self._layout
-        assert isinstance(image, ImageFile.ImageFile)
-        assert layout is not None
-        # Of what is stored block after block, one pixel of each tells; of what comes in scans only all of them.
-        denominator = 1 if layout.in_scans else 8
-        if image.width * image.height > _WHOLE_PIXELS * denominator**2:
-            raise ImageError(f"{self.name} is damaged: it is cut off.", reason="damaged")
-        size = ceil(image.width / denominator), ceil(image.height / denominator)
-        with pillow_errors(f"{self.name} is damaged"):
-            [tile] = image.tile
-            assert isinstance(tile.args, tuple)
-            arguments = *tile.args, denominator, 0
-
-            def decode(data: bytes) -> Image.Image:
-                return Image.frombytes(image.mode, size, data, tile.codec_name, *arguments)
-
-            if not jpeg.is_whole(decode, self.data().removesuffix(self._end)):
-                raise OSError("it is cut off")
+        if self._end and self._layout is not None:
+            with pillow_errors(f"{self.name} is damaged"):
+                jpeg.check_whole(self.image, self._layout, self.data())
 
     def is_animated(self) -> bool:
         """Tell whether it has several frames, having checked that they are not too many. Pages are not frames."""
@@ -153,8 +132,8 @@ class Source:
             self.file.seek(position)
             most = self.limits.animation_pixels
             if gif.drawn_pixels(data, most, _LEAST_FRAME) > most:
-                raise self._too_many_pixels(
-                    f"more than {most:,} in all of its frames, counted as {_LEAST_FRAME:,} or more"
+                raise cost.too_many_pixels(
+                    self.name, f"more than {most:,} in all of its frames, counted as {_LEAST_FRAME:,} or more"
                 )
         with pillow_errors(f"The frames of {self.name} cannot be counted"), self._patience():
             frames: int = getattr(self.image, "n_frames", 1)
@@ -295,10 +274,9 @@ class Source:
             points = self.png.code_points[:2]
         elif self.avif is not None and not icc:
             points = self.avif.code_points
-        if points is not None and points[1] in profile.HDR_TRANSFERS:
+        if points is not None and (name := profile.HDR_TRANSFERS.get(points[1])):
             raise ImageError(
-                f"{self.name} is brighter than a screen in sRGB ({profile.HDR_TRANSFERS[points[1]]}), and no way to "
-                "show it there is known to be right. Export it as a picture of standard range.",
+                f"{self.name} is brighter than sRGB can be ({name}). Export it as a picture of standard range.",
                 reason="unsupported",
             )
         if self.png is not None:
@@ -317,24 +295,13 @@ class Source:
                 return Image.open(self._shown, formats=names)
         except ImageError as error:
             if isinstance(error.__cause__, (UnidentifiedImageError, UserWarning)):
-                self._explain_avif(formats)
+                if "avif" in formats and (why := avif.why_not(self.data())):
+                    raise ImageError(f"{self.name} {why[1]}", reason=why[0]) from error.__cause__
                 raise ImageError(
                     f"{self.name} is no picture of an accepted format ({accepted}).",
                     reason="unknown_format",
                 ) from error.__cause__
             raise
-
-    def _explain_avif(self, formats: tuple[str, ...]) -> None:
-        """Raise ImageError where Pillow does not know an AVIF as one."""
-        data = self.data()
-        if "avif" not in formats or not avif.is_avif(data):
-            return
-        if not avif.read(data).is_alpha_sized:
-            raise ImageError(
-                f"{self.name} does not say how large its transparency is, as old encoders left it. Export it anew.",
-                reason="unsupported",
-            )
-        raise ImageError(f"{self.name} is an AVIF, and cannot be opened: it is cut off or broken.", reason="damaged")
 
     def _patience(self) -> contextlib.AbstractContextManager[None]:
         """Bound the pieces in which the rest is read; other formats than these two are not read in pieces."""
@@ -348,17 +315,12 @@ class Source:
         counted = width * height if frames == 1 else max(width * height, _LEAST_FRAME) * frames
         if counted > most or width * height > self.limits.pixels:
             times = f" x {frames} frames" if frames > 1 else ""
-            raise self._too_many_pixels(f"{width} x {height}{times}; {most:,} are accepted")
+            raise cost.too_many_pixels(self.name, f"{width} x {height}{times}; {most:,} are accepted")
 
     def _check_memory(self, is_animated: bool) -> None:
         with pillow_errors(f"{self.name} cannot be opened"):
             needed = cost.memory(self.image, self.format, is_animated, layout=self._layout, boxes=self.avif)
-        if needed > self.limits.memory:
-            raise ImageError(
-                f"{self.name} needs {needed >> 20:,} MiB of memory to be decoded; {self.limits.memory >> 20:,} are "
-                "accepted. Set ASOK_IMAGE_MAX_MEMORY to accept more.",
-                reason="too_many_pixels",
-            )
+        cost.check(self.name, self.limits.memory, needed)
 
     def _has_fine_means(self) -> bool:
         """Are the mean colours of a first scan, which is of half the precision, near enough to those of the picture?"""
@@ -372,26 +334,5 @@ class Source:
             raise ImageError(f"{self.name} goes through its pixels more than {most} times.", reason="damaged")
 
     def _check_parts(self) -> None:
-        if cost.is_run_length(self.image) and self.stat.st_size > cost.RUN_LENGTH_BYTES:
-            raise ImageError(
-                f"{self.name} is a BMP in runs of more than {cost.RUN_LENGTH_BYTES:,} bytes, which takes long. Save it "
-                "without compression, or as a PNG.",
-                reason="unsupported",
-            )
-        if not isinstance(self.image, TiffImagePlugin.TiffImageFile):
-            return
         with pillow_errors(f"{self.name} cannot be opened"):
-            width, height = (int(self.image.tag_v2.get(tag, 1)) for tag in _TILE)
-            parts = cost.parts(self.image)
-        if parts > cost.PARTS:
-            raise self._too_many_pixels(f"they are in {parts:,} parts; {cost.PARTS:,} are accepted")
-        # A tile is decoded as a whole, however little of it is in the picture.
-        if width * height > self.limits.pixels:
-            raise self._too_many_pixels(f"tiles of {width} x {height}; {self.limits.pixels:,} are accepted")
-
-    def _too_many_pixels(self, text: str) -> ImageError:
-        return ImageError(
-            f"{self.name} has too many pixels: {text}. Set ASOK_IMAGE_MAX_PIXELS or "
-            "ASOK_IMAGE_MAX_ANIMATION_PIXELS to accept more.",
-            reason="too_many_pixels",
-        )
+            cost.check_parts(self.name, self.image, self.stat.st_size, self.limits.pixels)
