@@ -39,14 +39,19 @@ class _Exchange:
     last of them is gone.
     """
 
-    def __init__(self, outer: _Exchange | None = None) -> None:
+    # Each request makes one.
+    __slots__ = (
+        "__weakref__", "_context", "_hold", "_is_awaited", "_response", "held", "is_over", "outer", "thread",
+    )  # fmt: skip
+
+    def __init__(self, context: Any, outer: _Exchange | None = None) -> None:
         self.thread = threading.get_ident()
         self.outer = outer
         """The exchange with the same environ that this one is in the middle of: its view has called an app again."""
         self.is_over = False
         """Has the response been sent, or the request ended without one?"""
         self.held: list[Held] = []
-        self._context = weakref.ref(_request_context())
+        self._context = weakref.ref(context)
         self._hold: _ResponseHold | None = None
         self._response: weakref.ref[Response] | None = None
         self._is_awaited = False
@@ -59,10 +64,9 @@ class _Exchange:
     def is_alive(self) -> bool:
         return self._context() is not None
 
-    @property
-    def is_here(self) -> bool:
+    def is_of(self, context: Any) -> bool:
         """Is this its own context? Others of the same request, copies for helper threads above all, end sooner."""
-        return self._context() is _request_context()
+        return self._context() is context
 
     @property
     def is_answered(self) -> bool:
@@ -73,7 +77,7 @@ class _Exchange:
             self._hold = _ResponseHold(self)
         keep(task, self._hold)
         self.held.append((task, start))
-        self._await_response()
+        self._await_response(is_called=True)
         if self.is_over:
             # By now, in another thread, which may not have seen this one.
             self._release()
@@ -98,7 +102,7 @@ class _Exchange:
         self.is_over = True
         release_all(self.held, bounded=True)
 
-    def _await_response(self) -> None:
+    def _await_response(self, *, is_called: bool = False) -> None:
         # Only where there is something to release: one response, kept by the application, may answer each request.
         response = None if self._response is None else self._response()
         if response is None or not self.held or self._is_awaited:
@@ -107,7 +111,8 @@ class _Exchange:
         response.call_on_close(self._release)
         if response.direct_passthrough:
             # The server gets the bare body, and nobody closes the response itself.
-            is_of_server = "wsgi.file_wrapper" in request.environ
+            # Once the response was called, as it is before the teardown, the server has that object.
+            is_of_server = is_called or "wsgi.file_wrapper" in request.environ
             response.response = closing(response.response, self._release, is_of_server=is_of_server)  # type: ignore[arg-type]
 
 
@@ -127,20 +132,20 @@ class _ResponseHold:
 
 def hold_for_response(task: Task[Any], app: Flask, start: Start) -> None:
     """Call `start(task)` when the response to the current request has been sent; now where there is no request."""
-    exchange = None if request_of(app) is None else _exchange()
+    exchange = None if request_of(app) is None else _exchange(_request_context())
     if exchange is None or exchange.is_over:
         start(task)
     elif task.postpone():
         exchange.add(task, start)
 
 
-def _exchange() -> _Exchange:
-    environ = request.environ
+def _exchange(context: Any) -> _Exchange:
+    environ = context.request.environ
     # Looked up first: each request asks for it twice.
-    found: _Exchange = environ.get(_ENVIRON_KEY) or environ.setdefault(_ENVIRON_KEY, _Exchange())
-    if found.is_over and not found.is_answered and not found.is_here:
+    found: _Exchange = environ.get(_ENVIRON_KEY) or environ.setdefault(_ENVIRON_KEY, _Exchange(context))
+    if found.is_over and not found.is_answered and not found.is_of(context):
         # A copy of this very context, made by hand, was the first to end.
-        found = environ[_ENVIRON_KEY] = _Exchange()
+        found = environ[_ENVIRON_KEY] = _Exchange(context)
     return found
 
 
@@ -154,29 +159,32 @@ def listen(app: Flask) -> None:
 
 def _begin(sender: Flask, **_: Any) -> None:
     """Tell the exchange from one of the same environ: of a view that dispatches once more, or of a copied context."""
-    environ = request.environ
+    context = _request_context()
+    environ = context.request.environ
     found: _Exchange | None = environ.get(_ENVIRON_KEY)
-    if found is None or not found.is_here:
-        environ[_ENVIRON_KEY] = _Exchange(found if found is not None and found.is_alive else None)
+    if found is None or not found.is_of(context):
+        environ[_ENVIRON_KEY] = _Exchange(context, found if found is not None and found.is_alive else None)
 
 
 def _answer(sender: Flask, response: Response, **_: Any) -> None:
     # Also where nothing is held yet: a teardown may do so, or the body of the response while it is streamed.
-    _exchange().answer(response)
+    _exchange(_request_context()).answer(response)
 
 
 def _fail(sender: Flask, exception: BaseException | None = None, **_: Any) -> None:
     """Cancel what is held, after the response was made too: it will not be sent. The error page holds its own."""
-    environ = request.environ
+    context = _request_context()
+    environ = context.request.environ
     found: _Exchange | None = environ.get(_ENVIRON_KEY)
-    if found is not None and found.is_here:
-        environ[_ENVIRON_KEY] = _Exchange(found.outer)
+    if found is not None and found.is_of(context):
+        environ[_ENVIRON_KEY] = _Exchange(context, found.outer)
         found.cancel(exception)
 
 
 def _end(error: BaseException | None) -> None:
-    exchange = _exchange()
-    if exchange.is_here:
+    context = _request_context()
+    exchange = _exchange(context)
+    if exchange.is_of(context):
         exchange.end(error)
         if exchange.outer is not None:
-            request.environ[_ENVIRON_KEY] = exchange.outer
+            context.request.environ[_ENVIRON_KEY] = exchange.outer
