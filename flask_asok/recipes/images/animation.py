@@ -24,6 +24,10 @@ Prepare = Callable[[Image.Image], Image.Image]
 
 _SAMPLED, _SAMPLE = 1 << 18, 96
 """Pixels that the common palette of a GIF is chosen from, of all frames together, and the longest side of each."""
+_ANOTHER_COLOUR = 56
+"""How far off, of 255, a pixel of a GIF is another colour."""
+_SPECK = 4
+"""Pixels of another colour that nobody sees, in a small picture."""
 _LONGEST = {"png": 65_535_000.0, "webp": float((1 << 24) - 1)}
 """Milliseconds that a frame can last; one of a GIF comes from a GIF."""
 
@@ -197,12 +201,21 @@ def _in_palette(image: Image.Image, common: Image.Image) -> Image.Image:
 
 
 def _missed(image: Image.Image, few: Image.Image) -> int:
-    """Return how many pixels got another colour."""
+    """
+    Return how many pixels got another colour.
+
+    One that is a little off counts where many are: in a photo a few always are, and its palette would be no better.
+    """
     apart = ImageChops.difference(image.convert("RGB"), few.convert("RGB"))
     if image.mode == "RGBA":
         apart.paste(0, mask=few.convert("RGBA").getchannel("A").point(lambda value: 255 - value))
     red, green, blue = apart.split()
-    return sum(ImageChops.lighter(ImageChops.lighter(red, green), blue).histogram()[MOST_APART + 1 :])
+    counts = ImageChops.lighter(ImageChops.lighter(red, green), blue).histogram()
+    off = sum(counts[MOST_APART + 1 :])
+    others, pixels = sum(counts[_ANOTHER_COLOUR:]), image.width * image.height
+    if off * 100 > pixels:
+        return off
+    return others if others > max(_SPECK, pixels // 10_000) else 0
 
 
 def _declare_alpha(data: bytes) -> bytes:
