@@ -7,6 +7,8 @@ from sphinx.util import import_object
 from sphinx.util.docstrings import prepare_docstring
 from sphinx.util.docutils import SphinxDirective
 
+from flask_asok.extension import ROOMS
+
 project = "Flask-Asok"
 author = "The Flask-Asok authors"
 copyright = author
@@ -65,6 +67,24 @@ class Docstring(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(lines))
 
 
+class Settings(SphinxDirective):
+    """`.. settings::` lists the configuration keys, a table for each room that declares some."""
+
+    def run(self):
+        lines = []
+        for room, settings in ROOMS.items():
+            lines += [f"## {room}", "", "| key | default | meaning |", "|---|---|---|"]
+            lines += [f"| `{one.name}` | `{shown(one.default)}` | {one.meaning} |" for one in settings]
+            lines.append("")
+        return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
+
+
+def shown(default):
+    """Write a default as Python would read it, in groups of three digits."""
+    return f"{default:,}".replace(",", "_") if isinstance(default, int) and default >= 10_000 else repr(default)
+
+
 def setup(app):
+    app.add_directive("settings", Settings)
     app.add_directive("autodocstring", Docstring)
     app.connect("autodoc-process-docstring", read_docstring)

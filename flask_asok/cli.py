@@ -18,11 +18,16 @@ from flask.cli import AppGroup
 from .dispatch import background
 from .errors import AsokError
 from .logs import log
+from .recipes import RECIPES
 from .state import state_of
 
 T = TypeVar("T")
 
 asok_cli: AppGroup = AppGroup("asok", help="Background tasks.")
+
+for _recipe in RECIPES:
+    for _command in _recipe.commands:
+        asok_cli.add_command(_command)
 
 START_WORKER = "Is one running? Start it with `flask --app APP asok worker`."
 
@@ -152,52 +157,3 @@ def _asked(ask: Callable[..., T], *args: object) -> T:
     except (AsokError, ValueError) as error:
         click.echo(str(error), err=True)
         sys.exit(2)
-
-
-@asok_cli.command("send-test-mail")
-@click.argument("address")
-def send_test_mail(address: str) -> None:
-    """Send a mail to ADDRESS by the app's MAIL_* settings, now. Exits with 1 when the server does not take it."""
-    from .recipes.mail.trial import send_test_mail as send
-
-    send(address)
-
-
-@asok_cli.command("send-test-webhook")
-@click.argument("url")
-@click.option("--secret", metavar="NAME", help='Sign with this entry of ASOK_WEBHOOK_SECRETS; "-" asks for a secret.')
-def send_test_webhook(url: str, secret: str | None) -> None:
-    """Deliver a test webhook to URL, once and now. Exits with 1 when it is not accepted."""
-    from .recipes.webhooks.trial import send_test_webhook as send
-
-    send(url, click.prompt("Secret", hide_input=True) if secret == "-" else secret)
-
-
-@asok_cli.command("warm")
-@click.argument("keys", nargs=-1, metavar="[KEY]...")
-@click.option("--all", "every", is_flag=True, help="Warm every @cached function that needs no arguments, or has each=.")
-@click.option("--missing", is_flag=True, help="Leave out keys that have a fresh value.")
-@click.option("--jobs", default=4, show_default=True, type=click.IntRange(1), help="Load this many at a time.")
-@click.option("--list", "listed", is_flag=True, help="Show the keys that can be warmed.")
-def warm(keys: tuple[str, ...], every: bool, missing: bool, jobs: int, listed: bool) -> None:
-    """Load and store the values of KEYs, in a store that processes share. Exits with 1 if a loader fails."""
-    from .recipes.cache.commands import list_keys, warm_keys
-
-    if listed:
-        list_keys()
-    else:
-        warm_keys(None if every else keys, only_missing=missing, jobs=jobs)
-
-
-@asok_cli.group("cache")
-def cache_cli() -> None:
-    """The values that processes share."""
-
-
-@cache_cli.command("clear")
-@click.option("--prefix", default="asok:", show_default=True, help="Clear the keys that begin with this.")
-def clear_cache(prefix: str) -> None:
-    """Delete every cached value."""
-    from .recipes.cache.commands import clear
-
-    clear(prefix)

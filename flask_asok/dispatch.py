@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Coroutine
@@ -14,7 +15,7 @@ from flask.globals import app_ctx
 from .arguments import PLAIN, check_function, checked
 from .callables import check_fits, name_of, option_hint
 from .errors import NotConfigured
-from .options import DEFAULT, Options, OptionValues, Prepare, TaskOptionValues, options_of
+from .options import DEFAULT, PER_CALL, PER_FUNCTION, Options, OptionValues, TaskOptionValues, options_of
 from .signals import emit, task_queued
 from .state import KEY, state_of
 from .tasks import Task
@@ -40,14 +41,20 @@ def task(misplaced: None = None, /, **options: Unpack[TaskOptionValues]) -> Call
     """
     Set the options with which `background()` runs the decorated function, and return that same plain function.
 
-    Takes the options of `background.using()` and two more. `prepare`: called with the arguments in the caller's thread,
-    it checks them and returns the `(args, kwargs)` to queue; what it raises, `background()` raises. `at_most_once`: a
-    distributed backend does not run the task again when its worker is lost. Raises TypeError or ValueError for an
-    option that is no good.
+    Takes the options of `background.using()` and three more. `prepare`: called with the arguments in the caller's
+    thread, it checks them and returns the `(args, kwargs)` to queue; what it raises, `background()` raises. `run`, with
+    `prepare` only: the function that the task calls instead of the decorated one, with the one value that `prepare`
+    returns. `at_most_once`: a distributed backend does not run the task again when its worker is lost. Raises
+    TypeError or ValueError for an invalid option.
     """
     if misplaced is not None:
         raise TypeError("@task takes options: write @task(retries=3). A function without any needs no decorator.")
     checked = DEFAULT.replace(**options)
+    if checked.run is not None:
+        if checked.prepare is None:
+            raise TypeError("run= needs prepare=, whose result it is called with.")
+        # A worker in another process knows the task by this function.
+        checked.run.__asok_options__ = dataclasses.replace(checked, prepare=None, run=None)  # type: ignore[attr-defined]
 
     def decorate(fn: F) -> F:
         if not callable(fn):
@@ -107,7 +114,7 @@ class Door:
 
         They beat the ones of `@task()`. Raises TypeError or ValueError for an option that is no good.
         """
-        for name in ("prepare", "at_most_once"):
+        for name in PER_FUNCTION - PER_CALL:
             if name in options:
                 raise TypeError(f"{name!r} belongs to the function: set it with @task({name}=...).")
         DEFAULT.replace(**options)
@@ -149,8 +156,7 @@ def _enqueue(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, An
             "Write background(send, user), without calling send() yourself."
         )
     if options.prepare is not None:
-        check_fits(options.prepare, args, kwargs, of=fn)
-        args, kwargs = _prepared(options.prepare, args, kwargs, of=fn)
+        fn, args, kwargs, options = _prepared(fn, args, kwargs, options)
     if type(fn) is FunctionType:
         code = fn.__code__
         if code.co_flags & _GENERATOR:
@@ -187,17 +193,24 @@ def _generator(fn: Callable[..., Any]) -> TypeError:
 
 
 def _prepared(
-    prepare: Prepare, args: tuple[Any, ...], kwargs: dict[str, Any], of: Callable[..., Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
+) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], Options]:
+    """Return what is really called, and with what."""
+    prepare = options.prepare
+    assert prepare is not None
+    check_fits(prepare, args, kwargs, of=fn)
     try:
         made = prepare(*args, **kwargs)
     except TypeError as error:
         # One that takes anything, and passes it on to what does not.
-        hint = option_hint(of, kwargs, str(error))
+        hint = option_hint(fn, kwargs, str(error))
         if hint:
             raise TypeError(f"{error}.{hint}") from error
         raise
+    if options.run is not None:
+        return options.run, (made,), {}, dataclasses.replace(options, name=options.name or name_of(fn))
     match made:
         case (tuple(), dict()):
-            return made
+            # Copied: the caller of `prepare` may keep the dict that it returned.
+            return fn, made[0], dict(made[1]), options
     raise TypeError(f"prepare must return (args, kwargs), a tuple and a dict, not {made!r}.")

@@ -14,7 +14,6 @@ from .errors import AsokError
 
 Backoff = float | Sequence[float] | Callable[[int], float]
 When = Literal["now", "response", "commit"]
-Prepare = Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]
 
 LONGEST_BACKOFF = 600.0
 """Seconds past which the default backoff no longer doubles."""
@@ -66,7 +65,8 @@ class OptionValues(TypedDict, total=False):
 class TaskOptionValues(OptionValues, total=False):
     """The keywords that `@task()` accepts."""
 
-    prepare: Prepare | None
+    prepare: Callable[..., Any] | None
+    run: Callable[[Any], Any] | None
     at_most_once: bool
 
 
@@ -88,7 +88,10 @@ class Options:
     timeout: float | None = None
     """Seconds after which an attempt is too long."""
     when: When = "now"
-    prepare: Prepare | None = None
+    prepare: Callable[..., Any] | None = None
+    """Called in the caller's thread; returns `(args, kwargs)` for the function or, with `run`, what that gets."""
+    run: Callable[[Any], Any] | None = None
+    """What is run in the function's place, with what `prepare` made."""
     at_most_once: bool = False
     """A worker that is lost while it runs the task may have done it: do not run it again."""
 
@@ -175,7 +178,7 @@ def _when(name: str, value: object) -> object:
     return value
 
 
-def _prepare(name: str, value: object) -> object:
+def _function(name: str, value: object) -> object:
     if value is not None and not callable(value):
         raise TypeError(f"{name} must be callable, not {type(value).__name__}.")
     return value
@@ -196,7 +199,8 @@ _CHECKS: dict[str, Callable[[str, object], object]] = {
     "name": _name,
     "timeout": _timeout,
     "when": _when,
-    "prepare": _prepare,
+    "prepare": _function,
+    "run": _function,
     "at_most_once": _flag,
 }
 

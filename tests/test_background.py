@@ -306,7 +306,7 @@ def test_unknown_option():
     """An unknown option is refused with the list of the known ones, where it is written."""
     text = (
         r"Unknown option 'retry'\. Options are: "
-        r"at_most_once, backoff, delay, name, prepare, queue, retries, retry_on, timeout, when\."
+        r"at_most_once, backoff, delay, name, prepare, queue, retries, retry_on, run, timeout, when\."
     )
 
     with pytest.raises(TypeError, match=text):
@@ -342,6 +342,39 @@ def test_prepare_checks_in_the_callers_thread(app):
 
     assert started.result(WAIT) == ((500,), {"currency": "CHF"})
     assert threads == [threading.get_ident()]
+
+
+def test_prepare_makes_what_is_run(app):
+    """`run` gets the one value that `prepare` made, under the name and with the options of the decorated function."""
+    ran = []
+
+    def deliver(record):
+        ran.append((record, current_task().name, current_task().queue))
+        return "sent"
+
+    @task(queue="mail", prepare=lambda to, subject="": f"{subject} to {to}", run=deliver)
+    def send(to, subject=""):
+        raise AssertionError("not called")
+
+    with app.app_context():
+        first = background(send, "ann", subject="Hello").result(WAIT)
+        background.using(queue="default", name="news")(send, "bob").result(WAIT)
+
+    assert first == "sent"
+    assert ran == [("Hello to ann", "send", "mail"), (" to bob", "news", "default")]
+
+
+def test_prepare_keeps_its_dict(app):
+    """What `prepare` returned is not changed, though a proxy in it is unwrapped for the task."""
+    kept = {"app": current_app}
+
+    @task(prepare=lambda: ((), kept))
+    def look(app):
+        return app.name
+
+    with app.app_context():
+        assert background(look).result(WAIT) == "shop"
+        assert kept["app"] is current_app
 
 
 def test_prepare_refuses_at_the_call(app):

@@ -404,13 +404,18 @@ MODULE = """
 import threading
 
 from flask_asok.backends.base import Backend
+from flask_asok.settings import Setting
+from flask_asok.validate import or_none, text, whole
 
 
 class LaterBackend(Backend):
     \"\"\"Keeps tasks until it is told to run them.\"\"\"
 
     name = "later"
-    settings = {"ASOK_LATER_URL": None, "ASOK_LATER_PATIENCE": 5}
+    settings = (
+        Setting("ASOK_LATER_URL", None, or_none(text), "Where it runs."),
+        Setting("ASOK_LATER_PATIENCE", 5, whole(1), "Seconds."),
+    )
 
     def __init__(self, app, config):
         super().__init__(app, config)

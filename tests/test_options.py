@@ -187,7 +187,13 @@ def test_bad_prepare():
         task(prepare=1)
 
 
-@pytest.mark.parametrize("option", ["prepare", "at_most_once"])
+def test_run_needs_prepare():
+    """`run` gets what `prepare` makes, so it cannot be without."""
+    with pytest.raises(TypeError, match="run= needs prepare="):
+        task(run=print)
+
+
+@pytest.mark.parametrize("option", ["prepare", "run", "at_most_once"])
 def test_options_of_functions_only(option):
     """What belongs to the function is refused in `using()`, with the place to set it."""
     with pytest.raises(TypeError, match=rf"'{option}' belongs to the function: set it with @task\({option}=\.\.\.\)"):

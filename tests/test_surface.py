@@ -14,9 +14,9 @@ PACKAGE = Path(flask_asok.__file__).parent
 
 # Each may import what stands in a line above its own, and what is of its own folder.
 ORDER = [
-    {"errors", "hints", "process", "progress"},
+    {"errors", "hints", "process", "progress", "validate"},
     {"logs"},
-    {"signals", "options", "context", "summaries"},
+    {"signals", "options", "context", "summaries", "settings"},
     {"store"},
     {"callables"},
     {"arguments", "tasks"},
@@ -35,7 +35,7 @@ BACKENDS = [
     {"names", "causes", "intake"},
     {"codec", "redis_server"},
     {"message", "records"},
-    {"base", "clock", "engine"},
+    {"base", "clock", "engine", "settings"},
     {"immediate", "threads", "celery_task"},
     {"celery_worker"},
     {"celery"},

@@ -15,6 +15,7 @@ from ..callables import name_of
 from ..context import Adapters, capture
 from ..errors import NotConfigured
 from ..options import Options
+from ..settings import Setting
 from ..summaries import TaskSummary
 from ..tasks import Lane, Task
 
@@ -31,8 +32,8 @@ class Backend(ABC):
     """The word for it in `ASOK_BACKEND` and in `flask asok status`."""
     distributed: ClassVar[bool] = False
     """Do tasks run in other processes, so that arguments travel?"""
-    settings: ClassVar[Mapping[str, Any]] = {}
-    """Configuration keys of its own, `ASOK_...`, and their defaults. It gets them with the others, and checks them."""
+    settings: ClassVar[tuple[Setting, ...]] = ()
+    """Configuration keys of its own. It gets their checked values with those of the others."""
     in_process: ClassVar[bool] = True
     """Do waiting tasks stay in this process, and hold no thread?"""
 

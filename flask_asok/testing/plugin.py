@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator
 import pytest
 from flask import Flask
 
+from ..recipes import RECIPES
 from .fixture import AsokTasks
 
 _WRITE_ONE = """\
@@ -30,8 +31,9 @@ def pytest_collection_finish() -> None:
     pytest compiles every module of a package with a plugin by itself; in several worker threads at once that ends in a
     SystemError on Python 3.11.
     """
-    for recipe in ("images.pipeline", "mail.delivery", "webhooks.sender", "webhooks.transport"):
-        importlib.import_module(f"flask_asok.recipes.{recipe}")
+    for recipe in RECIPES:
+        for module in recipe.late_imports:
+            importlib.import_module(f"flask_asok.recipes.{recipe.name}.{module}")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 import redis as redis_py
 
 from flask_asok import BackendUnavailable, FlaskAsok, background
-from flask_asok.extension import DEFAULTS
+from flask_asok.extension import SETTINGS
 
 asok = FlaskAsok()
 
@@ -24,7 +24,7 @@ def config(redis):
 
 def test_default():
     """It is 8 MiB."""
-    assert DEFAULTS["ASOK_MESSAGE_MAX_BYTES"] == 8 * 1024 * 1024
+    assert {one.name: one.default for one in SETTINGS}["ASOK_MESSAGE_MAX_BYTES"] == 8 * 1024 * 1024
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import queue
 import re
 import socket
@@ -21,11 +20,6 @@ from flask import Flask
 
 from flask_asok import FlaskAsok, Task
 from flask_asok.signals import task_queued
-
-for _module in ("webhooks.sender", "mail.delivery", "images.pipeline"):
-    # pytest rewrites the modules of a package that brings a plugin, and so parses them when they are imported, which in
-    # several threads at a time may end in a SystemError of CPython 3.11.
-    importlib.import_module(f"flask_asok.recipes.{_module}")
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 40

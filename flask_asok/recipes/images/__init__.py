@@ -1,8 +1,10 @@
 """Shrink, convert and publish pictures. Pillow is imported when the first one is."""
 
 from ...errors import ImageError
+from ..room import Recipe
 from .picture import Picture, Renditions
 from .recipe import make_renditions, resize_image
+from .settings import SETTINGS
 from .upload import save_upload
 
 __all__ = [
@@ -13,3 +15,5 @@ __all__ = [
     "resize_image",
     "save_upload",
 ]
+
+RECIPE = Recipe(name="images", settings=SETTINGS, queues={"images": 2}, late_imports=("pipeline",))

@@ -1,20 +1,16 @@
-"""How large a picture may be: the `ASOK_IMAGE_*` keys."""
+"""What an image may cost, by the settings of the current app."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from flask import current_app, has_app_context
 
 from ...state import state_of
 from ...tasks import current_task
-
-DEFAULTS: dict[str, int] = {
-    "ASOK_IMAGE_MAX_PIXELS": 64_000_000,
-    "ASOK_IMAGE_MAX_ANIMATION_PIXELS": 100_000_000,
-    "ASOK_IMAGE_MAX_MEMORY": 208 * 1024 * 1024,
-    "ASOK_IMAGE_MAX_BYTES": 32 * 1024 * 1024,
-}
+from .settings import SETTINGS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +34,7 @@ def runs_elsewhere() -> bool:
 
 def current_limits() -> Limits:
     """Return the limits of the current app, or the defaults where there is none: recipes are plain functions too."""
-    config = DEFAULTS
+    config: Mapping[str, Any] = {setting.name: setting.default for setting in SETTINGS}
     if has_app_context() and "asok" in current_app.extensions:
         config = current_app.extensions["asok"].config
     return Limits(

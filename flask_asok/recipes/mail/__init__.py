@@ -11,7 +11,10 @@ from flask import Flask, current_app
 from ...dispatch import background, task
 from ...errors import MailUnavailable
 from ...tasks import Task
+from ..room import Recipe
+from .cli import send_test_mail
 from .receipt import Receipt, Refusal
+from .settings import SETTINGS, set_up
 
 if TYPE_CHECKING:
     from flask_mail import Message
@@ -19,6 +22,15 @@ if TYPE_CHECKING:
     from .letter import Letter, Unsendable
 
 __all__ = ["Mail", "Receipt", "Refusal", "check_address", "recorded", "send_mail", "send_mails"]
+
+RECIPE = Recipe(
+    name="mail",
+    settings=SETTINGS,
+    queues={"mail": 2},
+    commands=(send_test_mail,),
+    late_imports=("delivery",),
+    set_up=set_up,
+)
 
 RETRIES = 3
 

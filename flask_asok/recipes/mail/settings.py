@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ...settings import Setting
+from ...validate import or_none, positive_seconds, text
 from .domains import ascii_domain
 
 if TYPE_CHECKING:
     from flask import Flask
 
-DEFAULTS: dict[str, Any] = {
-    "ASOK_MAIL_TIMEOUT": 10.0,
-    "ASOK_MAIL_CA_FILE": None,
-    "ASOK_MAIL_HELLO": None,
-}
 
-
-def check(config: Mapping[str, Any]) -> None:
-    """Raise TypeError or ValueError for a name that is invalid in SMTP's EHLO."""
-    name = config["ASOK_MAIL_HELLO"]
-    if name is None:
-        return
-    if not isinstance(name, str):
-        raise TypeError(f"ASOK_MAIL_HELLO must be a str or None, not {type(name).__name__}.")
-    if not name.isascii() or not ascii_domain(name) or len(name) > 255:
+def _hello(name: str, value: object) -> str:
+    """Return a name that is valid in SMTP's EHLO."""
+    hello = text(name, value)
+    if not hello.isascii() or not ascii_domain(hello) or len(hello) > 255:
         raise ValueError(
-            f"ASOK_MAIL_HELLO must be the full name of this machine in ASCII, such as mail.example.com, or its address "
-            f"in brackets, [192.0.2.1], not {name!r}."
+            f"{name} must be the full name of this machine in ASCII, such as mail.example.com, or its address in "
+            f"brackets, [192.0.2.1], not {hello!r}."
         )
+    return hello
+
+
+SETTINGS = (
+    Setting(
+        "ASOK_MAIL_TIMEOUT", 10.0, positive_seconds,
+        "Seconds that the SMTP server has to connect and to answer a command.",
+    ),
+    Setting(
+        "ASOK_MAIL_CA_FILE", None, or_none(text),
+        "Path of certificates (PEM) to trust for mail, besides the system's.",
+    ),
+    Setting(
+        "ASOK_MAIL_HELLO", None, or_none(_hello),
+        "The name that mail servers are told. None is this machine's full name, looked up once, or its address.",
+    ),
+)  # fmt: skip
 
 
 class FlaskMailState:

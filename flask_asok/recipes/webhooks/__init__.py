@@ -1,8 +1,19 @@
 """Deliver webhooks: START in `delivery.py`; the other files are what it needs, one noun each."""
 
+from ..room import Recipe
+from .cli import send_test_webhook
 from .delivery import send_webhook
 from .outcome import Delivery
 from .recording import recorded
+from .settings import SETTINGS
 from .signing import verify_webhook
 
 __all__ = ["Delivery", "recorded", "send_webhook", "verify_webhook"]
+
+RECIPE = Recipe(
+    name="webhooks",
+    settings=SETTINGS,
+    queues={"webhooks": 16},
+    commands=(send_test_webhook,),
+    late_imports=("sender", "transport"),
+)

@@ -1,56 +1,80 @@
-"""The `ASOK_WEBHOOK_*` settings: their defaults and what they must look like."""
+"""The `ASOK_WEBHOOK_*` settings."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from ...settings import Setting
+from ...validate import flag, or_none, text, whole
 from . import signing
 from .address import Policy, parse_proxy
 
-DEFAULTS: dict[str, Any] = {
-    "ASOK_WEBHOOK_ALLOW": (),
-    "ASOK_WEBHOOK_CA_FILE": None,
-    "ASOK_WEBHOOK_MAX_BYTES": 256 * 1024,
-    "ASOK_WEBHOOK_PER_HOST": 4,
-    "ASOK_WEBHOOK_PROXY": None,
-    "ASOK_WEBHOOK_SECRETS": {},
-    "ASOK_WEBHOOK_SUPPRESS": None,
-}
+
+def _allow(name: str, value: Any) -> Any:
+    Policy.of(value, name)
+    return value
 
 
-def _check_certificates(path: str) -> None:
+def _certificates(name: str, value: object) -> str:
     import ssl
 
+    path = text(name, value)
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
     except OSError as error:
-        raise ValueError(f"ASOK_WEBHOOK_CA_FILE: {path} holds no certificates (PEM): {error.strerror}.") from None
+        raise ValueError(f"{name}: {path} holds no certificates (PEM): {error.strerror}.") from None
+    return path
 
 
-def check(config: Mapping[str, Any]) -> None:
-    """Raise TypeError or ValueError, which quote no secret, for a setting that is no good."""
-    Policy.of(config["ASOK_WEBHOOK_ALLOW"], "ASOK_WEBHOOK_ALLOW")
-    for key in ("ASOK_WEBHOOK_MAX_BYTES", "ASOK_WEBHOOK_PER_HOST"):
-        if type(config[key]) is not int or config[key] < 1:
-            raise ValueError(f"{key} must be a whole number, 1 or more, not {config[key]!r}.")
-    for key in ("ASOK_WEBHOOK_CA_FILE", "ASOK_WEBHOOK_PROXY"):
-        if config[key] is not None and not isinstance(config[key], str):
-            raise TypeError(f"{key} must be a str or None, not {type(config[key]).__name__}.")
-    suppress = config["ASOK_WEBHOOK_SUPPRESS"]
-    if suppress is not None and not isinstance(suppress, bool):
-        raise TypeError(f"ASOK_WEBHOOK_SUPPRESS must be True, False or None, not {suppress!r}.")
-    if config["ASOK_WEBHOOK_CA_FILE"]:
-        _check_certificates(config["ASOK_WEBHOOK_CA_FILE"])
-    if config["ASOK_WEBHOOK_PROXY"]:
-        parse_proxy(config["ASOK_WEBHOOK_PROXY"])
-    secrets = config["ASOK_WEBHOOK_SECRETS"]
-    if not isinstance(secrets, Mapping):
-        raise TypeError(f"ASOK_WEBHOOK_SECRETS must map names to secrets, not be a {type(secrets).__name__}.")
-    for name, secret in secrets.items():
-        if not isinstance(name, str) or signing.is_literal(name):
-            raise ValueError("ASOK_WEBHOOK_SECRETS maps names to secrets; a name does not begin with whsec_.")
+def _proxy(name: str, value: object) -> str:
+    url = text(name, value)
+    parse_proxy(url)
+    return url
+
+
+def _secrets(name: str, value: object) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must map names to secrets, not be a {type(value).__name__}.")
+    for entry, secret in value.items():
+        if not isinstance(entry, str) or signing.is_literal(entry):
+            raise ValueError(f"{name} maps names to secrets; a name does not begin with whsec_.")
         try:
             signing.literal_keys(signing.listed(secret))
         except (TypeError, ValueError) as error:
-            raise type(error)(f"ASOK_WEBHOOK_SECRETS[{name!r}]: {error}") from None
+            raise type(error)(f"{name}[{entry!r}]: {error}") from None
+    return value
+
+
+SETTINGS = (
+    Setting(
+        "ASOK_WEBHOOK_ALLOW", (), _allow,
+        'Hosts ("hooks.local") and networks ("10.1.0.0/16") that webhooks may go to though they are not public. '
+        "Addresses where clouds keep credentials stay denied.",
+    ),
+    Setting(
+        "ASOK_WEBHOOK_SECRETS", {}, _secrets,
+        "Names and their `whsec_...` secret, or a list of them, the newest first.",
+    ),
+    Setting("ASOK_WEBHOOK_MAX_BYTES", 256 * 1024, whole(1), "The longest payload."),
+    Setting(
+        "ASOK_WEBHOOK_PER_HOST", 4, whole(1),
+        "Deliveries to one host at once, in one process; one while the host does not answer.",
+    ),
+    Setting(
+        "ASOK_WEBHOOK_PROXY", None, or_none(_proxy),
+        '`"http://user:password@host:port"` that all webhooks go through; it then decides which addresses are allowed. '
+        "No proxy is taken from the environment.",
+    ),
+    Setting(
+        "ASOK_WEBHOOK_CA_FILE", None, or_none(_certificates),
+        "Path of certificates (PEM) to trust for webhooks, besides the system's.",
+    ),
+    Setting(
+        "ASOK_WEBHOOK_SUPPRESS", None, or_none(flag),
+        "True: check and sign webhooks, and send none. None is the app's `TESTING`.",
+    ),
+)  # fmt: skip
+
+DEFAULTS: dict[str, Any] = {setting.name: setting.default for setting in SETTINGS}
+"""For a call outside of an app context."""

@@ -1,0 +1,104 @@
+"""
+Check what a caller or a configuration gives.
+
+Each check takes the name to say in its error and the value, and returns the value as it will be used; TypeError or
+ValueError says what it must be. `or_none`, `one_of` and the like make such a check.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any
+
+Check = Callable[[str, Any], Any]
+
+
+def seconds(name: str, value: object) -> float:
+    """Return finite seconds, 0 or more, of a number or a timedelta."""
+    found = _seconds(name, value)
+    if not 0 <= found < math.inf:
+        raise ValueError(f"{name} must be seconds, 0 or more, not {value!r}.")
+    return found
+
+
+def positive_seconds(name: str, value: object) -> float:
+    """Return finite seconds, more than 0, of a number or a timedelta."""
+    found = _seconds(name, value)
+    if not 0 < found < math.inf:
+        raise ValueError(f"{name} must be seconds, more than 0, not {value!r}.")
+    return found
+
+
+def _seconds(name: str, value: object) -> float:
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise wrong_type(name, value, "seconds, or a timedelta")
+    return float(value)
+
+
+def whole(least: int) -> Check:
+    """Return a check for whole numbers from `least` on."""
+
+    def check(name: str, value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise wrong_type(name, value, f"a whole number, {least} or more")
+        if value < least:
+            raise ValueError(f"{name} must be {least} or more, not {value!r}.")
+        return value
+
+    return check
+
+
+def flag(name: str, value: object) -> bool:
+    """Return True or False, and take nothing else for one of them."""
+    if not isinstance(value, bool):
+        raise wrong_type(name, value, "True or False")
+    return value
+
+
+def text(name: str, value: object) -> str:
+    """Return a str."""
+    if not isinstance(value, str):
+        raise wrong_type(name, value, "a str")
+    return value
+
+
+def mapping(name: str, value: object) -> Mapping[Any, Any]:
+    """Return a mapping."""
+    if not isinstance(value, Mapping):
+        raise wrong_type(name, value, "a dict")
+    return value
+
+
+def one_of(*allowed: str) -> Check:
+    """Return a check for one of a few words."""
+    words = " or ".join([", ".join(f'"{word}"' for word in allowed[:-1]), f'"{allowed[-1]}"'])
+
+    def check(name: str, value: object) -> object:
+        if value not in allowed:
+            raise ValueError(f"{name} must be {words}, not {value!r}.")
+        return value
+
+    return check
+
+
+def anything(name: str, value: Any) -> Any:
+    """Return the value: it is checked where it is used."""
+    return value
+
+
+def wrong_type(name: str, value: object, wanted: str) -> TypeError:
+    """Return the error for a value of another type. It does not quote the value, which may hold a secret."""
+    return TypeError(f"{name} must not be of type {type(value).__name__}: give {wanted}.")
+
+
+def or_none(check: Check) -> Check:
+    """Return a check that lets None pass, and gives everything else to `check`."""
+
+    def checked(name: str, value: object) -> Any:
+        return None if value is None else check(name, value)
+
+    return checked
