@@ -17,7 +17,7 @@ RUN_LENGTH_BYTES = 6_000_000
 """What a BMP in runs may have, of which Pillow reads a million bytes in 0.3 seconds."""
 SAMPLES_OF_SCANS = 4_000_000_000
 """Samples times scans of a JPEG: 100 scans of 64 megapixels take three seconds."""
-_WEBP, _WEBP_ANIMATION, _GIF_ANIMATION, _PNG_ANIMATION = 16.0, 17.0, 10.0, 13.0
+_WEBP, _WEBP_ANIMATION, _GIF_ANIMATION, _PNG_ANIMATION = 16.0, 19.5, 10.0, 17.0
 """Bytes of a pixel: the canvas, that of the frame before, a copy of it, and Pillow's picture."""
 _REFERENCES = 8
 """Frames that an AVIF may look back to."""
@@ -37,8 +37,9 @@ def memory(
             return ceil(pixels * (_WEBP_ANIMATION if is_animated else _WEBP))
         case "avif" if boxes is not None:
             planes = boxes.sample_bytes * (boxes.planes + boxes.has_alpha)
-            held = planes * (1 + _REFERENCES) if is_animated else planes
-            return ceil(pixels * (held + len(image.getbands()) + own) * 1.1)
+            # Pillow's copies; of an animation there are those of the frame before, too.
+            copies = (len(image.getbands()) + own) * (2 if is_animated else 1)
+            return ceil(pixels * (planes * (1 + _REFERENCES * is_animated) + copies) * 1.1)
         case "gif" if is_animated:
             return ceil(pixels * _GIF_ANIMATION)
         case "png" if is_animated:
