@@ -24,6 +24,7 @@ from .recipes.mail import send_mail
 from .recipes.webhooks import send_webhook
 from .settings import Setting
 from .state import KEY, State, state_of
+from .status import Access, StatusBlueprint, asok_progress
 from .summaries import TaskSummary
 from .tasks import Task
 from .triggers import abandon_held, all_held, listen
@@ -96,6 +97,7 @@ class FlaskAsok:
             if recipe.set_up is not None:
                 recipe.set_up(app)
         listen(app)
+        app.context_processor(lambda: {"asok_progress": asok_progress})
         app.cli.add_command(asok_cli)
 
     def tasks(self) -> list[TaskSummary]:
@@ -121,6 +123,23 @@ class FlaskAsok:
         if task is None:
             return backend.distributed and backend.cancel(id)
         return task.cancel() or (running and task.stop())
+
+    def status(self, *, access: Access | None = None, cancel: bool = False) -> Blueprint:
+        """
+        Return the view of one task for the visitor who waits for it, to be registered: `asok_status`.
+
+        `GET /<id>` answers with `as_dict()` as JSON, with a fragment where the request is of htmx, and with a page that
+        reloads itself where a browser goes there; `{{ asok_progress(task) }}` is a bar for any template. An id cannot
+        be guessed: who knows it may see the task, unless `access`, called with the TaskSummary in the request, returns
+        False. Such a task, as an unknown one, is a 404.
+
+        With `cancel=True` the same visitors get a button, and `POST /<id>/cancel`: a running task stops when it reports
+        its progress next. Registering that in an app without a SECRET_KEY raises NotConfigured.
+        """
+        view = StatusBlueprint(self, access, cancel)
+        # Beside the context processor, for the macros that a template imports without its context.
+        view.add_app_template_global(asok_progress)
+        return view
 
     def close(self, app: Flask, timeout: float | None = None) -> None:
         """

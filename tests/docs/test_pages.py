@@ -355,6 +355,30 @@ def test_tasks(page, capsys):
     assert lines[-1] == "fail failed with LookupError('no such thing')"
 
 
+def test_status(page, blocks):
+    """The bar of the page is there, its task comes to an end, and the JSON is as the page says."""
+    opened = page("docs/status.md")
+    names = opened.run()
+    client = names["app"].test_client()
+
+    html = client.post("/import").text
+    id = client.post("/exports").json["id"]
+    outcomes = opened.outcomes()
+    told = client.get(f"/exports/{id}").json
+    with names["app"].app_context():
+        report = names["background"](names["make_report"], "March")
+        report.result(TIMEOUT)
+
+    assert "<asok-progress" in html and 'href="/rows"' in html
+    assert outcomes == [("import_rows", "succeeded"), ("export", "succeeded")]
+    assert told == client.get(f"/status/{id}").json
+    assert told["progress"]["fraction"] == 1.0 and report.progress.text == "Writing the file"
+    (shape,) = (block for block in blocks(ROOT / "docs/status.md") if block.language == "json")
+    assert json.loads(shape.text).keys() == told.keys()
+    assert json.loads(shape.text)["progress"].keys() == told["progress"].keys()
+    assert names["app"].test_client().get("/exports/unknown").status_code == 404
+
+
 def test_testing(page):
     """The tests on the page about tests pass, in a folder with nothing but them."""
     page("docs/testing.md").run()
