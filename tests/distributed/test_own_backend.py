@@ -128,15 +128,37 @@ print(json.dumps(sorted(told)))
 """
 
 
+PROMISES = """
+import pytest
+from flask import Flask
+from flask_asok import FlaskAsok
+from flask_asok.testing.promises import BackendPromises
+
+
+class TestOneThread(BackendPromises):
+    @pytest.fixture
+    def make_app(self):
+        def make_app(**config):
+            app = Flask("shop")
+            app.config.update(SECRET_KEY="a key", ASOK_BACKEND="one-thread", **config)
+            FlaskAsok(app)
+            return app
+
+        return make_app
+"""
+
+
 @pytest.fixture
 def run(tmp_path):
     """Run the shop where the package is installed, with ASOK_BACKEND from the environment."""
     install(tmp_path / "site")
 
-    def run(backend, program=SHOP, **config):
+    def run(backend, program=SHOP, *arguments, **config):
         path = os.pathsep.join(filter(None, [str(tmp_path / "site"), os.environ.get("PYTHONPATH")]))
         environ = {**os.environ, "PYTHONPATH": path, "FLASK_ASOK_BACKEND": backend, **config}
-        return subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, timeout=60)
+        return subprocess.run(
+            [sys.executable, "-c", program, *arguments], env=environ, capture_output=True, text=True, timeout=60
+        )
 
     return run
 
@@ -162,6 +184,18 @@ def test_own_backend(run):
     }
     assert "Background task fail failed: ZeroDivisionError('on purpose')" in done.stderr
     assert "abandoned while waiting: the application shuts down" in done.stderr
+
+
+def test_promises(run, tmp_path):
+    """The tests that ship with the package pass on it, run as its author would run them."""
+    (tmp_path / "test_one_thread.py").write_text(PROMISES)
+    program = "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
+
+    done = run("one-thread", program, "-q", "-p", "no:cacheprovider", str(tmp_path / "test_one_thread.py"))
+
+    assert done.returncode == 0, done.stdout
+    assert " passed" in done.stdout
+    assert "skipped" not in done.stdout
 
 
 @pytest.mark.parametrize("backend", ["one-thread", "threads"])

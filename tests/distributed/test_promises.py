@@ -17,6 +17,7 @@ from markupsafe import Markup
 from werkzeug.datastructures import CombinedMultiDict, ImmutableMultiDict, MultiDict
 
 from flask_asok import FlaskAsok, TaskCancelled, TaskFailed, background, resize_image
+from flask_asok.testing.promises import BackendPromises
 
 asok = FlaskAsok()
 
@@ -39,6 +40,21 @@ def config(request, redis):
         broker = redis if request.param == "redis" else request.getfixturevalue("rabbitmq")
         return {"ASOK_CELERY": {"broker_url": broker.url, "result_backend": redis.url}}
     return {"ASOK_BACKEND": request.param}
+
+
+class TestCelery(BackendPromises):
+    """What the package promises of every backend, with a worker in another process."""
+
+    @pytest.fixture(params=BROKERS)
+    def config(self, request, redis):
+        broker = redis if request.param == "redis" else request.getfixturevalue("rabbitmq")
+        return {"ASOK_CELERY": {"broker_url": broker.url, "result_backend": redis.url}}
+
+    @pytest.fixture
+    def make_app(self, config, start_shared):
+        start_shared(config)
+
+        return lambda **more: jobs.create_app(**config, **more)
 
 
 def test_result(ctx):
