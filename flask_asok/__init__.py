@@ -4,7 +4,6 @@ from .dispatch import background, task
 from .errors import (
     AsokError,
     BackendUnavailable,
-    CacheUnavailable,
     ImageError,
     MailError,
     MailRefused,
@@ -24,7 +23,7 @@ from .errors import (
 from .extension import FlaskAsok
 from .options import Retry
 from .progress import Progress
-from .recipes.cache import Cache, cached, warm_cache
+from .recipes.cache import Cache, CacheUnavailable, cached, warm_cache
 from .recipes.images import Picture, Renditions, make_renditions, resize_image, save_upload
 from .recipes.mail import Mail, check_address, send_mail
 from .recipes.webhooks import Delivery, send_webhook, verify_webhook

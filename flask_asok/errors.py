@@ -167,7 +167,3 @@ class ImageError(AsokError):
     def __init__(self, text: str, *, reason: str = "damaged") -> None:
         super().__init__(text)
         self.reason = reason
-
-
-class CacheUnavailable(AsokError):
-    """Raised when a cached value cannot be deleted: the store cannot be reached, and would serve it again later."""

@@ -11,8 +11,8 @@ import subprocess
 import flask_caching
 import pytest
 
-from flask_asok.recipes.cache.engine import Engine
-from flask_asok.recipes.cache.lru_store import LRUStore
+from flask_asok.recipes.cache.loader import Engine
+from flask_asok.recipes.cache.stores.lru_store import LRUStore
 from flask_asok.state import state_of
 
 

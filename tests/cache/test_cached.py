@@ -463,7 +463,7 @@ def test_command_misused(redis_app, loads, args, text):
 def test_command_with_terminal(redis_app, loads, monkeypatch):
     """On a terminal there is a progress bar."""
     define(loads)
-    monkeypatch.setattr("flask_asok.recipes.cache.commands._is_terminal", lambda: True)
+    monkeypatch.setattr("flask_asok.recipes.cache.cli._is_terminal", lambda: True)
 
     result = run(redis_app, "warm", "one")
 

@@ -16,8 +16,8 @@ import flask_caching
 import pytest
 
 from flask_asok import Cache, CacheUnavailable, background, warm_cache
-from flask_asok.recipes.cache.redis_store import LONGEST_LOAD, RedisStore
-from flask_asok.recipes.cache.serializer import JSONSerializer
+from flask_asok.recipes.cache.stores.redis_store import LONGEST_LOAD, RedisStore
+from flask_asok.recipes.cache.stores.serializer import JSONSerializer
 
 cache = Cache()
 

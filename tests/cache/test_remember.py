@@ -8,9 +8,9 @@ import pytest
 from flask import Flask
 
 from flask_asok import Cache, QueueFull, background
-from flask_asok.recipes.cache.engine import Engine
 from flask_asok.recipes.cache.lifetime import Lifetime
-from flask_asok.recipes.cache.lru_store import LRUStore
+from flask_asok.recipes.cache.loader import Engine
+from flask_asok.recipes.cache.stores.lru_store import LRUStore
 from flask_asok.signals import task_failed, task_succeeded
 from flask_asok.state import state_of
 
@@ -424,7 +424,7 @@ def test_refresh_elsewhere(make_app, redis, clock, loader, settled):
 
 def test_many_failing_keys(clock, loader, monkeypatch):
     """What is remembered of failed refreshes is bounded."""
-    monkeypatch.setattr("flask_asok.recipes.cache.engine.MOST_RESTS", 3)
+    monkeypatch.setattr("flask_asok.recipes.cache.loader.MOST_RESTS", 3)
     engine = Engine(LRUStore(clock=clock), clock=clock)
     loader.error = LookupError()
     for number in range(10):

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from flask_asok import Cache, NotConfigured, background, cached, current_task, task, warm_cache
-from flask_asok.recipes.cache.lru_store import LRUStore
+from flask_asok.recipes.cache.stores.lru_store import LRUStore
 
 cache = Cache()
 

@@ -12,8 +12,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from ...errors import CacheUnavailable
 from ...logs import log
+from .errors import CacheUnavailable
 
 T = TypeVar("T")
 

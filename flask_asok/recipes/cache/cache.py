@@ -11,15 +11,16 @@ from cachelib import BaseCache
 from flask import Flask, current_app
 from flask.globals import app_ctx
 
-from ...errors import CacheUnavailable, NotConfigured
+from ...errors import NotConfigured
 from ...logs import log
 from ...state import KEY, State, state_of
-from .app_store import app_store, naming, store_on
-from .engine import Engine
-from .flight import Run
+from .errors import CacheUnavailable
 from .lifetime import UNSET, Lifetime, Stale, Ttl, fresh_seconds, stale_seconds
-from .serializer import JSONSerializer
-from .store import Store
+from .loader import Engine
+from .single_flight import Run
+from .stores.app_store import app_store, naming, store_on
+from .stores.serializer import JSONSerializer
+from .stores.store import Store
 
 T = TypeVar("T")
 

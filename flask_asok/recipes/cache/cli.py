@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
 import click
 from flask.cli import with_appcontext
+
+from .cache import Cache
+from .decorator import registered
+from .errors import CacheUnavailable
+from .recipe import warm_all
+from .warmers import is_warmable, warmable
+
+NOT_SHARED = (
+    "The cache is the memory of the web process, which a command cannot reach. "
+    'Set CACHE_TYPE = "RedisCache" and CACHE_REDIS_URL.'
+)
 
 
 @click.command("warm")
@@ -15,12 +31,10 @@ from flask.cli import with_appcontext
 @with_appcontext
 def warm_command(keys: tuple[str, ...], every: bool, missing: bool, jobs: int, listed: bool) -> None:
     """Load and store the values of KEYs, in a store that processes share. Exits with 1 if a loader fails."""
-    from .commands import list_keys, warm_keys
-
     if listed:
-        list_keys()
+        _list_keys()
     else:
-        warm_keys(None if every else keys, only_missing=missing, jobs=jobs)
+        _warm(None if every else keys, only_missing=missing, jobs=jobs)
 
 
 @click.group("cache")
@@ -33,6 +47,53 @@ def cache_cli() -> None:
 @with_appcontext
 def clear_cache(prefix: str) -> None:
     """Delete every cached value."""
-    from .commands import clear
+    cache = Cache(prefix=prefix)
+    if not cache.is_shared:
+        raise click.UsageError(NOT_SHARED)
+    try:
+        cache.clear()
+    except CacheUnavailable as error:
+        raise click.ClickException(str(error)) from None
+    click.echo("Cleared.")
 
-    clear(prefix)
+
+def _list_keys() -> None:
+    for function in registered():
+        click.echo(function.template if is_warmable(function) else f"{function.template}  (needs each=)")
+
+
+def _warm(keys: Sequence[str] | None, *, only_missing: bool, jobs: int) -> None:
+    """Warm these keys, all of them for None. Exit with 1 if a loader fails, with 2 for a usage error."""
+    if keys is not None and not keys:
+        raise click.UsageError("Say which keys, or --all. `flask asok warm --list` shows them.")
+    try:
+        wanted = warmable(keys)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    if not all(warmer.cached.cache.is_shared for warmer in wanted):
+        raise click.UsageError(NOT_SHARED)
+    rows: list[tuple[str, float, Any]] = []
+    with contextlib.ExitStack() as stack:
+        bar = None
+        # In a pipe or a log file the bar would only clutter the output.
+        if _is_terminal():
+            bar = stack.enter_context(click.progressbar(length=len(wanted), label="Warming", file=sys.stderr))
+
+        def report(key: str, seconds: float, result: Any) -> None:
+            rows.append((key, seconds, result))
+            if bar is not None:
+                bar.update(1)
+
+        warm_all(keys, only_missing=only_missing, jobs=jobs, report=report)
+    width = max((len(key) for key, *_ in rows), default=0)
+    for key, seconds, result in rows:
+        answer = f"failed: {result!r}" if isinstance(result, Exception) else "ok"
+        click.echo(f"{key:<{width}}  {seconds * 1000:6.0f} ms  {answer}")
+    if not rows:
+        click.echo("Nothing to warm.")
+    if any(isinstance(result, Exception) for *_, result in rows):
+        sys.exit(1)
+
+
+def _is_terminal() -> bool:
+    return sys.stderr.isatty()

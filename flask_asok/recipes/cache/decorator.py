@@ -15,8 +15,8 @@ from urllib.parse import quote
 from uuid import UUID
 
 from .cache import Cache
-from .flight import Run
 from .lifetime import UNSET, Stale, Ttl, fresh_seconds, stale_seconds
+from .single_flight import Run
 
 P = ParamSpec("P")
 R = TypeVar("R")

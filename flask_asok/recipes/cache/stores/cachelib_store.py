@@ -11,9 +11,9 @@ from typing import Any
 
 from cachelib import BaseCache, SimpleCache
 
-from ...errors import CacheUnavailable
-from ...logs import log
-from .lifetime import Lifetime
+from ....logs import log
+from ..errors import CacheUnavailable
+from ..lifetime import Lifetime
 from .serializer import JSONSerializer, PickleSerializer, Serializer, freeze
 from .store import Begun, Entry, Loads, Outcome, Store
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from enum import Enum
 from typing import Any, NamedTuple
 
-from .lifetime import Lifetime
+from ..lifetime import Lifetime
 
 Entry = tuple[Any, bool]
 """A value as it was found, and whether it is fresh; one that is not is in its stale window."""

@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 from flask import current_app
 
 from ...dispatch import background
-from ...errors import CacheUnavailable, NotConfigured, QueueFull
+from ...errors import NotConfigured, QueueFull
 from ...logs import log_exception
 from ...state import KEY
-from .flight import Flight, Flights, Run, Runs
+from .errors import CacheUnavailable
 from .lifetime import Lifetime
-from .store import Begun, Outcome, Store
+from .single_flight import Flight, Flights, Run, Runs
+from .stores.store import Begun, Outcome, Store
 
 Load = Callable[[], Any]
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from redis import Redis
 
-from ...logs import log
-from .breaker import Breaker
-from .lifetime import Lifetime
+from ....logs import log
+from ..breaker import Breaker
+from ..lifetime import Lifetime
 from .serializer import Serializer, freeze
 from .store import Begun, Entry, Outcome, Store
 

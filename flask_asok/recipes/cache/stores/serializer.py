@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from flask import json
 
-from .plain import check_object, refuse_what_runs_out
+from ..plain import check_object, refuse_what_runs_out
 
 
 class Serializer(Protocol):

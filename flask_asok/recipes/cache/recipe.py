@@ -11,14 +11,15 @@ from typing import Any, NamedTuple, TypeVar
 from flask import Flask, current_app
 
 from ...dispatch import task
-from ...errors import CacheUnavailable, NotConfigured
+from ...errors import NotConfigured
 from ...state import state_of
 from ...tasks import Task, current_task
 from .cache import Cache
-from .decorator import Cached, registered
-from .flight import Run
+from .errors import CacheUnavailable
 from .lifetime import UNSET, Stale, Ttl
-from .store import Outcome
+from .single_flight import Run
+from .stores.store import Outcome
+from .warmers import Warmer, warmable
 
 T = TypeVar("T")
 
@@ -113,53 +114,6 @@ def warm_all(
             if report is not None:
                 report(warmer.key, seconds, result)
     return results
-
-
-class Warmer(NamedTuple):
-    """One key that can be warmed without further arguments."""
-
-    key: str
-    cached: Cached[..., Any]
-    args: tuple[Any, ...]
-    error: Exception | None = None
-    """Why its arguments are not known: what its `each` raised."""
-
-
-def warmable(keys: Iterable[str] | None = None) -> list[Warmer]:
-    """Return what `warm_all` would warm for `keys`; ValueError for a key that is not known."""
-    functions = registered()
-    if keys is None:
-        return [warmer for function in functions for warmer in _warmers(function)]
-    wanted = list(dict.fromkeys(keys))
-    templates = {function.template for function in functions}
-    # The arguments of the other functions, often a query, are asked for only where a key may be made of them.
-    asked = [function for function in functions if function.template in wanted or not templates.issuperset(wanted)]
-    found = [warmer for function in asked for warmer in _warmers(function)]
-    chosen: list[Warmer] = []
-    for key in wanted:
-        matching = [warmer for warmer in found if key in (warmer.key, warmer.cached.template)]
-        if not matching:
-            known = ", ".join(function.template for function in functions if is_warmable(function)) or "none"
-            raise ValueError(f"No @cached function can warm {key!r}. Known keys are: {known}.")
-        chosen += [warmer for warmer in matching if warmer not in chosen]
-    return chosen
-
-
-def is_warmable(function: Cached[..., Any]) -> bool:
-    """Can it be warmed without further arguments?"""
-    return function.each is not None or not function.has_arguments
-
-
-def _warmers(function: Cached[..., Any]) -> list[Warmer]:
-    if not function.has_arguments:
-        return [Warmer(function.key(), function, ())]
-    if function.each is None:
-        return []
-    try:
-        calls = [args if isinstance(args, tuple) else (args,) for args in function.each()]
-        return [Warmer(function.key(*args), function, args) for args in calls]
-    except Exception as error:
-        return [Warmer(function.template, function, (), error)]
 
 
 def _warm(app: Flask, warmer: Warmer) -> tuple[float, Any]:

@@ -12,7 +12,7 @@ from cachelib.serializers import JSONSerializer as FileSerializer
 from flask import Flask
 from werkzeug.utils import import_string
 
-from ...errors import NotConfigured
+from ....errors import NotConfigured
 from .cachelib_store import CachelibStore
 from .lru_store import LRUStore
 from .serializer import JSONSerializer, Serializer, serializer

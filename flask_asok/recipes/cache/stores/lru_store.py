@@ -8,8 +8,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from .lifetime import Lifetime
-from .plain import SCALARS, check_object
+from ..lifetime import Lifetime
+from ..plain import SCALARS, check_object
 from .store import Begun, Entry, Loads, Outcome, Store
 
 

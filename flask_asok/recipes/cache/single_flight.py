@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from .store import Outcome
+from .stores.store import Outcome
 
 Work = Callable[[], tuple[Any, Outcome]]
 
