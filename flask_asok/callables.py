@@ -42,6 +42,12 @@ def name_of(fn: Callable[..., Any]) -> str:
     return type(fn).__name__
 
 
+def decorated(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function that callers know where `fn` is the `run` of its `@task()`; any other one as it is."""
+    found: Callable[..., Any] = vars(fn).get("__asok_decorated__", fn) if type(fn) is FunctionType else fn
+    return found
+
+
 def check_fits(fn: Callable[..., Any], args: Arguments, kwargs: dict[str, Any], of: Callable[..., Any]) -> None:
     """
     Raise TypeError where `fn(*args, **kwargs)` would raise one at once; `of` is what the caller has named.

@@ -65,6 +65,8 @@ def task(misplaced: None = None, /, **options: Unpack[TaskOptionValues]) -> Call
             raise TypeError(
                 f"Options cannot be set on {fn!r}: wrap it in a function of yours, or use background.using()."
             ) from None
+        if checked.run is not None:
+            checked.run.__asok_decorated__ = fn  # type: ignore[attr-defined]
         if type(fn) is FunctionType:
             for habit in _HABITS:
                 if not hasattr(fn, habit):
@@ -198,7 +200,8 @@ def _prepared(
     """Return what is really called, and with what."""
     prepare = options.prepare
     assert prepare is not None
-    check_fits(prepare, args, kwargs, of=fn)
+    # With `run` the caller's arguments are those of the decorated function, whatever `prepare` passes on.
+    check_fits(prepare if options.run is None else fn, args, kwargs, of=fn)
     try:
         made = prepare(*args, **kwargs)
     except TypeError as error:

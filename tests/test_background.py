@@ -364,6 +364,25 @@ def test_prepare_makes_what_is_run(app):
     assert ran == [("Hello to ann", "send", "mail"), (" to bob", "news", "default")]
 
 
+def test_prepare_that_passes_on(app):
+    """With `run` the arguments must fit the decorated function, though `prepare` takes any and passes them on."""
+
+    def deliver(record):
+        raise AssertionError("not called")
+
+    @task(prepare=lambda *args, **kwargs: args, run=deliver)
+    def send(to, subject=""):
+        raise AssertionError("not called")
+
+    with app.app_context():
+        with pytest.raises(TypeError, match=r"send\(to, subject=...\) cannot be called .*'subjct'"):
+            background(send, "ann", subjct="Hello")
+        with pytest.raises(TypeError, match=r"background\.using\(retries=3\)\(send, \.\.\.\)"):
+            background(send, "ann", retries=3)
+        with pytest.raises(TypeError, match="missing a required argument: 'to'"):
+            background(send)
+
+
 def test_prepare_keeps_its_dict(app):
     """What `prepare` returned is not changed, though a proxy in it is unwrapped for the task."""
     kept = {"app": current_app}

@@ -321,6 +321,35 @@ def test_wrong(asok_tasks, wrong):
     outcome.assert_outcomes(passed=2 * 6)
 
 
+def test_capture_prepared(run):
+    """A job whose `@task(run=)` names another function is captured and found by the name that callers know."""
+    run("""
+from flask_asok import background, task
+
+delivered = []
+
+def deliver(to):
+    delivered.append(to)
+
+@task(prepare=lambda to: to.upper(), run=deliver)
+def send(to):
+    raise AssertionError("not called")
+
+def test_captured(app, asok_tasks):
+    delivered.clear()
+    asok_tasks.capture(send)
+
+    with app.app_context():
+        background(send, "ann")
+
+    call = asok_tasks.assert_called(send, "ANN")
+    assert call.fn is send
+    assert not delivered
+    asok_tasks.run()
+    assert delivered == ["ANN"]
+""").assert_outcomes(passed=2)
+
+
 def test_capture_recipes(run):
     """Recipes are captured, and asserted on, by themselves and by what a view calls."""
     outcome = run("""

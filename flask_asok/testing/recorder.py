@@ -11,6 +11,7 @@ from flask.ctx import AppContext
 
 from ..backends.base import Backend
 from ..backends.immediate import ImmediateBackend
+from ..callables import decorated
 from ..options import Options
 from ..summaries import TaskSummary
 from ..tasks import Lane, Task, current_task
@@ -74,13 +75,14 @@ class Recorder(Backend):
         if options.when == "response" and has_request_context():
             # Else a test client's response that nobody keeps would start the task, at a moment of its own.
             self._environs.append(request.environ)
-        backend = self._immediate if self._captures_all or fn in self._captured else self._backend
+        known = decorated(fn)
+        backend = self._immediate if self._captures_all or known in self._captured else self._backend
         task = backend.create(fn, args, kwargs, options, context)
         if not self.real_delays:
             task.skips_waits = True
-            if options.delay and not self._is_begun_by_itself(fn):
+            if options.delay and not self._is_begun_by_itself(known):
                 task.options = options.replace(delay=0)
-        self.calls.append(RecordedCall(fn=fn, args=args, kwargs=kwargs, options=options, task=task))
+        self.calls.append(RecordedCall(fn=known, args=args, kwargs=kwargs, options=options, task=task))
         return task
 
     def lane(self, queue: str) -> Lane:
