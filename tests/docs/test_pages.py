@@ -15,6 +15,7 @@ import sys
 import textwrap
 import threading
 import time
+import tomllib
 import urllib.request
 import warnings
 from datetime import UTC, datetime
@@ -67,6 +68,26 @@ def test_links_lead_somewhere(path):
     """Every relative link leads to a file that is there."""
     for target in re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
         assert (path.parent / target).exists(), target
+
+
+def test_links_to_the_documentation():
+    """The README is read elsewhere too: its links lead to the one address of the documentation, and to pages there."""
+    urls = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
+    targets = re.findall(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+
+    pages = [
+        target.removeprefix(urls["Documentation"]) for target in targets if target.startswith(urls["Documentation"])
+    ]
+    files = [
+        target.removeprefix(f"{urls['Source']}/blob/main/") for target in targets if target.startswith(urls["Source"])
+    ]
+
+    assert len(pages) + len(files) == len(targets)
+    assert len(pages) > 10
+    for page in pages:
+        assert (ROOT / "docs" / page).with_suffix(".md").exists(), page
+    for file in files:
+        assert (ROOT / file).exists(), file
 
 
 def test_configuration_is_complete():
