@@ -17,6 +17,7 @@ from .backends.settings import CELERY_SETTINGS
 from .backends.settings import SETTINGS as BACKEND_SETTINGS
 from .cli import asok_cli
 from .dispatch import background
+from .finding import find_task
 from .recipes import RECIPES
 from .recipes.cache import warm_all, warm_cache
 from .recipes.images import resize_image
@@ -27,7 +28,7 @@ from .state import KEY, State, state_of
 from .status import Access, StatusBlueprint, asok_progress
 from .summaries import TaskSummary
 from .tasks import Task
-from .triggers import abandon_held, all_held, listen
+from .triggers import abandon_held, listen
 from .validate import anything
 
 P = ParamSpec("P")
@@ -116,11 +117,10 @@ class FlaskAsok:
         TaskCancelled in it from now on, and it is cancelled with that. False if the task is settled or unknown. On
         Celery a task that runs goes on.
         """
-        backend = _state().backend
-        app = current_app._get_current_object()  # type: ignore[attr-defined]
-        found = [*backend.alive(), *(task for task in all_held() if task.app is app)]
-        task = next((task for task in found if task.id == id and task.is_alive()), None)
+        app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+        task = find_task(app, id)
         if task is None:
+            backend = state_of(app).backend
             return backend.distributed and backend.cancel(id)
         return task.cancel() or (running and task.stop())
 

@@ -28,7 +28,11 @@ def report_progress(done: float, total: float | None = None, text: str | None = 
     task = current_task()
     if task is None:
         return
-    task.summary.progress = progress = Progress.of(done, total, text, time.time())
+    progress = Progress.of(done, total, text, time.time())
+    if task.summary.state != "running":
+        # A thread that has this context and outlives the attempt, or one whose task was abandoned at a shutdown.
+        return
+    task.summary.progress = progress
     if task.reporter is not None and (now := time.monotonic()) - task.reported >= EVERY_SECONDS:
         task.reported = now
         if task.reporter(progress):

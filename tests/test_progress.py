@@ -6,6 +6,7 @@ import json
 import logging
 import threading
 import time
+from contextvars import copy_context
 from datetime import datetime
 from types import SimpleNamespace
 
@@ -115,6 +116,28 @@ def test_reset_by_an_attempt(app):
         task.result(10)
 
     assert seen == [None, None]
+
+
+def test_late_report(app, gate):
+    """What a thread reports that outlives its task changes nothing any more."""
+    threads = []
+
+    def late():
+        gate.wait(10)
+        report_progress(9, 9)
+
+    def work():
+        report_progress(1, 9)
+        threads.append(threading.Thread(target=copy_context().run, args=(late,)))
+        threads[0].start()
+
+    with app.app_context():
+        task = background(work)
+        task.result(10)
+    gate.set()
+    threads[0].join(10)
+
+    assert task.progress.done == 1
 
 
 def test_kept_by_a_failure(app):
@@ -545,3 +568,15 @@ def test_cancel_unknown(app):
     """An id that nobody has cancels nothing."""
     with app.app_context():
         assert not asok.cancel("0" * 32, running=True)
+
+
+def test_cancel_on_its_way(threads_app, monkeypatch):
+    """A task is found at the moment, too, when a thread has taken it out of its queue and does not run it yet."""
+    with threads_app.app_context():
+        task = background.using(delay=60)(int)
+        backend = threads_app.extensions["asok"].backend
+        alive, looks = backend.alive, [[], []]
+        monkeypatch.setattr(backend, "alive", lambda: looks.pop() if looks else alive())
+
+        assert asok.cancel(task.id)
+        assert task.state == "cancelled"

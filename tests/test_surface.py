@@ -22,7 +22,7 @@ ORDER = [
     {"arguments", "tasks"},
     {"backends", "reporting"},
     {"state", "triggers"},
-    {"dispatch"},
+    {"dispatch", "finding"},
     {"recipes", "status"},
     {"cli"},
     {"extension"},

@@ -14,16 +14,8 @@ from markupsafe import Markup
 from ..progress import plain_text
 from ..summaries import SETTLED
 
-WORDS = {
-    "queued": "Queued",
-    "running": "Running",
-    "waiting": "Waiting",
-    "succeeded": "Done",
-    "failed": "Failed",
-    "cancelled": "Cancelled",
-    "abandoned": "Interrupted",
-    "unknown": "Unknown",
-}
+WORDS = {"succeeded": "Done", "abandoned": "Interrupted"}
+"""The states that are called otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +32,7 @@ class View:
     @property
     def word(self) -> str:
         """The state, for people."""
-        return WORDS[self.state]
+        return WORDS.get(self.state, self.state.capitalize())
 
     @property
     def is_settled(self) -> bool:
@@ -57,10 +49,13 @@ class View:
             value = 1.0
         elif value is None and state != "running":
             value = 0.0
-        # A task without a total still tells how many it has done.
-        percent = f"{progress['done']:,.12g}" if progress and fraction is None else ""
+        percent = ""
         if fraction is not None:
-            percent = f"{fraction:.0%}".replace("%", "\N{NO-BREAK SPACE}%")
+            # Not 100 before it is.
+            percent = f"{min(round(fraction * 100), 99) if fraction < 1 else round(fraction * 100)}\N{NO-BREAK SPACE}%"
+        elif progress:
+            # A task without a total still tells how much it has done.
+            percent = f"{progress['done']:,.12g}"
         return cls(name=plain_text(facts["name"]), state=state, value=value, percent=percent, text=text or "")
 
 
