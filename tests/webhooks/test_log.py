@@ -15,8 +15,8 @@ from flask import Flask
 
 from flask_asok import FlaskAsok, WebhookUnavailable, background, send_webhook
 from flask_asok.recipes.webhooks.address import parse
-from flask_asok.recipes.webhooks.message import Message, compose
-from flask_asok.recipes.webhooks.words import first_words
+from flask_asok.recipes.webhooks.excerpt import first_words
+from flask_asok.recipes.webhooks.webhook import Webhook, compose
 
 TIMEOUT = 10
 SESAME = "0PEN-5ESAME"
@@ -207,7 +207,7 @@ def test_reference_is_cut(app: Flask, receiver: Any, caplog: pytest.LogCaptureFi
     assert len(record.getMessage()) < 600
 
 
-def message(url: str = f"https://hooks.example/services/{SESAME}?key={SESAME}-2", payload: Any = None) -> Message:
+def webhook(url: str = f"https://hooks.example/services/{SESAME}?key={SESAME}-2", payload: Any = None) -> Webhook:
     return compose(
         url, payload or {}, secret=None, extra_headers={"Authorization": f"Bearer {SESAME}-3"}, id="msg_1", timeout=1,
         allow_private=None, reference=None, max_bytes=10_000, know_names=True,
@@ -215,7 +215,7 @@ def message(url: str = f"https://hooks.example/services/{SESAME}?key={SESAME}-2"
 
 
 def words(body: bytes, **kwargs: Any) -> str:
-    sent = message(**kwargs)
+    sent = webhook(**kwargs)
     return first_words(sent, parse(sent.url), body)
 
 

@@ -20,8 +20,8 @@ from flask_asok import (
     send_webhook,
     signals,
 )
-from flask_asok.recipes.webhooks.delivery import BACKOFF, backoff, prepare
-from flask_asok.recipes.webhooks.message import compose
+from flask_asok.recipes.webhooks.recipe import BACKOFF, backoff, prepare
+from flask_asok.recipes.webhooks.webhook import compose
 
 TIMEOUT = 10
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -75,7 +75,7 @@ def test_retried(app: Flask, receiver: Any) -> None:
 def test_new_timestamp(app: Flask, receiver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each attempt has a timestamp of its own: a retry after ten minutes is not refused as a replay."""
     moments = [1_000, 1_600]
-    monkeypatch.setattr("flask_asok.recipes.webhooks.delivery.time", lambda: moments[min(receiver.received.qsize(), 1)])
+    monkeypatch.setattr("flask_asok.recipes.webhooks.recipe.time", lambda: moments[min(receiver.received.qsize(), 1)])
     receiver.answers = [answer(503)]
 
     at_once(send_webhook, receiver.url, {}, secret=SECRET).result(TIMEOUT)
@@ -223,7 +223,7 @@ def test_backoff_that_raises(app: Flask, receiver: Any, headers: list[str]) -> N
 
     assert isinstance(task.exception(TIMEOUT), (WebhookUnavailable, ValueError))
     assert [said["delivery"].id for said in heard.failed] == ["msg_1"]
-    assert not app.extensions["asok"].shared("pending webhooks", dict)._by_id
+    assert not app.extensions["asok"].shared("unfinished webhooks", dict)._by_id
 
 
 def test_unforeseen(app: Flask, receiver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,7 +254,7 @@ def test_cancelled_while_waiting(app: Flask, receiver: Any) -> None:
     assert task.cancel()
 
     assert not heard.failed
-    assert not app.extensions["asok"].shared("pending webhooks", dict)._by_id
+    assert not app.extensions["asok"].shared("unfinished webhooks", dict)._by_id
 
 
 def test_nothing_is_kept(app: Flask, receiver: Any) -> None:
@@ -263,7 +263,7 @@ def test_nothing_is_kept(app: Flask, receiver: Any) -> None:
 
     at_once(send_webhook, receiver.url, {}).result(TIMEOUT)
 
-    assert not app.extensions["asok"].shared("pending webhooks", dict)._by_id
+    assert not app.extensions["asok"].shared("unfinished webhooks", dict)._by_id
 
 
 def test_direct_call_in_a_task(app: Flask, receiver: Any) -> None:
@@ -347,14 +347,14 @@ def test_names_of_others(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where tasks run in other processes, a name may be known only there."""
     monkeypatch.setattr(type(app.extensions["asok"].backend), "distributed", True)
 
-    (message, _), _ = prepare("http://localhost/", {}, secret="theirs")
+    (webhook, _), _ = prepare("http://localhost/", {}, secret="theirs")
 
-    assert message.secrets == ("theirs",)
+    assert webhook.secrets == ("theirs",)
 
 
 def test_name_unknown_to_the_worker(make_app: Any, receiver: Any) -> None:
     """A worker that does not know the name sends nothing, and says so with what it takes to replay the webhook."""
-    message = compose(
+    webhook = compose(
         receiver.url, {}, secret="theirs", extra_headers=None, id="msg_1", timeout=1, allow_private=None,
         reference=None, max_bytes=10, know_names=False,
     )  # fmt: skip
@@ -362,7 +362,7 @@ def test_name_unknown_to_the_worker(make_app: Any, receiver: Any) -> None:
     heard = Heard(app)
 
     with app.app_context(), pytest.raises(WebhookUnavailable, match="ASOK_WEBHOOK_SECRETS"):
-        send_webhook(message, None)  # type: ignore[arg-type]
+        send_webhook(webhook, None)  # type: ignore[arg-type]
 
     assert receiver.connections == 0
     assert [said["delivery"].id for said in heard.failed] == ["msg_1"]

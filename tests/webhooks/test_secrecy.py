@@ -15,7 +15,7 @@ from flask import Flask
 
 from flask_asok import Delivery, WebhookError, WebhookUnavailable, background, send_webhook, signals
 from flask_asok.backends.message import Codec, Names
-from flask_asok.recipes.webhooks.delivery import prepare
+from flask_asok.recipes.webhooks.recipe import prepare
 
 TIMEOUT = 10
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -136,21 +136,21 @@ def test_mistakes_quote_nothing(app: Flask, arguments: dict[str, Any]) -> None:
 
 def test_what_is_queued(app: Flask) -> None:
     """What is queued shows none of it, and is plain data."""
-    (message, _), kwargs = prepare(f"http://localhost/{SESAME}", {"a": SESAME}, secret=SECRET, headers=HEADERS)
+    (webhook, _), kwargs = prepare(f"http://localhost/{SESAME}", {"a": SESAME}, secret=SECRET, headers=HEADERS)
 
     assert kwargs == {}
-    assert SESAME not in repr(message)
-    assert SECRET not in repr(message)
-    assert pickle.loads(pickle.dumps(message)) == message
+    assert SESAME not in repr(webhook)
+    assert SECRET not in repr(webhook)
+    assert pickle.loads(pickle.dumps(webhook)) == webhook
 
 
 def test_journey_to_a_worker(app: Flask, receiver: Any) -> None:
     """A webhook, and what became of it, can travel to another process and back."""
     codec = Codec(Names(["flask_asok.recipes"]))
-    (message, _), _ = prepare(receiver.url, {"a": 1}, headers=HEADERS, allow_private=["localhost"])
+    (webhook, _), _ = prepare(receiver.url, {"a": 1}, headers=HEADERS, allow_private=["localhost"])
     delivery = send_webhook(receiver.url, b"\xff")
 
-    for value in (message, delivery):
+    for value in (webhook, delivery):
         assert codec.decode(json.loads(json.dumps(codec.encode(value, "it")))) == value
 
 

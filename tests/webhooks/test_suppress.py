@@ -176,7 +176,7 @@ def test_said_outright(make_app: Any, receiver: Any, suppress: bool, testing: bo
 @pytest.mark.parametrize("value", [0, 1, "yes", "False", ()])
 def test_bad_value(make_app: Any, value: Any) -> None:
     """Anything but True, False and None is refused when the app is set up."""
-    with pytest.raises(TypeError, match="ASOK_WEBHOOK_SUPPRESS must be True, False or None"):
+    with pytest.raises(TypeError, match=r"ASOK_WEBHOOK_SUPPRESS must not be .*: give True or False"):
         make_app(ASOK_WEBHOOK_SUPPRESS=value)
 
 

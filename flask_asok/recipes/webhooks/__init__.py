@@ -2,8 +2,8 @@
 
 from ..room import Recipe
 from .cli import send_test_webhook
-from .delivery import send_webhook
-from .outcome import Delivery
+from .delivery import Delivery
+from .recipe import send_webhook
 from .recording import recorded
 from .settings import SETTINGS
 from .signing import verify_webhook

@@ -10,7 +10,7 @@ from blinker import NamedSignal
 from flask import Flask
 
 if TYPE_CHECKING:
-    from .outcome import Delivery
+    from .delivery import Delivery
 
 delivered: NamedSignal = NamedSignal("webhook-delivered")
 """Sent for the application after each webhook that was delivered or suppressed, with its `delivery`."""

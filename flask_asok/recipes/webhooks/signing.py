@@ -108,16 +108,16 @@ def verify_webhook(
     Raises WebhookNotVerified, whatever the request holds; ValueError only for a `secret` that is no good.
     """
     known = keys(listed(secret))
-    message_id, timestamp, signatures = (
+    webhook_id, timestamp, signatures = (
         _header(headers, name) for name in ("webhook-id", "webhook-timestamp", "webhook-signature")
     )
     if not known:
         raise ValueError("verify_webhook needs a secret.")
-    if not (message_id and timestamp and signatures):
+    if not (webhook_id and timestamp and signatures):
         raise WebhookNotVerified(
             "The headers webhook-id, webhook-timestamp and webhook-signature must all be there, each once."
         )
-    if "." in message_id:
+    if "." in webhook_id:
         # The same signed content could be cut elsewhere: an id that ends with the time, a body without its head.
         raise WebhookNotVerified("The header webhook-id must not hold a full stop.")
     if not re.fullmatch(r"[0-9]{1,12}", timestamp):
@@ -125,7 +125,7 @@ def verify_webhook(
     if not abs((time.time() if now is None else now) - int(timestamp)) <= tolerance:
         raise WebhookNotVerified(f"The header webhook-timestamp is more than {tolerance:g} s off.")
     try:
-        content = f"{message_id}.{timestamp}.".encode() + (body.encode() if isinstance(body, str) else body)
+        content = f"{webhook_id}.{timestamp}.".encode() + (body.encode() if isinstance(body, str) else body)
     except UnicodeEncodeError:
         raise WebhookNotVerified("The webhook is not UTF-8.") from None
     given_digests = [_digest(signature) for signature in signatures.split(" ")]
@@ -136,7 +136,7 @@ def verify_webhook(
             verified |= hmac.compare_digest(digest, each)
     if not verified:
         raise WebhookNotVerified("No signature of the webhook matches.")
-    return message_id
+    return webhook_id
 
 
 def _header(headers: Mapping[str, str] | Headers, name: str) -> str:

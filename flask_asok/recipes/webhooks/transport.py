@@ -18,7 +18,7 @@ from ...errors import WebhookBlocked
 from .address import Policy, Proxy, Url, parse_proxy
 from .answer import Answer, Malformed, Reader
 from .deadline import Deadline
-from .failures import ProxyFailed, explain
+from .reasons import ProxyFailed, explain
 from .resolver import Resolver
 
 ADDRESS_SECONDS = 2.0

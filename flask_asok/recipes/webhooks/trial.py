@@ -10,8 +10,8 @@ from flask import current_app
 
 from ...errors import WebhookError
 from . import signing
-from .delivery import send_anyway
-from .outcome import Delivery
+from .delivery import Delivery
+from .recipe import send_anyway
 
 
 def send_test_webhook(url: str, secret: str | None) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from urllib.parse import unquote, unquote_plus
 
 from .address import Url
-from .message import DEFAULT_HEADERS, Message
+from .webhook import DEFAULT_HEADERS, Webhook
 
 LONGEST_EXCERPT = 1000
 LONGEST_WORDS = 120
@@ -37,15 +37,15 @@ def excerpt(body: bytes) -> str:
     return "".join(character for character in text if character.isprintable() or character in "\n\t")
 
 
-def first_words(message: Message, url: Url, body: bytes) -> str:
+def first_words(webhook: Webhook, url: Url, body: bytes) -> str:
     """
     Return the beginning of an answer on one line, without markup.
 
-    A receiver may echo what it was sent: what is in the path, the headers and the payload of `message` is masked, as
+    A receiver may echo what it was sent: what is in the path, the headers and the payload of `webhook` is masked, as
     are other URLs' paths and credentials.
     """
     text = body[:_LOOKED_AT].decode(errors="replace")
-    for secret in sorted(_written(_credentials(message, url)) | _texts(message), key=len, reverse=True):
+    for secret in sorted(_written(_credentials(webhook, url)) | _texts(webhook), key=len, reverse=True):
         if len(secret) >= SHORTEST_PART or not secret.isalpha():
             text = text.replace(secret, _MASK)
         elif secret in text:
@@ -57,18 +57,18 @@ def first_words(message: Message, url: Url, body: bytes) -> str:
     return words if len(words) <= LONGEST_WORDS else words[:LONGEST_WORDS].rstrip() + " ..."
 
 
-def _credentials(message: Message, url: Url) -> Iterable[str]:
+def _credentials(webhook: Webhook, url: Url) -> Iterable[str]:
     path, _, query = url.target.partition("?")
     yield from (url.target, path, query, *path.split("/"), *re.split("[&=;]", query))
-    _, _, given = message.url.partition("://")
+    _, _, given = webhook.url.partition("://")
     yield from re.split("[/?#&=;]", given.partition("/")[2])
-    for name, value in message.headers.items():
+    for name, value in webhook.headers.items():
         if DEFAULT_HEADERS.get(name) != value:
             yield from (value, *(part for part in re.split("[ ,;=]", value) if part.lower() not in _SCHEMES))
 
 
-def _texts(message: Message) -> set[str]:
-    payload = message.body[:_LOOKED_AT].decode(errors="replace")
+def _texts(webhook: Webhook) -> set[str]:
+    payload = webhook.body[:_LOOKED_AT].decode(errors="replace")
     return {text for text in (payload, *_STRING_VALUE.findall(payload)) if len(text) >= SHORTEST_VALUE}
 
 

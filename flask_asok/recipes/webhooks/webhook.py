@@ -23,7 +23,7 @@ _ID = re.compile(r"[!-\-/-~]{1,200}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
+class Webhook:
     """
     What has to be known to send a webhook, in plain data. Its repr shows no secret.
 
@@ -57,7 +57,7 @@ def compose(
     reference: str | None,
     max_bytes: int,
     know_names: bool,
-) -> Message:
+) -> Webhook:
     """Check every argument and make the bytes; TypeError or ValueError say which is no good, and quote no secret."""
     address.parse(url)
     checked = headers.check(extra_headers)
@@ -79,7 +79,7 @@ def compose(
     if allow_private is not None and not isinstance(allow_private, bool):
         allow_private = (allow_private,) if isinstance(allow_private, str) else tuple(allow_private)
         address.Policy.of(allow_private, "allow_private")
-    return Message(
+    return Webhook(
         id=f"msg_{secrets.token_hex(16)}" if id is None else id,
         url=url,
         body=payload.encode(content, max_bytes),
@@ -91,24 +91,24 @@ def compose(
     )
 
 
-def signed_headers(message: Message, timestamp: int) -> dict[str, str]:
+def signed_headers(webhook: Webhook, timestamp: int) -> dict[str, str]:
     """Return the headers of an attempt, signed with its own `timestamp`; raises UnknownSecret."""
     headers = {
-        **message.headers,
-        "webhook-id": message.id,
+        **webhook.headers,
+        "webhook-id": webhook.id,
         "webhook-timestamp": str(timestamp),
     }
-    if keys := signing.keys(message.secrets):
-        headers["webhook-signature"] = signing.sign(keys, message.id, timestamp, message.body)
+    if keys := signing.keys(webhook.secrets):
+        headers["webhook-signature"] = signing.sign(keys, webhook.id, timestamp, webhook.body)
     return headers
 
 
-def policy_for(message: Message, policy: address.Policy) -> address.Policy:
-    """Return where this message may go, of an application that has this `policy`."""
-    if message.allow_private is None:
+def policy_for(webhook: Webhook, policy: address.Policy) -> address.Policy:
+    """Return where this webhook may go, of an application that has this `policy`."""
+    if webhook.allow_private is None:
         return policy
-    more = address.Policy.of(message.allow_private, "allow_private")
-    if message.allow_private is False:
+    more = address.Policy.of(webhook.allow_private, "allow_private")
+    if webhook.allow_private is False:
         return more
     return address.Policy(policy.hosts | more.hosts, policy.networks + more.networks)
 

@@ -11,20 +11,20 @@ from flask import Flask
 from ... import signals
 from ...errors import WebhookError
 from ...tasks import Task
-from .message import Message
+from .webhook import Webhook
 
 
-class Pending:
+class Unfinished:
     """
-    The pending deliveries of one application in one process. Made with its first webhook, lives as long as the process.
+    The unfinished deliveries of one application in one process, from its first webhook to the end of the process.
 
-    `lost` makes the error of one that has none of its own yet, from its message, the attempts made and the reason.
+    `lost` makes the error of one that has none of its own yet, from its webhook, the attempts made and the reason.
     """
 
-    def __init__(self, app: Flask, lost: Callable[[Message, int, str], WebhookError]) -> None:
+    def __init__(self, app: Flask, lost: Callable[[Webhook, int, str], WebhookError]) -> None:
         self._lost = lost
-        self._by_id: dict[str, Message | WebhookError] = {}
-        """Of each task that has begun: why its latest attempt failed, or its message where none has failed yet."""
+        self._by_id: dict[str, Webhook | WebhookError] = {}
+        """Of each task that has begun: why its latest attempt failed, or its webhook where none has failed yet."""
         signals.task_abandoned.connect(self._on_abandoned, app)
         signals.task_failed.connect(self._on_failed, app)
         signals.task_cancelled.connect(self._on_cancelled, app)
@@ -32,10 +32,10 @@ class Pending:
     def __len__(self) -> int:
         return len(self._by_id)
 
-    def begin(self, task: Task[Any], message: Message) -> None:
+    def begin(self, task: Task[Any], webhook: Webhook) -> None:
         """Note that an attempt begins."""
-        self._by_id.setdefault(task.id, message)
-        task.about = task.about or message.__asok_about__
+        self._by_id.setdefault(task.id, webhook)
+        task.about = task.about or webhook.__asok_about__
 
     def fail(self, task: Task[Any], error: WebhookError) -> None:
         """Note that an attempt failed and another one will be made."""
@@ -53,7 +53,7 @@ class Pending:
         if left is None and task.call is not None:
             # It has not begun: it was queued, or waited for its delay.
             _, args, _, _ = task.call
-            left = next((argument for argument in args if isinstance(argument, Message)), None)
+            left = next((argument for argument in args if isinstance(argument, Webhook)), None)
         self._tell(app, left, task, "the process shut down")
 
     def _on_failed(self, app: Flask, task: Task[Any], error: BaseException) -> None:
@@ -63,8 +63,8 @@ class Pending:
     def _on_cancelled(self, app: Flask, task: Task[Any]) -> None:
         self._by_id.pop(task.id, None)
 
-    def _tell(self, app: Flask, left: Message | WebhookError | None, task: Task[Any], why: str) -> None:
+    def _tell(self, app: Flask, left: Webhook | WebhookError | None, task: Task[Any], why: str) -> None:
         if left is not None:
-            error = self._lost(left, task.attempts, why) if isinstance(left, Message) else left
+            error = self._lost(left, task.attempts, why) if isinstance(left, Webhook) else left
             with app.app_context():
                 signals.emit(signals.webhook_failed, app, delivery=error.delivery, error=error)
