@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import itertools
 import os
 import sys
+import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from types import MethodType
 from typing import Protocol
 
-_FORKS_UNSEEN = "uwsgi" in sys.modules or not hasattr(os, "register_at_fork")
+FORKS_UNSEEN = "uwsgi" in sys.modules
+"""Does this process fork without running Python's hooks? The module `uwsgi` is only there inside of uWSGI."""
 
 Hook = Callable[[], object]
 
@@ -31,20 +35,28 @@ class Forking(Protocol):
         """Go on as before."""
 
     def after_fork_in_child(self) -> None:
-        """Begin anew, as a process of its own."""
+        """Begin anew, as a process of its own. After a fork that was not seen, `before_fork` was not called."""
 
 
 _pid = os.getpid()
-_renewals: list[Callable[[], Hook | None]] = []
+_numbers = itertools.count()
+_renewals: dict[int, Callable[[], Hook | None]] = {}
 _forking: weakref.WeakSet[Forking] = weakref.WeakSet()
 _told: list[Forking] = []
 _ends: list[Hook] = []
 _last_ends: list[Hook] = []
+_locks: dict[int, contextlib.AbstractContextManager[object]] = {}
+"""By the process that made it, what a thread has that runs the hooks."""
+_renewing: bool = False
 
 
 def after_fork(renew: Hook) -> None:
     """Call `renew` in each forked child, before other code runs there. A method is held weakly."""
-    _renewals.append(weakref.WeakMethod(renew) if isinstance(renew, MethodType) else lambda: renew)
+    number = next(_numbers)
+    if isinstance(renew, MethodType):
+        _renewals[number] = weakref.WeakMethod(renew, partial(_forget, number))
+    else:
+        _renewals[number] = lambda: renew
 
 
 def around_fork(one: Forking) -> None:
@@ -53,9 +65,18 @@ def around_fork(one: Forking) -> None:
 
 
 def renew() -> None:
-    """Run the hooks in a child whose fork nobody has told of."""
-    if _FORKS_UNSEEN and os.getpid() != _pid:
-        _after_in_child()
+    """Run the hooks in a child whose fork was not seen; other threads wait until they have run."""
+    if not FORKS_UNSEEN or os.getpid() == _pid:
+        return
+    # One of this process: a thread that is not here may have the parent's. Reentrant: a hook may come by here again.
+    with _locks.setdefault(os.getpid(), threading.RLock()):
+        if os.getpid() != _pid and not _renewing:
+            _after_in_child()
+
+
+def is_forked_unseen() -> bool:
+    """Return True if this process may be the parent of a fork that is not seen: uWSGI's master, before its workers."""
+    return FORKS_UNSEEN and sys.modules["uwsgi"].worker_id() == 0
 
 
 def at_exit(close: Hook, *, last: bool = False) -> None:
@@ -79,25 +100,40 @@ def _after_in_parent() -> None:
 
 
 def _after_in_child() -> None:
-    global _pid, _told
-    _pid = os.getpid()
-    for one in _told or list(_forking):
-        one.after_fork_in_child()
-    _told = []
-    for found in list(_renewals):
-        hook = found()
-        if hook is None:
-            _renewals.remove(found)
-        else:
+    global _pid, _told, _renewing
+    _renewing = True
+    try:
+        hooks = [one.after_fork_in_child for one in _told or list(_forking)]
+        _told = []
+        _call_all([*hooks, *filter(None, [find() for find in list(_renewals.values())])])
+    finally:
+        # Last: until then other threads of a child whose fork was not seen wait in `renew`.
+        _pid = os.getpid()
+        _renewing = False
+
+
+def _forget(number: int, _: object) -> None:
+    _renewals.pop(number, None)
+
+
+def _call_all(hooks: Iterable[Hook]) -> None:
+    """Call each, though one raises, then raise the last error: Python shows it where nothing can catch it."""
+    raised: BaseException | None = None
+    for hook in hooks:
+        try:
             hook()
+        except BaseException as error:
+            raised = error
+    if raised is not None:
+        raise raised
 
 
 @atexit.register
 def _end() -> None:
-    for close in (*reversed(_ends), *reversed(_last_ends)):
-        # Ctrl-C pressed again: what is left has been named already.
-        with contextlib.suppress(KeyboardInterrupt):
-            close()
+    renew()
+    # Ctrl-C pressed again: what is left has been named already.
+    with contextlib.suppress(KeyboardInterrupt):
+        _call_all((*reversed(_ends), *reversed(_last_ends)))
 
 
 if hasattr(os, "register_at_fork"):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from flask import Flask
 
+from . import process
 from .backends.base import Backend
 from .errors import NotConfigured
 from .logs import log_exception
@@ -26,7 +26,8 @@ class State:
         self.config = config
         """The `ASOK_*` values, read once."""
         self.backend = backend
-        self._forget()
+        self._begin_anew()
+        process.after_fork(self._begin_anew)
 
     def shared(self, key: str, make: Callable[[], T]) -> T:
         """
@@ -35,8 +36,7 @@ class State:
         A forked child makes its own: connections must not be shared with the parent. An object that has `close` is
         closed with the application.
         """
-        if self._pid != os.getpid():
-            self._forget()
+        process.renew()
         try:
             return self._shared[key]  # type: ignore[no-any-return]
         except KeyError:
@@ -47,10 +47,8 @@ class State:
 
     def close(self, timeout: float | None = None) -> None:
         """Close the backend, which may still use them, then the shared objects."""
+        process.renew()
         self.backend.close(timeout)
-        if self._pid != os.getpid():
-            # The parent's connections are the parent's to close.
-            self._forget()
         while self._shared:
             key, shared = self._shared.popitem()
             close = getattr(shared, "close", None)
@@ -60,8 +58,8 @@ class State:
                 except Exception as error:
                     log_exception("Closing %s failed: %r", key, error)
 
-    def _forget(self) -> None:
-        self._pid = os.getpid()
+    def _begin_anew(self) -> None:
+        # The parent's connections are the parent's to close.
         self._shared: dict[str, Any] = {}
         # Reentrant, since making one object may ask for another.
         self._lock = threading.RLock()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -13,6 +12,7 @@ from datetime import datetime
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
 
+from . import process
 from .context import Carried, fresh
 from .errors import TaskAbandoned, TaskCancelled
 from .hints import explain
@@ -73,8 +73,7 @@ class Hold(Protocol):
 
 joined: dict[int, Task[Any]] = {}
 """By the identifier of its thread, what each caller outside of tasks waits for now, and without a limit."""
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=joined.clear)
+process.after_fork(joined.clear)
 
 
 class Task(threading.Thread, Generic[R]):
@@ -186,6 +185,7 @@ class Task(threading.Thread, Generic[R]):
         waiting = _current.get()
         # Noted before it is looked who waits for whom: of two that do so at the same time one sees the other.
         if waiting is None:
+            process.renew()
             thread = threading.get_ident()
             if timeout is None:
                 joined[thread] = self

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import _thread
-import atexit
 import contextlib
 import logging
-import os
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from flask import Flask
 
+from .. import process
 from ..logs import log_exception
 from ..tasks import Hold, Task
 
@@ -32,6 +31,7 @@ def keep(task: Task[Any], hold: Hold) -> None:
 
 def all_held() -> Iterator[Task[Any]]:
     """Yield the tasks of this process, of whatever application, that wait for a response or a commit."""
+    process.renew()
     for reference in list(_held.values()):
         task = reference()
         if task is not None:
@@ -53,10 +53,9 @@ def _lose_in_child() -> None:
     _held.clear()
 
 
-# Runs after the backends have closed, theirs being registered later: until then a response may still come to its end.
-atexit.register(abandon_held)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_lose_in_child)
+# After the backends have closed: until then a response may still come to its end.
+process.at_exit(abandon_held, last=True)
+process.after_fork(_lose_in_child)
 
 
 def release(task: Task[Any], start: Start, *, bounded: bool) -> None:
