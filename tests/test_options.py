@@ -5,46 +5,46 @@ import threading
 from datetime import timedelta
 
 import pytest
+from flask import current_app
 
 from flask_asok import Retry, background, current_task, task
-from flask_asok.backends import threads as threads_module
-from flask_asok.backends.clock import Clock
+from flask_asok.backends.threads import ThreadsBackend
 from flask_asok.options import NotYet, Options
 from flask_asok.signals import task_retried
+from flask_asok.state import state_of
 
 WAIT = 10
 
 
 class Time:
-    """A time for the clocks of a test, which passes only when the test says so."""
+    """A time for the schedulers of the current app, which passes only when the test says so."""
 
     def __init__(self):
         self.now = 1000.0
-        self.clocks = []
-
-    def clock(self):
-        self.clocks.append(Clock(now=lambda: self.now))
-        return self.clocks[-1]
 
     def pass_by(self, seconds):
         self.now += seconds
-        for clock in self.clocks:
-            clock.wake()
+        for scheduler in self._schedulers():
+            scheduler.wake()
 
-    def let_the_clock_look(self):
-        """Wait until all is done that is due: a clock does one thing after the other, and this one last."""
+    def let_the_schedulers_look(self):
+        """Wait until all is done that is due: a scheduler does one thing after the other, and this one last."""
         last = background(int)
-        looked = [threading.Event() for _ in self.clocks]
-        for clock, event in zip(self.clocks, looked, strict=True):
-            clock.at(0.01, lambda task, attempt, event=event: event.set(), last)
+        looked = [threading.Event() for _ in self._schedulers()]
+        for scheduler, event in zip(self._schedulers(), looked, strict=True):
+            scheduler.at(0.01, lambda task, attempt, event=event: event.set(), last)
         self.pass_by(0.01)
         assert all(event.wait(WAIT) for event in looked)
+
+    def _schedulers(self):
+        backend = state_of(current_app).backend
+        return backend.scheduler, backend.timeouts
 
 
 @pytest.fixture
 def time(monkeypatch):
     time = Time()
-    monkeypatch.setattr(threads_module, "Clock", time.clock)
+    monkeypatch.setattr(ThreadsBackend, "now", staticmethod(lambda: time.now))
     return time
 
 
@@ -504,7 +504,7 @@ def test_delay(time, threads_app, delay):
     with threads_app.app_context():
         delayed = background.using(delay=delay)(int)
         time.pass_by(3599)
-        time.let_the_clock_look()
+        time.let_the_schedulers_look()
         before = delayed.state
         time.pass_by(1)
 
@@ -534,7 +534,7 @@ def test_backoff_passes(time, make_app):
             # The only thread takes this one when it is through with that attempt.
             background(int).join(WAIT)
             time.pass_by(seconds)
-            time.let_the_clock_look()
+            time.let_the_schedulers_look()
             assert flaking.state == "waiting"
             time.pass_by(1)
 
@@ -558,7 +558,7 @@ def test_earlier_delay_first(time, make_app):
     with app.app_context():
         later = background.using(delay=20)(order.append, "later")
         sooner = background.using(delay=10)(order.append, "sooner")
-    time.pass_by(30)
+        time.pass_by(30)
     later.join(WAIT)
     sooner.join(WAIT)
 
@@ -581,10 +581,10 @@ def test_timeout(time, threads_app, gate, caplog):
         late = background.using(timeout=timedelta(minutes=1))(stuck_in_here)
         started.wait(WAIT)
         time.pass_by(59)
-        time.let_the_clock_look()
+        time.let_the_schedulers_look()
         before = list(caplog.records)
         time.pass_by(1)
-        time.let_the_clock_look()
+        time.let_the_schedulers_look()
     gate.set()
 
     assert late.result(WAIT) == "done"
@@ -606,7 +606,7 @@ def test_in_time(time, threads_app, caplog):
             time.pass_by(1)
             raise Retry(after=0)
         time.pass_by(59.5)
-        time.let_the_clock_look()
+        time.let_the_schedulers_look()
 
     with threads_app.app_context():
         background.using(timeout=60)(int).join(WAIT)

@@ -1,11 +1,12 @@
-"""The clock of the threads backend, with a time that the test sets."""
+"""The scheduler of the threads backend, with a time that the test sets."""
 
 import threading
+import weakref
 
 import pytest
 
 from flask_asok import background
-from flask_asok.backends.clock import Clock
+from flask_asok.backends.scheduler import MOST_STALE, Scheduler
 
 WAIT = 10
 
@@ -46,10 +47,10 @@ def time():
 
 
 @pytest.fixture
-def clock(time):
-    clock = Clock(now=time)
-    yield clock
-    clock.close()
+def scheduler(time):
+    scheduler = Scheduler(now=time)
+    yield scheduler
+    scheduler.close()
 
 
 @pytest.fixture
@@ -68,36 +69,36 @@ def waiting(threads_app):
     return make
 
 
-def test_in_the_order_of_time(clock, time, actions, waiting):
+def test_in_the_order_of_time(scheduler, time, actions, waiting):
     """Each action comes when its time has come, the earliest first, and those of the same time in order."""
     for seconds, name in ((30, "c"), (10, "a"), (10, "b"), (60, "d")):
-        clock.at(seconds, actions.note, waiting(name))
+        scheduler.at(seconds, actions.note, waiting(name))
 
     time.now += 9.9
-    clock.wake()
-    clock.at(0, actions.note, waiting("now"))
+    scheduler.wake()
+    scheduler.at(0, actions.note, waiting("now"))
     actions.wait()
     before = list(actions.done)
     time.now += 20.1
-    clock.wake()
+    scheduler.wake()
     actions.wait(3)
 
     assert before == ["now"]
     assert actions.done == ["now", "a", "b", "c"]
-    assert len(clock) == 1
+    assert len(scheduler) == 1
 
 
-def test_a_raising_action(clock, actions, waiting, caplog):
+def test_a_raising_action(scheduler, actions, waiting, caplog):
     """An action that raises, whatever it raises, is logged, and the next one comes."""
-    clock.at(0, actions.fail, waiting("first"))
-    clock.at(0, actions.note, waiting("second"))
+    scheduler.at(0, actions.fail, waiting("first"))
+    scheduler.at(0, actions.note, waiting("second"))
     actions.wait(2)
 
     assert actions.done == ["second"]
     assert caplog.messages == ["Timer of background task first failed: SystemExit('boom')"]
 
 
-def test_the_attempt_is_told(clock, waiting):
+def test_the_attempt_is_told(scheduler, waiting):
     """The action learns during which attempt it was asked for."""
     told = []
     called = threading.Event()
@@ -106,69 +107,96 @@ def test_the_attempt_is_told(clock, waiting):
         told.append(attempt)
         called.set()
 
-    clock.at(0, note, waiting("first"))
+    scheduler.at(0, note, waiting("first"))
     called.wait(WAIT)
 
     assert told == [0]
 
 
-def test_no_thread_before_the_first_entry(clock, actions, waiting):
-    """A clock has no thread until something waits."""
-    before = len(clock), clock._thread
-    clock.wake()
+def test_no_thread_before_the_first_entry(scheduler, actions, waiting):
+    """A scheduler has no thread until something waits."""
+    before = len(scheduler), [thread.name for thread in threading.enumerate() if thread.name == "asok-scheduler"]
+    scheduler.wake()
 
-    clock.at(0, actions.note, waiting("first"))
+    scheduler.at(0, actions.note, waiting("first"))
     actions.wait()
 
-    assert before == (0, None)
+    assert before == (0, [])
     assert actions.done == ["first"]
 
 
-def test_drain(clock, time, actions, waiting):
-    """A closed clock gives back the tasks that still wait, in the order of their time, and calls no action any more."""
+def test_drain(scheduler, time, actions, waiting):
+    """A closed scheduler gives back the tasks that still wait, the next one first, and calls no action any more."""
     tasks = {name: waiting(name) for name in ("b", "a", "gone")}
-    clock.at(60, actions.note, tasks["b"])
-    clock.at(30, actions.note, tasks["a"])
-    clock.at(90, actions.note, tasks["gone"])
+    scheduler.at(60, actions.note, tasks["b"])
+    scheduler.at(30, actions.note, tasks["a"])
+    scheduler.at(90, actions.note, tasks["gone"])
     tasks["gone"].cancel()
 
-    clock.close()
+    scheduler.close()
     time.now += 3600
-    drained = [task.name for task in clock.drain()]
+    drained = [task.name for task in scheduler.drain()]
 
     assert drained == ["a", "b"]
-    assert list(clock.drain()) == []
+    assert list(scheduler.drain()) == []
     assert actions.done == []
-    assert len(clock) == 0
+    assert len(scheduler) == 0
 
 
-def test_closing_an_unused_clock():
-    """A clock that was never used has nothing to close, and nothing waits in it."""
-    clock = Clock()
+def test_closing_an_unused_scheduler():
+    """A scheduler that was never used has nothing to close, and nothing waits in it."""
+    scheduler = Scheduler()
 
-    clock.close()
+    scheduler.close()
 
-    assert list(clock.drain()) == []
+    assert list(scheduler.drain()) == []
 
 
-def test_what_is_offered_to_a_closed_clock(clock, actions, waiting):
-    """A closed clock keeps what it is offered for `drain`."""
-    clock.close()
+def test_what_is_offered_to_a_closed_scheduler(scheduler, actions, waiting):
+    """A closed scheduler keeps what it is offered for `drain`."""
+    scheduler.close()
 
-    clock.at(0, actions.note, waiting("late"))
+    scheduler.at(0, actions.note, waiting("late"))
 
-    assert [task.name for task in clock.drain()] == ["late"]
+    assert [task.name for task in scheduler.drain()] == ["late"]
     assert actions.done == []
 
 
-def test_closing_in_an_action(clock, waiting):
-    """An action may close the clock, whose thread does not wait for itself."""
+def test_closing_in_an_action(scheduler, waiting):
+    """An action may close the scheduler, whose thread does not wait for itself."""
     closed = threading.Event()
 
     def close(task, attempt):
-        clock.close()
+        scheduler.close()
         closed.set()
 
-    clock.at(0, close, waiting("last"))
+    scheduler.at(0, close, waiting("last"))
 
     assert closed.wait(WAIT)
+
+
+def test_nothing_is_kept_of_settled_tasks(scheduler, threads_app):
+    """Of tasks that are gone before they are due little is kept, however many there are."""
+
+    class Action:
+        def __call__(self, task, attempt):
+            pass
+
+    kept = weakref.WeakSet()
+
+    def watch(task):
+        action = Action()
+        kept.add(action)
+        scheduler.at(3600, action, task, weak=True)
+
+    with threads_app.app_context():
+        for _ in range(4):
+            tasks = [background(int) for _ in range(MOST_STALE)]
+            for each in tasks:
+                watch(each)
+                each.join(WAIT)
+        del tasks, each
+    scheduler.close()
+
+    assert len(scheduler) == 0
+    assert len(kept) < 2 * MOST_STALE

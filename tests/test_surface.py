@@ -14,8 +14,8 @@ PACKAGE = Path(flask_asok.__file__).parent
 
 # Each may import what stands in a line above its own, and what is of its own folder.
 ORDER = [
-    {"errors", "hints", "process", "progress", "validate"},
-    {"logs"},
+    {"baton", "errors", "hints", "process", "progress", "validate"},
+    {"helper_thread", "logs"},
     {"signals", "options", "context", "summaries", "settings", "tokens"},
     {"store"},
     {"callables"},
@@ -35,7 +35,9 @@ BACKENDS = [
     {"names", "causes", "intake"},
     {"codec", "redis_server"},
     {"message", "records"},
-    {"base", "clock", "engine", "settings"},
+    {"base", "scheduler", "engine", "settings"},
+    {"pool"},
+    {"shutdown"},
     {"immediate", "threads", "celery_task"},
     {"celery_worker"},
     {"celery"},

@@ -1,4 +1,4 @@
-"""The timer of the threads backend: delays, retries and timeouts wait here and hold no worker."""
+"""What wakes tasks that wait for a delay, a retry or their timeout; meanwhile they hold no worker."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable
-from contextvars import Context
 from functools import partial
 from typing import Any
 
+from ..helper_thread import HelperThread
 from ..logs import log_exception
 from ..tasks import Task
 
@@ -20,19 +20,19 @@ IDLE_SECONDS = 10.0
 """How long a thread with nothing to do stays."""
 
 TIDY_SECONDS = 1.0
-"""How long a clock that is full waits before it looks once more for tasks that were cancelled."""
+"""How long a full scheduler waits before it looks again for tasks that were cancelled."""
 
 MOST_STALE = 1_000
-"""Entries of tasks that are over, besides as many as there are others, that the heap keeps before it is tidied."""
+"""How many entries of settled tasks the heap keeps, besides as many as there are others, before it is tidied."""
 
 Action = Callable[[Task[Any], int], None]
 Entry = tuple[float, int, Action, int]
-"""When, the entry's number, what, and in which of the task's attempts."""
+"""When it is due, its number, what to call, and the attempt of the task that it was made in."""
 
 
-class Clock:
+class Scheduler:
     """
-    Call an action on a task when its time has come, in one thread that is there only while something waits.
+    Call an action on a task when it is due, in one thread that is there only while something waits.
 
     Callers hand entries over through a queue; only the thread touches the heap, so nothing is locked.
     """
@@ -44,26 +44,27 @@ class Clock:
         self._heap: list[Entry] = []
         self._numbers = itertools.count()
         self._tasks: dict[int, tuple[float, Callable[[], Task[Any] | None]]] = {}
-        """When, and a reference to the task, for each entry that waits, by number; who pops one has taken it out."""
-        self._free = [True]
-        """Who pops it may start the thread."""
-        self._thread: threading.Thread | None = None
-        self.is_closed: bool = False
-        """Once True, `drain` may have been through: who calls `at` looks after that whether the clock is closed."""
+        """When it is due, and a reference to the task, for each waiting entry by its number. Popping takes it out."""
+        self._thread = HelperThread("asok-scheduler", self._turn, self._has_work)
         self._tidied_at = float("-inf")
 
     def __len__(self) -> int:
         return len(self._tasks)
+
+    @property
+    def is_closed(self) -> bool:
+        """Once True, `drain()` may have run: check this again after calling `at()`."""
+        return self._thread.is_stopped
 
     def waiting(self) -> list[Task[Any]]:
         """Return the tasks that wait."""
         tasks = [reference() for _, reference in list(self._tasks.values())]
         return [task for task in tasks if task is not None]
 
-    def holds(self, bound: int) -> bool:
-        """Do `bound` tasks wait here, those not counted that were cancelled meanwhile?"""
-        if len(self) < bound:
-            return False
+    def count(self, enough: int) -> int:
+        """Return how many tasks wait; from `enough` on those are looked for, and left out, that were cancelled."""
+        if len(self) < enough:
+            return len(self)
         now = self._now()
         if now - self._tidied_at >= TIDY_SECONDS:
             self._tidied_at = now
@@ -72,68 +73,46 @@ class Clock:
                 if task is None or task.state != "waiting":
                     self._tasks.pop(number, None)
             self.wake()
-        return len(self) >= bound
+        return len(self)
 
     def at(self, seconds: float, action: Action, task: Task[Any], *, weak: bool = False) -> None:
         """
-        Call `action(task, attempt)` in `seconds` from now, `attempt` being the one of this moment.
+        Call `action(task, attempt)` in `seconds` from now, with the attempt of this moment.
 
-        With `weak` the clock does not keep the task alive for that, and forgets it with the task.
+        With `weak` the scheduler does not keep the task alive, and drops the entry with it. RuntimeError if the system
+        gives no thread to wait in.
         """
-        # Made by the first entry, and not with the clock: gevent may patch the class after the app is made and forked.
+        # Made by the first entry: gevent may patch the class after the app is made and forked.
         inbox = self._inbox or self.__dict__.setdefault("_inbox", queue.SimpleQueue())
         due, number = self._now() + seconds, next(self._numbers)
         reference = weakref.ref(task, partial(self._tasks.pop, number)) if weak else partial(_itself, task)
         self._tasks[number] = due, reference
         inbox.put((due, number, action, task.attempts))
-        if self._free and not self.is_closed:
-            self._start()
+        self._thread.need()
 
     def wake(self) -> None:
         """Look at the time again."""
         if self._inbox is not None:
             self._inbox.put(None)
 
-    def dismiss(self) -> None:
-        """Have the thread leave; what still waits stays for `drain`."""
-        self.is_closed = True
+    def stop(self) -> None:
+        """Stop the thread, without waiting for it; pending entries stay for `drain()`."""
+        self._thread.stop()
         self.wake()
 
     def close(self) -> None:
-        """Dismiss the thread, and wait until it has left."""
-        self.dismiss()
-        thread = self._thread
-        # One that is not alive is over, or just being started: then it will find the clock closed.
-        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
-            thread.join(1)
+        """Stop the thread, and wait until it has left."""
+        self.stop()
+        self._thread.join(1)
 
     def drain(self) -> Iterable[Task[Any]]:
-        """Take out every task that waits, the next one first. For a closed clock, or one that was lost in a fork."""
+        """Take out every task that waits, the next one first. For a closed scheduler, or one that a fork has lost."""
         waiting, self._tasks = self._tasks, {}
         tasks = [reference() for _, reference in sorted(waiting.values(), key=lambda each: each[0])]
         return [task for task in tasks if task is not None and task.state == "waiting"]
 
-    def _start(self) -> None:
-        try:
-            self._free.pop()
-        except IndexError:
-            return
-        self._thread = threading.Thread(target=self._run, name="asok-clock", daemon=True)
-        try:
-            Context().run(self._thread.start)
-        except RuntimeError:
-            self._free.append(True)
-            raise
-
-    def _run(self) -> None:
-        try:
-            while not self.is_closed and self._turn():
-                pass
-        finally:
-            # First leave, then look, as the workers do.
-            self._free.append(True)
-            if self._inbox is not None and self._inbox.qsize() and not self.is_closed:
-                self._start()
+    def _has_work(self) -> bool:
+        return self._inbox is not None and not self._inbox.empty()
 
     def _turn(self) -> bool:
         """Wait for the next entry or the next due time, then do what is due; False after idling."""
@@ -161,7 +140,7 @@ class Clock:
                 action(task, attempt)
             except BaseException as error:
                 log_exception("Timer of background task %s failed: %r", task.name, error, app=task.app)
-            # Not to be kept alive by the variables of this frame until the next one is due.
+            # Else the variables of this frame would keep the task alive until the next one is due.
             del task, reference
         return True
 

@@ -1,0 +1,106 @@
+"""The end of the threads backend: what is accepted is finished in time, or abandoned by name."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from ..logs import log
+from ..tasks import Task
+from .pool import WorkerPool
+from .scheduler import Scheduler
+
+GRACE_SECONDS = 0.1
+"""How long the end of a process waits without a word."""
+
+MOST_NAMED = 5
+"""How many tasks are named when the end of a process waits for them."""
+
+
+class Closing(Protocol):
+    """What a backend that ends shows of itself."""
+
+    shutdown_timeout: float
+    scheduler: Scheduler
+    pools: dict[str, WorkerPool]
+
+    def stop(self) -> None:
+        """Accept no task any more, and let the threads exit once nothing is queued."""
+
+
+def close(backends: Sequence[Closing], timeout: float | None = None, *, at_exit: bool = False) -> None:
+    """
+    Close all together: each gets its whole time, and the last one does not wait for the first.
+
+    What is not finished within `timeout` seconds (None: the backend's own time) is abandoned, as is all that is left
+    when a second Ctrl-C comes, which is raised.
+    """
+    started = time.monotonic()
+    interrupted: BaseException | None = None
+    try:
+        for backend in backends:
+            backend.stop()
+        if at_exit:
+            _tell_of_wait(backends, started)
+    except BaseException as error:  # a second Ctrl-C already: nothing is waited for
+        interrupted, started = error, float("-inf")
+    for backend in backends:
+        for task in backend.scheduler.drain():
+            task.abandon("the application shuts down")
+    for backend in backends:
+        seconds = backend.shutdown_timeout if timeout is None else timeout
+        for pool in list(backend.pools.values()):
+            try:
+                pool.finish(started + seconds)
+            except BaseException as error:  # a second Ctrl-C: the rest is abandoned now
+                interrupted, started = error, float("-inf")
+            why = f"not finished {seconds:g} s after the shutdown began"
+            if interrupted is not None:
+                why = "the shutdown was interrupted"
+            elif timeout is None:
+                why += " (ASOK_SHUTDOWN_TIMEOUT)"
+            _abandon_all(pool, why)
+    if interrupted is not None:
+        raise interrupted
+
+
+def _abandon_all(pool: WorkerPool, why: str) -> None:
+    for task in pool.drain():
+        task.abandon(why)
+    for task in list(pool.running):
+        task.abandon(why)
+
+
+def _tell_of_wait(backends: Sequence[Closing], started: float) -> None:
+    """Log at once what the process waits for before it ends: otherwise it seems to hang."""
+    reloads = os.environ.get("WERKZEUG_RUN_MAIN") == "true"
+    waiting = [backend for backend in backends if backend.shutdown_timeout]
+    pools = [(pool, backend.shutdown_timeout) for backend in waiting for pool in list(backend.pools.values())]
+    if not reloads:
+        # Most are done by then, and nobody wants to read of them.
+        for pool, seconds in pools:
+            pool.finish(started + min(seconds, GRACE_SECONDS))
+    unfinished = [(pool.unfinished(), seconds) for pool, seconds in pools]
+    tasks = [task for of_pool, _ in unfinished for task in of_pool]
+    if tasks:
+        _log_wait(tasks, max(seconds for of_pool, seconds in unfinished if of_pool), reloads)
+
+
+def _log_wait(tasks: list[Task[Any]], seconds: float, reloads: bool) -> None:
+    if reloads:
+        # It kills this process a quarter of a second after Ctrl-C: what is lost is logged before.
+        how = "; after Ctrl-C the reloader does not wait, and what has not finished by then is lost"
+    elif signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        how = "; Ctrl-C again to quit"
+    else:
+        how = ""
+    names = [task.name for task in tasks]
+    log(
+        logging.WARNING, "Waiting up to %g s for %s %s (%s%s)%s.",
+        seconds, len(names), "task" if len(names) == 1 else "tasks",
+        ", ".join(names[:MOST_NAMED]), f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else "", how,
+    )  # fmt: skip
