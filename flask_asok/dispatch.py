@@ -145,6 +145,17 @@ class Using:
 background: Door = Door()
 
 
+def in_background(recipe: Callable[P, R]) -> Callable[P, Task[R]]:
+    """Return a function that starts `recipe` in the background; it takes the arguments that `recipe` takes."""
+
+    @functools.wraps(recipe)
+    def run(*args: P.args, **kwargs: P.kwargs) -> Task[R]:
+        return background(recipe, *args, **kwargs)
+
+    run.__doc__ = f"Run `background({recipe.__name__}, ...)` and return its Task; takes what `{recipe.__name__}` takes."
+    return run
+
+
 def _enqueue(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Task[Any]:
     try:
         context = _current_context()

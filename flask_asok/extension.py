@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import entry_points
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final
 
 from flask import Blueprint, Flask, current_app
 from werkzeug.local import LocalProxy
@@ -16,7 +15,7 @@ from .backends.base import Backend
 from .backends.settings import CELERY_SETTINGS
 from .backends.settings import SETTINGS as BACKEND_SETTINGS
 from .cli import asok_cli
-from .dispatch import background
+from .dispatch import background, in_background
 from .finding import find_task
 from .recipes import RECIPES
 from .recipes.cache import warm_all, warm_cache
@@ -27,12 +26,8 @@ from .settings import Setting
 from .state import KEY, State, state_of
 from .status import Access, StatusBlueprint, asok_progress
 from .summaries import TaskSummary
-from .tasks import Task
 from .triggers import abandon_held, listen
 from .validate import anything
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 ROOMS: dict[str, tuple[Setting, ...]] = {
     "Tasks": (
@@ -49,15 +44,6 @@ ROOMS: dict[str, tuple[Setting, ...]] = {
 """Every setting by the room that declares it, which is the order of the documentation."""
 
 SETTINGS: tuple[Setting, ...] = tuple(itertools.chain.from_iterable(ROOMS.values()))
-
-
-def _in_background(recipe: Callable[P, R]) -> Callable[P, Task[R]]:
-    @functools.wraps(recipe)
-    def run(*args: P.args, **kwargs: P.kwargs) -> Task[R]:
-        return background(recipe, *args, **kwargs)
-
-    run.__doc__ = f"Run `background({recipe.__name__}, ...)` and return its Task; takes what `{recipe.__name__}` takes."
-    return run
 
 
 class FlaskAsok:
@@ -152,10 +138,10 @@ class FlaskAsok:
         state_of(app).close(timeout)
         abandon_held(app)
 
-    send_webhook: Final = staticmethod(_in_background(send_webhook))
-    resize_image: Final = staticmethod(_in_background(resize_image))
-    warm_cache: Final = staticmethod(_in_background(warm_cache))
-    send_mail: Final = staticmethod(_in_background(send_mail))
+    send_webhook: Final = staticmethod(in_background(send_webhook))
+    resize_image: Final = staticmethod(in_background(resize_image))
+    warm_cache: Final = staticmethod(in_background(warm_cache))
+    send_mail: Final = staticmethod(in_background(send_mail))
 
     def warm_all(
         self, keys: Iterable[str] | None = None, *, only_missing: bool = False, jobs: int = 4

@@ -21,8 +21,8 @@ from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
 from flask import Flask
 
 from flask_asok import FlaskAsok, Mail, MailRefused
-from flask_asok.recipes.mail.letter import letter_of
 from flask_asok.recipes.mail.mime import as_bytes
+from flask_asok.recipes.mail.recipe import compose
 
 TIMEOUT = 10
 
@@ -207,7 +207,7 @@ def written() -> Callable[..., bytes]:
     """Write a mail of the arguments of `send_mail`; each line is one that a server takes."""
 
     def write(**changed: Any) -> bytes:
-        content = as_bytes(letter_of(**{"to": "user@example.com", "sender": "shop@example.com", **changed}))
+        content = as_bytes(compose(**{"to": "user@example.com", "sender": "shop@example.com", **changed}))
         assert content.isascii()
         assert max(map(len, content.split(b"\r\n"))) <= 998
         assert not re.search(rb"\r(?!\n)|(?<!\r)\n", content)
@@ -219,4 +219,4 @@ def written() -> Callable[..., bytes]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retry without the minutes that servers are given to come to terms."""
-    monkeypatch.setattr("flask_asok.recipes.mail.delivery.backoff", lambda attempt: 0.01)
+    monkeypatch.setattr("flask_asok.recipes.mail.batch.backoff", lambda attempt: 0.01)

@@ -12,7 +12,7 @@ import pytest
 from flask_asok import Mail, MailRefused, check_address
 from flask_asok.recipes.mail.addresses import one_address, some_addresses
 from flask_asok.recipes.mail.domains import ascii_domain
-from flask_asok.recipes.mail.letter import letter_of
+from flask_asok.recipes.mail.recipe import compose
 
 TIMEOUT = 10
 
@@ -182,9 +182,9 @@ def test_pair_where_one_is_wanted(value):
 
 def test_comma_in_the_sender():
     """Flask-Mail turns the pair ("Doe, John", ...) of a Message into text; it is understood."""
-    letter = letter_of("a@example.com", sender="Doe, John <d@example.com>")
+    mail = compose("a@example.com", sender="Doe, John <d@example.com>")
 
-    assert letter.sender.value == ("Doe, John", "d@example.com")
+    assert mail.sender.value == ("Doe, John", "d@example.com")
 
 
 def test_order(app, handler):

@@ -10,7 +10,7 @@ import flask_mail
 import pytest
 
 from flask_asok import Mail, MailRefused, MailUnavailable, background, send_mail
-from flask_asok.recipes.mail import delivery, send_mails
+from flask_asok.recipes.mail import batch, send_mails
 from flask_asok.signals import mail_refused, task_succeeded
 
 TIMEOUT = 10
@@ -168,7 +168,7 @@ def test_queue_is_full_for_what_is_put_off(app, handler, monkeypatch, caplog):
         raise QueueFull("full")
 
     handler.rcpt_answers = {"b@example.com": ["451 later"]}
-    monkeypatch.setattr("flask_asok.recipes.mail._send_later", full)
+    monkeypatch.setattr("flask_asok.recipes.mail.recipe._send_later", full)
 
     receipt = Mail.send(["a@example.com", "b@example.com"], "Hello", "World").result(TIMEOUT)
 
@@ -382,7 +382,7 @@ def test_failure_is_logged_without_the_body(app, handler, caplog):
 
 def test_backoff():
     """The last retry is past the five minutes of greylisting; none comes early."""
-    waits = [[delivery.backoff(attempt) for _ in range(100)] for attempt in (2, 3, 4)]
+    waits = [[batch.backoff(attempt) for _ in range(100)] for attempt in (2, 3, 4)]
 
     assert [min(wait) >= least for wait, least in zip(waits, (2, 30, 360), strict=True)] == [True] * 3
     assert max(map(max, waits)) <= 432

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from jinja2 import TemplateNotFound
 
 from flask_asok import Mail
-from flask_asok.recipes.mail.letter import letter_of
 from flask_asok.recipes.mail.mime import as_bytes
+from flask_asok.recipes.mail.recipe import compose
 from flask_asok.signals import task_queued
 
 BREAKS = ["\r", "\n", "\r\n", "\0", "\x0b", "\x1b", "\x7f"]
@@ -78,8 +78,8 @@ def test_long_name(plain_app, letters, field):
     name = (letters * 3_000).strip()
 
     with plain_app.app_context():
-        letter = letter_of(**{"to": "a@example.com", "sender": "b@example.com", field: f'"{name}" <c@example.com>'})
-        content = as_bytes(letter)
+        mail = compose(**{"to": "a@example.com", "sender": "b@example.com", field: f'"{name}" <c@example.com>'})
+        content = as_bytes(mail)
 
     assert max(map(len, content.splitlines())) <= 998
     assert b"<c@example.com>" in content
@@ -104,10 +104,10 @@ def test_no_recipient(app, to):
 def test_blind_copies_only(plain_app):
     """Blind copies alone are recipients too; the mail has then no To, which may not be empty."""
     with plain_app.app_context():
-        letter = letter_of(None, bcc="a@example.com", sender="b@example.com")
-        content = as_bytes(letter)
+        mail = compose(None, bcc="a@example.com", sender="b@example.com")
+        content = as_bytes(mail)
 
-    assert letter.envelope_to == ["a@example.com"]
+    assert mail.envelope_to == ["a@example.com"]
     assert "To" not in email.message_from_bytes(content)
 
 
@@ -123,9 +123,9 @@ def test_few_attachments(tmp_path, monkeypatch, given, count):
     monkeypatch.chdir(tmp_path)
     Path("a.txt").write_text("x")
 
-    letter = letter_of("a@example.com", sender="b@example.com", attachments=given)
+    mail = compose("a@example.com", sender="b@example.com", attachments=given)
 
-    assert [each.filename for each in letter.attachments] == ["a.txt"] * count
+    assert [each.filename for each in mail.attachments] == ["a.txt"] * count
 
 
 def test_unreadable_attachment(app, tmp_path):
@@ -252,14 +252,14 @@ def test_charset_of_an_attachment(app):
     """Text is attached as UTF-8; a content type that names its charset is left alone."""
     attachments = [("a.txt", "é"), ("b.txt", "é", "text/plain; charset=utf-8"), ("c.json", "{}")]
 
-    letter = letter_of("a@example.com", sender="b@example.com", attachments=attachments)
+    mail = compose("a@example.com", sender="b@example.com", attachments=attachments)
 
-    assert [each.content_type for each in letter.attachments] == [
+    assert [each.content_type for each in mail.attachments] == [
         'text/plain; charset="utf-8"',
         "text/plain; charset=utf-8",
         "application/json",
     ]
-    assert letter.attachments[0].data == "é".encode()
+    assert mail.attachments[0].data == "é".encode()
 
 
 def test_one_mistake_in_a_batch(app):
@@ -310,7 +310,7 @@ names = text.map(lambda name: " ".join(name.split()))
 def test_what_passes_arrives(plain_app, name, subject, body, file, data, value):
     """Whatever passes the checks becomes a mail that says just that, with no header that was not asked for."""
     with plain_app.app_context():
-        letter = letter_of(
+        mail = compose(
             [(name, "user@example.com")],
             subject,
             body,
@@ -318,7 +318,7 @@ def test_what_passes_arrives(plain_app, name, subject, body, file, data, value):
             attachments=[(file, data, "application/x-own")],
             headers={"X-Own": value},
         )
-        content = as_bytes(letter)
+        content = as_bytes(mail)
 
     message = email.message_from_bytes(content, policy=email.policy.default)
     assert content.isascii()

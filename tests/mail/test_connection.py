@@ -15,7 +15,7 @@ import pytest
 import trustme
 
 from flask_asok import Mail, MailRefused, MailUnavailable, background, send_mail
-from flask_asok.recipes.mail import connection
+from flask_asok.recipes.mail import smtp
 
 TIMEOUT = 15
 
@@ -408,8 +408,8 @@ def test_own_name(make_app, serve, handler, monkeypatch, name, said):
     monkeypatch.setattr(socket, "getfqdn", lambda: name)
     monkeypatch.setattr(socket, "gethostname", lambda: name)
     monkeypatch.setattr(socket, "gethostbyname", lambda name: "10.1.2.3")
-    connection._own_name.cache_clear()
-    monkeypatch.setattr(connection, "_own_name", connection._own_name.__wrapped__)
+    smtp._own_name.cache_clear()
+    monkeypatch.setattr(smtp, "_own_name", smtp._own_name.__wrapped__)
     app = make_app(serve())
     heard = []
 
@@ -463,7 +463,7 @@ def test_of_flask_mail(make_app, serve, handler):
         flask_mail.Mail(app)
         message = flask_mail.Message("Hello", ["user@example.com"], body="World")
 
-        with connection.Connection(app) as made:
+        with smtp.Connection(app) as made:
             made.send(message, envelope_from="bounces@example.com")
 
     mail = handler.take()
@@ -482,5 +482,5 @@ def test_of_flask_mail_refused(make_app, serve, handler):
         flask_mail.Mail(app)
         message = flask_mail.Message("Hello", ["user@example.com"], body="World")
 
-        with connection.Connection(app) as made, pytest.raises(smtplib.SMTPRecipientsRefused):
+        with smtp.Connection(app) as made, pytest.raises(smtplib.SMTPRecipientsRefused):
             made.send(message)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import email
 import email.policy
 from email.header import decode_header, make_header
+from email.utils import unquote
 
 import flask_mail
 import pytest
@@ -46,6 +47,8 @@ names = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_
 @example("a'b''c.pdf")
 @example("100%25.pdf")
 @example(" a.pdf ")
+@example('""')
+@example("<a>")
 @example("é" * 300)
 @example("😀" * 300)
 @example("x" * 2_000)
@@ -60,7 +63,8 @@ def test_names_that_clients_read(written, name):
         part = list(message.walk())[-1]
         found = part.get_filename()
         assert found is not None
-        assert found.strip() == name.strip()
+        # The older one takes off quotation marks or angle brackets around a name.
+        assert found.strip() in (name.strip(), unquote(name).strip())
         assert [key for key, _ in part.get_params(header="Content-Disposition")] == ["attachment", "filename"]
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from flask_asok import Mail, MailRefused
 from flask_asok.recipes.mail import Receipt, Refusal, recorded
-from flask_asok.recipes.mail.letter import Letter
+from flask_asok.recipes.mail.outgoing import OutgoingMail
 
 TIMEOUT = 10
 
@@ -204,20 +204,19 @@ def test_what_is_queued(testing_app, tmp_path):
     """A queued mail is plain data that another process could read, and it has no password in it."""
     from markupsafe import Markup
 
-    from flask_asok.recipes.mail import _prepare_mail
+    from flask_asok.recipes.mail.recipe import compose
 
     testing_app.config.update(MAIL_USERNAME="shop", MAIL_PASSWORD="hunter2")
     (tmp_path / "a.txt").write_text("content")
     with (tmp_path / "a.txt").open() as file:
-        (letter,), kwargs = _prepare_mail(
+        mail = compose(
             ("Ann", "a@example.com"), "Hi", Markup("x"), html=Markup("<p>"), attachments=[file], headers={"X-A": "é"}
         )
 
-    assert isinstance(letter, Letter)
-    assert kwargs == {}
-    assert plain(letter)
-    assert b"hunter2" not in pickle.dumps(letter)
-    assert pickle.loads(pickle.dumps(letter)) == letter
+    assert isinstance(mail, OutgoingMail)
+    assert plain(mail)
+    assert b"hunter2" not in pickle.dumps(mail)
+    assert pickle.loads(pickle.dumps(mail)) == mail
 
 
 def test_error_travels():
@@ -232,9 +231,9 @@ def test_error_travels():
 
 def test_letter_hides_its_text(testing_app):
     """What a mail says is not in its repr, which may end up in a log."""
-    from flask_asok.recipes.mail import _prepare_mail
+    from flask_asok.recipes.mail.recipe import compose
 
-    (letter,), _ = _prepare_mail("a@example.com", "Hi", "reset-token-123")
+    mail = compose("a@example.com", "Hi", "reset-token-123")
 
-    assert "reset-token-123" not in repr(letter)
-    assert letter.message_id in repr(letter)
+    assert "reset-token-123" not in repr(mail)
+    assert mail.message_id in repr(mail)

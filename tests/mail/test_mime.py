@@ -10,8 +10,8 @@ import flask_mail
 import pytest
 
 from flask_asok import Mail
-from flask_asok.recipes.mail.letter import letter_of_message
 from flask_asok.recipes.mail.mime import as_bytes
+from flask_asok.recipes.mail.recipe import compose
 
 TIMEOUT = 10
 
@@ -114,7 +114,7 @@ def test_calendar_without_a_method(app):
     """A calendar that names no method has none."""
     message = flask_mail.Message("Hello", ["user@example.com"], alts={"calendar": "BEGIN:VCALENDAR"})
 
-    content = as_bytes(letter_of_message(message))
+    content = as_bytes(compose(message))
 
     assert parsed(content)["Content-Type"].params == {"charset": "utf-8"}
 
@@ -136,7 +136,7 @@ def test_lines_of_a_calendar(app, end):
     text = ("x" * 600 + end) * 3
     message = flask_mail.Message("Hello", ["user@example.com"], alts={"calendar": text})
 
-    content = as_bytes(letter_of_message(message))
+    content = as_bytes(compose(message))
 
     assert max(map(len, content.split(b"\r\n"))) <= 998
     assert text_of(content) == text.removesuffix("\n")
@@ -159,7 +159,7 @@ def test_charset(app, charset):
     """A Message's own charset is used, unless its line ends are no line ends in a mail."""
     message = flask_mail.Message("Hello", ["user@example.com"], body="one\ntwo", charset=charset)
 
-    content = as_bytes(letter_of_message(message))
+    content = as_bytes(compose(message))
 
     assert text_of(content) == "one\ntwo"
 

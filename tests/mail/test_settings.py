@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from flask_asok import Mail, MailRefused
-from flask_asok.recipes.mail import connection
+from flask_asok.recipes.mail import smtp
 
 TIMEOUT = 10
 
@@ -106,7 +106,7 @@ def looked_up(monkeypatch):
         return real(*args)
 
     monkeypatch.setattr(socket, "getfqdn", getfqdn)
-    connection._own_name.cache_clear()
+    smtp._own_name.cache_clear()
     return calls
 
 
@@ -163,19 +163,19 @@ def test_one_look_up_at_once(monkeypatch):
         return "mail.example.com"
 
     monkeypatch.setattr(socket, "getfqdn", getfqdn)
-    connection._own_name.cache_clear()
+    smtp._own_name.cache_clear()
     names = []
 
     def ask() -> None:
         barrier.wait(TIMEOUT)
-        names.append(connection._hello(None))
+        names.append(smtp._hello(None))
 
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(TIMEOUT)
-    connection._own_name.cache_clear()
+    smtp._own_name.cache_clear()
 
     assert names == ["mail.example.com"] * 4
     assert len(calls) == 1

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from email.utils import parseaddr
 from typing import Any
 
-from .checks import checked_line, shown
 from .domains import ascii_domain
+from .safe_text import checked_line, shown
 
 # No two parts of it match the same letters: texts from a form may be long, and made to be tried in every way.
 _NAMED = re.compile(r'(?:"(?P<quoted>(?:[^"\\]|\\.)*)"\s*|(?P<name>[^"<>]*))<(?P<spec>[^<>]*)>')

@@ -9,7 +9,7 @@ from mimetypes import guess_type
 from pathlib import Path
 from typing import Any
 
-from .checks import LONGEST_LINE, HeaderInjectionError, checked_headers, checked_line
+from .safe_text import LONGEST_LINE, HeaderInjectionError, checked_headers, checked_line
 
 # Without a second slash, at which Flask-Mail would divide it.
 _CONTENT_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(?:\s*;[\t -.0-~]*)?")

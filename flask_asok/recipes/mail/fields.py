@@ -8,7 +8,7 @@ from email.policy import Policy
 from urllib.parse import quote
 
 from .addresses import Address
-from .checks import BREAKABLE, LONGEST_LINE, encoded_words
+from .safe_text import BREAKABLE, LONGEST_LINE, encoded_words
 
 _WIDTH = 76
 

@@ -1,4 +1,4 @@
-"""A letter as the bytes that go over the wire."""
+"""A mail as the bytes that go over the wire."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from email.utils import formatdate
 
 from . import fields
 from .attachments import AttachedFile
-from .checks import LONGEST_LINE
-from .letter import Letter
+from .outgoing import OutgoingMail
+from .safe_text import LONGEST_LINE
 
 _POLICY = SMTP.clone(cte_type="7bit", max_line_length=76)
 """No server needs 8BITMIME; lines of quoted-printable end at 76 letters (RFC 2045, 6.7)."""
@@ -25,55 +25,55 @@ _NOT_ASCII = bytes(range(128, 256))
 _METHOD = re.compile(r"^METHOD:([A-Za-z-]{1,30})\s*$", re.IGNORECASE | re.MULTILINE)
 
 
-def as_bytes(letter: Letter, *, ascii_names: bool = False) -> bytes:
+def as_bytes(mail: OutgoingMail, *, ascii_names: bool = False) -> bytes:
     """Return the finished mail, without Bcc; `ascii_names` removes from file names what is not ASCII."""
-    if letter.content is not None:
-        return letter.content
+    if mail.content is not None:
+        return mail.content
     message = EmailMessage(_POLICY)
-    for field in _headers(letter):
+    for field in _headers(mail):
         message[field.name] = field
     message["MIME-Version"] = "1.0"
-    content = _content(letter, ascii_names)
+    content = _content(mail, ascii_names)
     for name, value in content.items():
         message[name] = value
     message.set_payload(content.get_payload())
     return message.as_bytes()
 
 
-def _headers(letter: Letter) -> list[fields.Field]:
+def _headers(mail: OutgoingMail) -> list[fields.Field]:
     found = [
-        fields.unstructured("Subject", letter.subject) if letter.subject else None,
-        fields.addresses("From", [letter.sender]),
+        fields.unstructured("Subject", mail.subject) if mail.subject else None,
+        fields.addresses("From", [mail.sender]),
         # RFC 5322, 3.6.3: these are not empty.
-        fields.addresses("To", letter.to) if letter.to else None,
-        fields.addresses("Cc", letter.cc) if letter.cc else None,
-        fields.addresses("Reply-To", [letter.reply_to]) if letter.reply_to else None,
-        fields.verbatim("Date", formatdate(letter.date, localtime=True)),
-        fields.verbatim("Message-ID", letter.message_id),
-        *(fields.verbatim(name, text) for name, text in letter.headers.items()),
+        fields.addresses("To", mail.to) if mail.to else None,
+        fields.addresses("Cc", mail.cc) if mail.cc else None,
+        fields.addresses("Reply-To", [mail.reply_to]) if mail.reply_to else None,
+        fields.verbatim("Date", formatdate(mail.date, localtime=True)),
+        fields.verbatim("Message-ID", mail.message_id),
+        *(fields.verbatim(name, text) for name, text in mail.headers.items()),
     ]
     return [field for field in found if field is not None]
 
 
-def _content(letter: Letter, ascii_names: bool) -> MIMEPart:
-    html = letter.alternatives.get("html")
+def _content(mail: OutgoingMail, ascii_names: bool) -> MIMEPart:
+    html = mail.alternatives.get("html")
     inline: list[MIMEPart] = []
     files: list[MIMEPart] = []
-    for file in letter.attachments:
+    for file in mail.attachments:
         (inline if html is not None and _is_shown_in(html, file) else files).append(_file(file, ascii_names))
-    forms = [_text(letter.body or "", "plain", letter.charset)] if _has_text(letter) else []
+    forms = [_text(mail.body or "", "plain", mail.charset)] if _has_text(mail) else []
     # Clients show the last form that they know, and those that know invitations show the buttons.
-    for subtype, text in sorted(letter.alternatives.items(), key=lambda item: item[0] == "calendar"):
-        form = _text(text, subtype, letter.charset)
+    for subtype, text in sorted(mail.alternatives.items(), key=lambda item: item[0] == "calendar"):
+        form = _text(text, subtype, mail.charset)
         forms.append(_multipart("related", [form, *inline]) if subtype == "html" and inline else form)
     if len(forms) > 1:
         forms = [_multipart("alternative", forms)]
     return _multipart("mixed", [*forms, *files]) if files else forms[0]
 
 
-def _has_text(letter: Letter) -> bool:
+def _has_text(mail: OutgoingMail) -> bool:
     """Return True if the mail has a text part: some clients would show an empty one instead of the HTML."""
-    return bool(letter.body) or not (letter.alternatives or (letter.attachments and letter.body is None))
+    return bool(mail.body) or not (mail.alternatives or (mail.attachments and mail.body is None))
 
 
 def _multipart(subtype: str, parts: Sequence[MIMEPart]) -> MIMEPart:

@@ -25,7 +25,7 @@ from .sent import SentMessage
 from .server import Server, is_on
 
 if TYPE_CHECKING:
-    from .letter import Letter
+    from .outgoing import OutgoingMail
 
 _CHUNK = 64 * 1024
 
@@ -220,39 +220,40 @@ class Connection(flask_mail.Connection):
 
     def send(self, message: flask_mail.Message, envelope_from: Any = None) -> None:
         """Send a Message as Flask-Mail's Connection does; SMTPRecipientsRefused when no recipient was accepted."""
-        from .letter import Unsendable, letter_of_message
+        from .draft import composed, draft_of_message
+        from .outgoing import Unsendable
 
-        letter = letter_of_message(message)
-        if isinstance(letter, Unsendable):
-            raise MailRefused(letter.why)
+        mail = composed(draft_of_message(message))
+        if isinstance(mail, Unsendable):
+            raise MailRefused(mail.why)
         if envelope_from is not None:
             sender = one_address("envelope_from", envelope_from).spec
-            letter = dataclasses.replace(letter, envelope_from=sender)
-        refused = self.send_letter(letter)
-        if len(refused) == len(letter.envelope_to):
+            mail = dataclasses.replace(mail, envelope_from=sender)
+        refused = self.transmit(mail)
+        if len(refused) == len(mail.envelope_to):
             raise smtplib.SMTPRecipientsRefused({each.address: (each.code, each.text.encode()) for each in refused})
 
-    def send_letter(self, letter: Letter) -> list[Refusal]:
+    def transmit(self, mail: OutgoingMail) -> list[Refusal]:
         """
-        Send a letter to the recipients of its envelope, and return those that the server refused, be it all of them.
+        Send a mail to the recipients of its envelope, and return those that the server refused, be it all of them.
 
         Raises when the connection is lost, which the answer 421 announces.
         """
         if self.server is not None and 0 < self.server.max_emails <= self.num_emails:
             self.reconnect()
-        content = as_bytes(letter, ascii_names=is_on("MAIL_ASCII_ATTACHMENTS", self.mail.ascii_attachments))
-        refused = self._submit(letter, content) if self.host is not None else {}
-        if len(refused) < len(letter.envelope_to):
+        content = as_bytes(mail, ascii_names=is_on("MAIL_ASCII_ATTACHMENTS", self.mail.ascii_attachments))
+        refused = self._submit(mail, content) if self.host is not None else {}
+        if len(refused) < len(mail.envelope_to):
             self.num_emails += 1
             if flask_mail.email_dispatched.receivers:
-                emit(flask_mail.email_dispatched, self.app, message=SentMessage(letter, content))
+                emit(flask_mail.email_dispatched, self.app, message=SentMessage(mail, content))
         return [Refusal(address, code, readable(text)) for address, (code, text) in refused.items()]
 
-    def _submit(self, letter: Letter, content: bytes) -> dict[str, tuple[int, bytes]]:
+    def _submit(self, mail: OutgoingMail, content: bytes) -> dict[str, tuple[int, bytes]]:
         assert self.host is not None
         try:
             return self.host.sendmail(
-                letter.envelope_from, letter.envelope_to, content, letter.mail_options, letter.rcpt_options
+                mail.envelope_from, mail.envelope_to, content, mail.mail_options, mail.rcpt_options
             )
         except smtplib.SMTPRecipientsRefused as error:
             for code, text in error.recipients.values():
@@ -261,12 +262,12 @@ class Connection(flask_mail.Connection):
             return error.recipients
         except smtplib.SMTPNotSupportedError as error:
             # RFC 6531, 3.2: what a server without SMTPUTF8 would have answered.
-            return dict.fromkeys(letter.envelope_to, (553, str(error).encode()))
+            return dict.fromkeys(mail.envelope_to, (553, str(error).encode()))
         except (smtplib.SMTPSenderRefused, smtplib.SMTPDataError) as error:
             if error.smtp_code == 421:
                 raise
             text = error.smtp_error if isinstance(error.smtp_error, bytes) else error.smtp_error.encode()
-            return dict.fromkeys(letter.envelope_to, (error.smtp_code, text))
+            return dict.fromkeys(mail.envelope_to, (error.smtp_code, text))
 
 
 def _log_in(host: smtplib.SMTP, username: str, password: str) -> None:

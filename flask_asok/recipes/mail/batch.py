@@ -1,4 +1,4 @@
-"""Deliver letters over one connection, and sort what the server answers."""
+"""Deliver mails over one connection, and sort what the server answers."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from flask import Flask, current_app
 from ... import signals
 from ...errors import AsokError, MailRefused, MailUnavailable
 from ...logs import log, log_exception
-from .connection import Connection, readable
-from .failures import failure_of
-from .letter import Letter, Unsendable
+from .outgoing import OutgoingMail, Unsendable
 from .receipt import Receipt, Refusal
+from .smtp import Connection, readable
+from .smtp_errors import failure_of
 
 LOGGER = "asok.mail"
 
-Mail = Letter | Unsendable
+Mail = OutgoingMail | Unsendable
 
-Later = Callable[[list[Letter]], object]
-"""Takes the letters that are to be tried again; returns when they are queued."""
+Later = Callable[[list[OutgoingMail]], object]
+"""Takes the mails that are to be tried again; returns when they are queued."""
 
 
 def deliver(mails: Sequence[Mail], later: Later | None = None) -> list[Receipt]:
@@ -33,7 +33,7 @@ def deliver(mails: Sequence[Mail], later: Later | None = None) -> list[Receipt]:
 
     What the server put off goes to `later` as soon as anything else was settled, so that what was accepted is never
     sent twice; without `later` it counts as refused. Raises, after all were tried, MailRefused when the server accepted
-    some letter for nobody, or one is Unsendable; MailUnavailable when the server only put letters off, with `later`
+    some mail for nobody, or one is Unsendable; MailUnavailable when the server only put mails off, with `later`
     only when nothing was settled.
     """
     if not mails:
@@ -63,15 +63,15 @@ def _attempt(app: Flask, mails: Sequence[Mail]) -> tuple[list[Receipt | None], M
     """Return a receipt for each mail that got an answer, and the error that ended the attempt before the last one."""
     # The receipt of an Unsendable names nobody.
     unsent = [Receipt(mail.message_id, []) if isinstance(mail, Unsendable) else None for mail in mails]
-    letters = {index: mail for index, mail in enumerate(mails) if isinstance(mail, Letter)}
-    if not letters:
+    sendable = {index: mail for index, mail in enumerate(mails) if isinstance(mail, OutgoingMail)}
+    if not sendable:
         return list(unsent), None
     receipts: list[Receipt | None] = [*unsent]
     connection = Connection(app)
     try:
         with connection:
-            for index, letter in letters.items():
-                receipts[index] = _transmit(connection, letter)
+            for index, mail in sendable.items():
+                receipts[index] = _transmit(connection, mail)
     except (smtplib.SMTPException, OSError) as error:
         failure = failure_of(error, str(connection.server))
         if isinstance(failure, MailRefused) and receipts == unsent:
@@ -82,12 +82,12 @@ def _attempt(app: Flask, mails: Sequence[Mail]) -> tuple[list[Receipt | None], M
     return receipts, None
 
 
-def _transmit(connection: Connection, letter: Letter) -> Receipt | None:
-    """Send one letter; None when the connection was lost and the server may have it. Raises when none is to be had."""
+def _transmit(connection: Connection, mail: OutgoingMail) -> Receipt | None:
+    """Send one mail; None when the connection was lost and the server may have it. Raises when none is to be had."""
     while True:
         is_fresh = connection.num_emails == 0
         try:
-            return _receipt(letter, connection.send_letter(letter))
+            return _receipt(mail, connection.transmit(mail))
         except (smtplib.SMTPException, OSError):
             # A server that ends a connection after some mails is no failure: go on with a new one.
             if is_fresh:
@@ -98,32 +98,32 @@ def _transmit(connection: Connection, letter: Letter) -> Receipt | None:
             return None
 
 
-def _receipt(letter: Letter, refused: list[Refusal]) -> Receipt:
+def _receipt(mail: OutgoingMail, refused: list[Refusal]) -> Receipt:
     addresses = {refusal.address for refusal in refused}
-    accepted = [address for address in letter.envelope_to if address not in addresses]
-    return Receipt(letter.message_id, accepted, refused)
+    accepted = [address for address in mail.envelope_to if address not in addresses]
+    return Receipt(mail.message_id, accepted, refused)
 
 
 def _is_settled(receipt: Receipt) -> bool:
     return bool(receipt.accepted) or any(not refusal.is_temporary for refusal in receipt.refused)
 
 
-def _put_off(mails: Sequence[Mail], receipts: Sequence[Receipt | None]) -> list[Letter]:
-    """Return the letters to try again, each for the recipients that are left."""
+def _put_off(mails: Sequence[Mail], receipts: Sequence[Receipt | None]) -> list[OutgoingMail]:
+    """Return the mails to try again, each for the recipients that are left."""
     put_off = []
-    for letter, receipt in zip(mails, receipts, strict=True):
-        if isinstance(letter, Unsendable):
+    for mail, receipt in zip(mails, receipts, strict=True):
+        if isinstance(mail, Unsendable):
             continue
-        left = letter.envelope_to
+        left = mail.envelope_to
         if receipt is not None:
             left = [refusal.address for refusal in receipt.refused if refusal.is_temporary]
         if left:
-            put_off.append(dataclasses.replace(letter, envelope_to=left))
+            put_off.append(dataclasses.replace(mail, envelope_to=left))
     return put_off
 
 
 def _handed_on(
-    later: Later, put_off: list[Letter], receipts: list[Receipt | None], mails: Sequence[Mail]
+    later: Later, put_off: list[OutgoingMail], receipts: list[Receipt | None], mails: Sequence[Mail]
 ) -> list[Receipt | None]:
     try:
         later(put_off)
@@ -143,7 +143,7 @@ def _handed_on(
 
 
 def _recipients(mail: Mail) -> list[str]:
-    return mail.envelope_to if isinstance(mail, Letter) else []
+    return mail.envelope_to if isinstance(mail, OutgoingMail) else []
 
 
 def _lost(mail: Mail, lost: MailUnavailable | None) -> Receipt:

@@ -6,7 +6,7 @@ import smtplib
 import ssl
 
 from ...errors import MailError, MailRefused, MailUnavailable
-from .connection import NoMailServer, readable
+from .smtp import NoMailServer, readable
 
 _CLOCK = frozenset({9, 10})
 """OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED."""
