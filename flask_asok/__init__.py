@@ -5,9 +5,6 @@ from .errors import (
     AsokError,
     BackendUnavailable,
     ImageError,
-    MailError,
-    MailRefused,
-    MailUnavailable,
     NotConfigured,
     QueueFull,
     TaskAbandoned,
@@ -25,7 +22,7 @@ from .options import Retry
 from .progress import Progress
 from .recipes.cache import Cache, CacheUnavailable, cached, warm_cache
 from .recipes.images import Picture, Renditions, make_renditions, resize_image, save_upload
-from .recipes.mail import Mail, check_address, send_mail
+from .recipes.mail import Mail, MailError, MailRefused, MailUnavailable, check_address, send_mail
 from .recipes.webhooks import Delivery, send_webhook, verify_webhook
 from .reporting import report_progress, track
 from .summaries import TaskSummary

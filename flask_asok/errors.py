@@ -11,7 +11,7 @@ AsokError
 ├── MessageRefused         a message for a worker is unsigned, forged or malformed
 ├── CacheUnavailable       the cache's store cannot be reached, and the call must not be lost
 ├── ImageError             a file is no picture that may be worked on; `reason` says why
-├── MailError              a mail was not sent
+├── MailError              an email was not sent (recipes/mail/errors.py)
 │   ├── MailUnavailable    for now: no connection, connection lost, or an SMTP answer 4xx
 │   └── MailRefused        for good: SMTP 5xx, no verified TLS, login refused, an invalid address
 └── WebhookError           a webhook was not delivered
@@ -67,37 +67,6 @@ class BackendUnavailable(AsokError):
 
 class MessageRefused(AsokError):
     """Raised in a worker for a message that is not signed by the application, or malformed. Logged, never run."""
-
-
-class MailError(AsokError):
-    """
-    Raised when a mail, or all of a batch, could not be sent.
-
-    `code` is the SMTP answer (int) or None where there was none. `receipts` holds the Receipt of each mail of the call
-    that was tried, in its order: who was accepted, who was refused and why. That of a mail that cannot be sent for
-    a text in it names nobody; the error's text says why.
-    """
-
-    def __init__(self, text: str, code: int | None = None, receipts: list[Any] | None = None) -> None:
-        # All of it in args, which is what comes back from another process.
-        super().__init__(text, code, receipts or [])
-        self.code = code
-        self.receipts: list[Any] = receipts or []
-
-    def __str__(self) -> str:
-        return str(self.args[0])
-
-    def __repr__(self) -> str:
-        # For the log: the text names those who were refused, and the receipts of a batch everybody else.
-        return f"{type(self).__name__}({self.args[0]!r})"
-
-
-class MailUnavailable(MailError):
-    """Raised when trying again later may help. A task that raises it is retried; of its mail nothing was accepted."""
-
-
-class MailRefused(MailError):
-    """Raised when trying again would not help. A task that raises it has failed."""
 
 
 class WebhookError(AsokError):
@@ -167,3 +136,14 @@ class ImageError(AsokError):
     def __init__(self, text: str, *, reason: str = "damaged") -> None:
         super().__init__(text)
         self.reason = reason
+
+
+def __getattr__(name: str) -> type[AsokError]:
+    """Return the error of a recipe, which stands in its room: `from flask_asok.errors import MailError`."""
+    package = __name__.partition(".")[0]
+    kinds = [AsokError]
+    for kind in kinds:
+        if kind.__name__ == name and kind.__module__.partition(".")[0] == package:
+            return kind
+        kinds += kind.__subclasses__()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,36 +9,30 @@ from flask import Flask
 
 from .logs import is_ctrl_c, log_exception
 
-_signals = Namespace()
+namespace: Namespace = Namespace()
+"""Every signal of the package by its name. Recipes make theirs in it, and so each can be imported from here."""
 
-task_queued: NamedSignal = _signals.signal("task-queued")
+task_queued: NamedSignal = namespace.signal("task-queued")
 """The task was accepted. Receivers get `task`, as with every signal here; this one is sent in the caller's thread."""
-task_started: NamedSignal = _signals.signal("task-started")
+task_started: NamedSignal = namespace.signal("task-started")
 """An attempt begins. Like the following ones it is sent in the thread that runs the task, outside of its context."""
-task_succeeded: NamedSignal = _signals.signal("task-succeeded")
-task_failed: NamedSignal = _signals.signal("task-failed")
+task_succeeded: NamedSignal = namespace.signal("task-succeeded")
+task_failed: NamedSignal = namespace.signal("task-failed")
 """The last attempt raised; `error` is what it raised."""
-task_retried: NamedSignal = _signals.signal("task-retried")
+task_retried: NamedSignal = namespace.signal("task-retried")
 """An attempt raised `error`; the next one begins in `wait` seconds."""
-task_cancelled: NamedSignal = _signals.signal("task-cancelled")
-task_abandoned: NamedSignal = _signals.signal("task-abandoned")
+task_cancelled: NamedSignal = namespace.signal("task-cancelled")
+task_abandoned: NamedSignal = namespace.signal("task-abandoned")
 """The task was not finished when its process shut down."""
 
-mail_refused: NamedSignal = _signals.signal("mail-refused")
-"""
-The SMTP server refused recipients for good: `message_id`, `refused` (a list of `Refusal`: address, code, text).
-
-Sent in the thread and the app context of the task, also where other recipients of the same mail were accepted.
-"""
-
-webhook_failed: NamedSignal = _signals.signal("webhook-failed")
+webhook_failed: NamedSignal = namespace.signal("webhook-failed")
 """
 A webhook was not delivered, and nothing will try again: `delivery` has what it takes to store and replay it, `error`
 says why.
 
 Sent in the thread and the app context of the attempt. It holds no secret: of the URL only scheme, host and port.
 """
-webhook_gone: NamedSignal = _signals.signal("webhook-gone")
+webhook_gone: NamedSignal = namespace.signal("webhook-gone")
 """The receiver answered 410: disable the endpoint. Sent before `webhook_failed`, with the same arguments."""
 
 
@@ -51,3 +45,11 @@ def emit(signal: NamedSignal, app: Flask, **kwargs: Any) -> None:
             log_exception("Receiver of %s failed: %r", signal.name, error, app=app)
             if is_ctrl_c(error):
                 raise
+
+
+def __getattr__(name: str) -> NamedSignal:
+    """Return the signal of a recipe: `from flask_asok.signals import webhook_failed`."""
+    try:
+        return namespace[name.replace("_", "-")]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None

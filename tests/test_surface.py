@@ -110,6 +110,18 @@ def test_typed():
     assert (PACKAGE / "py.typed").exists()
 
 
+def test_errors_and_signals_of_recipes():
+    """Errors and signals of the recipes can be imported from `flask_asok.errors` and `flask_asok.signals` too."""
+    from flask_asok import errors, signals
+    from flask_asok.recipes import mail
+
+    assert errors.MailRefused is flask_asok.MailRefused
+    assert signals.mail_refused is mail.mail_refused
+    for module in (errors, signals):
+        with pytest.raises(AttributeError, match="no attribute 'MailLost'"):
+            module.MailLost
+
+
 # The arrow
 
 

@@ -2,12 +2,26 @@
 
 from ..room import Recipe
 from .cli import send_test_mail
+from .errors import MailError, MailRefused, MailUnavailable
 from .outbox import recorded
 from .receipt import Receipt, Refusal
 from .recipe import Mail, check_address, send_mail, send_mails
 from .settings import SETTINGS, set_up
+from .signals import mail_refused
 
-__all__ = ["Mail", "Receipt", "Refusal", "check_address", "recorded", "send_mail", "send_mails"]
+__all__ = [
+    "Mail",
+    "MailError",
+    "MailRefused",
+    "MailUnavailable",
+    "Receipt",
+    "Refusal",
+    "check_address",
+    "mail_refused",
+    "recorded",
+    "send_mail",
+    "send_mails",
+]
 
 RECIPE = Recipe(
     name="mail",

@@ -11,11 +11,13 @@ from types import MappingProxyType
 
 from flask import Flask, current_app
 
-from ... import signals
-from ...errors import AsokError, MailRefused, MailUnavailable
+from ...errors import AsokError
 from ...logs import log, log_exception
+from ...signals import emit
+from .errors import MailRefused, MailUnavailable
 from .outgoing import OutgoingMail, Unsendable
 from .receipt import Receipt, Refusal
+from .signals import mail_refused
 from .smtp import Connection, readable
 from .smtp_errors import failure_of
 
@@ -172,7 +174,7 @@ def _summary(failed: Sequence[Receipt], of: Sequence[Receipt], why: Mapping[str,
 def _report(app: Flask, receipt: Receipt) -> None:
     refused = [refusal for refusal in receipt.refused if not refusal.is_temporary]
     if refused:
-        signals.emit(signals.mail_refused, app, message_id=receipt.message_id, refused=refused)
+        emit(mail_refused, app, message_id=receipt.message_id, refused=refused)
     if receipt.refused and (receipt.accepted or receipt.later):
         log(
             logging.WARNING,

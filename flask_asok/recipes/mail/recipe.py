@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from ...dispatch import background, in_background, task
-from ...errors import MailUnavailable
 from ...tasks import Task
+from .errors import MailUnavailable
 from .receipt import Receipt
 
 if TYPE_CHECKING:

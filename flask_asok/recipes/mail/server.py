@@ -7,8 +7,8 @@ from typing import Any
 
 from flask import Flask
 
-from ...errors import MailRefused
 from .domains import ascii_domain
+from .errors import MailRefused
 
 _ON = frozenset({"1", "true", "t", "yes", "y", "on"})
 _OFF = frozenset({"0", "false", "f", "no", "n", "off", "none", ""})

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Self
 import flask_mail
 from flask import Flask
 
-from ...errors import MailRefused
 from ...signals import emit
 from ...state import state_of
 from .addresses import one_address
+from .errors import MailRefused
 from .mime import as_bytes
 from .receipt import Refusal
 from .sent import SentMessage

@@ -5,7 +5,7 @@ from __future__ import annotations
 import smtplib
 import ssl
 
-from ...errors import MailError, MailRefused, MailUnavailable
+from .errors import MailError, MailRefused, MailUnavailable
 from .smtp import NoMailServer, readable
 
 _CLOCK = frozenset({9, 10})

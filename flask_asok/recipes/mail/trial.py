@@ -7,8 +7,8 @@ import time
 import click
 from flask import Flask, current_app
 
-from ...errors import MailError, MailRefused
 from . import check_address, send_mail
+from .errors import MailError, MailRefused
 from .server import Server, is_on
 
 
