@@ -68,6 +68,9 @@ ON CONFLICT (name) DO UPDATE SET at = excluded.at, task_id = excluded.task_id WH
 """
 
 
+_of_parents: list[sqlite3.Connection] = []
+
+
 class SQLiteStore(Store):
     """
     The file is made with the first call, 0600, and opened once in each process.
@@ -167,6 +170,7 @@ class SQLiteStore(Store):
         return self._token
 
     def is_alive(self, token: str) -> bool:
+        process.renew()
         return bool(token) and lifeline.is_alive(self.path, token)
 
     def processes(self) -> list[ProcessSummary]:
@@ -193,10 +197,12 @@ class SQLiteStore(Store):
         return Tick(*rows[0]) if rows else None
 
     def close(self) -> None:
+        process.renew()
         with self._lock:
-            if self._token and self._connection is not None:
+            # A file that was deleted is not made anew for this.
+            if self._token and os.path.exists(self.path):
                 try:
-                    self._connection.execute("DELETE FROM process WHERE token = ?", (self._token,))
+                    self._connected().execute("DELETE FROM process WHERE token = ?", (self._token,))
                 except sqlite3.Error as error:
                     log(logging.WARNING, "The store %s could not be told that this process ends: %s", self.path, error)
             lifeline.end(self.path, self._token)
@@ -218,11 +224,15 @@ class SQLiteStore(Store):
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
+        process.renew()
         with self._lock:
             try:
                 yield self._connected()
             except sqlite3.Error as error:
                 raise file.unavailable(self.path, error) from None
+            finally:
+                if process.is_forked_unseen():
+                    self._disconnect()
 
     def _connected(self) -> sqlite3.Connection:
         # The name of the file, never the file itself: a descriptor that is closed drops the locks SQLite holds on it.
@@ -260,7 +270,8 @@ class SQLiteStore(Store):
         Close the connection, so that a child inherits none, and wait for the statements of other threads.
 
         A child must neither use nor close the parent's connection, nor open one of its own beside it: SQLite counts the
-        locks of a process by file, and would take the parent's for the child's.
+        locks of a process by file, and would take the parent's for the child's. Of a fork that is not seen this hears
+        nothing, so there the parent closes its connection after each call.
         """
         self._lock.acquire()
         self._disconnect()
@@ -273,6 +284,10 @@ class SQLiteStore(Store):
         """Begin anew, as a process of its own."""
         self._lock = threading.RLock()
         self._token = ""
+        if self._connection is not None:
+            # Another thread of the parent was in the middle of a call when a fork was not seen. Kept, hence not closed.
+            _of_parents.append(self._connection)
+            self._connection = None
 
 
 def _packed(progress: Progress | None) -> str | None:

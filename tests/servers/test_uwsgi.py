@@ -132,3 +132,27 @@ def test_fork_leaves_tasks_to_the_parent(uwsgi, control):
 
     assert early["state"] == "abandoned"
     control.wait_for(f"late ran in {early['pid']}")
+
+
+def test_worker_waits_for_nothing_of_the_master(serve, uwsgi_binary, tmp_path):
+    """
+    What threads of the master were at when the workers were forked holds up no worker: neither the deferred tasks and
+    those waited for, nor a load of the cache or the connection of a store.
+    """
+    command = [
+        uwsgi_binary, "--master", "--processes=1", "--http-socket=127.0.0.1:0", "--module=forked:app", "--need-app",
+        "--enable-threads", f"--home={sys.prefix}",
+    ]  # fmt: skip
+    server = serve(command, FOLDER=tmp_path)
+
+    found = server.get("/")
+    server.terminate()
+
+    assert found == {
+        "deferred": "abandoned",
+        "joined": 0,
+        "loaded": "loaded",
+        "inherited": 0,
+        "stored": "queued",
+        "of_master": "queued",
+    }

@@ -1,0 +1,89 @@
+"""An application that uWSGI's master imports; it is in the middle of several things when the workers are forked."""
+
+import os
+import threading
+from pathlib import Path
+
+from flask import Flask
+
+from flask_asok import Cache, FlaskAsok, background
+from flask_asok.store.base import Record
+from flask_asok.store.sqlite import SQLiteStore
+from flask_asok.tasks import joined
+
+FOLDER = Path(os.environ["FOLDER"])
+WAIT = 20
+
+app = Flask(__name__)
+FlaskAsok(app)
+cache = Cache()
+store = SQLiteStore(str(FOLDER / "asok.sqlite3"), "forked")
+never = threading.Event()
+deferred = []
+
+
+def wait_for_response():
+    with app.test_request_context():
+        deferred.append(background.using(when="response")(int))
+        began.release()
+        never.wait()
+
+
+def join():
+    began.release()
+    deferred[0].join()
+
+
+def load():
+    began.release()
+    never.wait()
+
+
+def fill_cache():
+    with app.app_context():
+        cache.remember("key", load)
+
+
+def add(id):
+    store.add(Record(id=id, name="work", queue="default", enqueued=store.now(), due=store.now()))
+    return store.read(id).state
+
+
+def open_files():
+    """Return how many descriptors of the store's file this process has."""
+    return sum("asok.sqlite3" in os.path.realpath(each) for each in Path("/proc/self/fd").iterdir())
+
+
+def in_time(do):
+    """Return what `do` returns, or "too late"."""
+    results = ["too late"]
+    thread = threading.Thread(target=lambda: results.append(do()), daemon=True)
+    thread.start()
+    thread.join(WAIT)
+    return results[-1]
+
+
+def fill_cache_here():
+    with app.app_context():
+        return cache.remember("key", lambda: "loaded")
+
+
+@app.get("/")
+def index():
+    inherited = open_files()
+    background(int).join(WAIT)
+    return {
+        "deferred": deferred[0].state,
+        "joined": len(joined),
+        "loaded": in_time(fill_cache_here),
+        "inherited": inherited,
+        "stored": in_time(lambda: add("of the worker")),
+        "of_master": in_time(lambda: store.read("of the master").state),
+    }
+
+
+began = threading.Semaphore(0)
+for target in (wait_for_response, join, fill_cache):
+    threading.Thread(target=target, daemon=True).start()
+    assert began.acquire(timeout=WAIT)
+add("of the master")
