@@ -11,7 +11,7 @@ import subprocess
 import flask_caching
 import pytest
 
-from flask_asok.recipes.cache.loader import Engine
+from flask_asok.recipes.cache.loader import Loader
 from flask_asok.recipes.cache.stores.lru_store import LRUStore
 from flask_asok.state import state_of
 
@@ -123,7 +123,7 @@ def clock():
 
 def _memory(make_app, clock, request):
     app = make_app()
-    state_of(app).shared("cache", lambda: Engine(LRUStore(clock=clock)))
+    state_of(app).shared("cache", lambda: Loader(LRUStore(clock=clock)))
     return app
 
 
@@ -147,7 +147,7 @@ def _with_clock(app, clock):
     from flask_asok import Cache
 
     with app.app_context():
-        Cache()._find().store._clock = clock
+        Cache()._find_loader().store._clock = clock
     return app
 
 

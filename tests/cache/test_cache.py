@@ -233,7 +233,7 @@ def test_same_own_store():
     """Two Caches on one store of their own see the same values and share their loads."""
     store = cachelib.SimpleCache()
 
-    assert Cache(store)._engine is Cache(store)._engine
+    assert Cache(store)._own_loader is Cache(store)._own_loader
 
 
 def test_other_own_stores():
@@ -241,7 +241,7 @@ def test_other_own_stores():
     clients = [Redis(db=number) for number in range(16)]
     caches = [Cache(cachelib.RedisCache(client)) for client in clients]
 
-    assert [own._engine.store._client for own in caches] == clients
+    assert [own._own_loader.store._client for own in caches] == clients
 
 
 def test_store_type():
@@ -471,7 +471,7 @@ def test_unreadable_value(make_app, tmp_path, caplog):
     """What cannot be read is a miss, and a log line with the key."""
     app = make_app(CACHE_TYPE="FileSystemCache", CACHE_DIR=str(tmp_path))
     with app.app_context():
-        cache._find().store._cache.set("asok:a", "not ours")
+        cache._find_loader().store._cache.set("asok:a", "not ours")
 
         assert cache.get("a", "missing") == "missing"
     assert "'asok:a' cannot be read" in caplog.text
@@ -482,7 +482,7 @@ def test_loaded_meanwhile(app):
     with app.app_context():
         cache.set("a", 1)
 
-        begun = cache._find().store.begin("asok:a", alone=True, seconds=30)
+        begun = cache._find_loader().store.begin_load("asok:a", alone=True, seconds=30)
 
         assert (begun.token, begun.entry) == (None, (1, True))
 

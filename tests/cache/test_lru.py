@@ -103,14 +103,14 @@ def test_full_is_not_slow():
 
 def test_nothing_is_remembered_of_loads(small):
     """When no load is in flight nothing is kept but the values."""
-    token = small.begin("a", alone=True, seconds=1).token
-    other = small.begin("b", alone=True, seconds=1).token
-    small.put("a", token, 1, HOUR)
-    small.abort("b", other)
-    third = small.begin("c", alone=True, seconds=1).token
+    token = small.begin_load("a", alone=True, seconds=1).token
+    other = small.begin_load("b", alone=True, seconds=1).token
+    small.end_load("a", token, 1, HOUR)
+    small.abort_load("b", other)
+    third = small.begin_load("c", alone=True, seconds=1).token
     small.delete("c")
 
-    assert small.put("c", third, 1, HOUR).name == "SUPERSEDED"
+    assert small.end_load("c", third, 1, HOUR).name == "SUPERSEDED"
     assert small._loads._tokens == {}
 
 

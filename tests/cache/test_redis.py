@@ -102,7 +102,7 @@ def test_lock_runs_out(make_app, redis):
     apps = [make_app(CACHE_REDIS_URL=redis.url, ASOK_CACHE_LOCK_TIMEOUT=1) for _ in range(2)]
     loads = []
     with apps[0].app_context():
-        cache._find().store.begin("asok:a", alone=True, seconds=0.2)
+        cache._find_loader().store.begin_load("asok:a", alone=True, seconds=0.2)
 
     def read(app):
         with app.app_context():
@@ -131,14 +131,14 @@ def test_later_start_wins(make_app, redis):
     """Of two warms in two processes the one that started later is kept, whichever ends first."""
     one, two = (make_app(CACHE_REDIS_URL=redis.url) for _ in range(2))
     with one.app_context():
-        store = cache._find().store
+        store = cache._find_loader().store
     lifetime = cache_lifetime(one)
-    earlier = store.begin("asok:a", alone=False, seconds=30).token
-    later = store.begin("asok:a", alone=False, seconds=30).token
+    earlier = store.begin_load("asok:a", alone=False, seconds=30).token
+    later = store.begin_load("asok:a", alone=False, seconds=30).token
 
     with two.app_context():
-        assert cache._find().store.put("asok:a", later, b'"later"', lifetime).name == "STORED"
-    assert store.put("asok:a", earlier, b'"earlier"', lifetime).name == "SUPERSEDED"
+        assert cache._find_loader().store.end_load("asok:a", later, b'"later"', lifetime).name == "STORED"
+    assert store.end_load("asok:a", earlier, b'"earlier"', lifetime).name == "SUPERSEDED"
 
     with one.app_context():
         assert cache.get("a") == "later"
@@ -149,13 +149,13 @@ def test_earlier_start_stays_when_the_later_one_fails(make_app, redis):
     app = make_app(CACHE_REDIS_URL=redis.url)
     lifetime = cache_lifetime(app)
     with app.app_context():
-        store = cache._find().store
-        earlier = store.begin("asok:a", alone=False, seconds=30).token
-        later = store.begin("asok:a", alone=False, seconds=30).token
+        store = cache._find_loader().store
+        earlier = store.begin_load("asok:a", alone=False, seconds=30).token
+        later = store.begin_load("asok:a", alone=False, seconds=30).token
 
-        store.abort("asok:a", later)
+        store.abort_load("asok:a", later)
 
-        assert store.put("asok:a", earlier, b"1", lifetime).name == "STORED"
+        assert store.end_load("asok:a", earlier, b"1", lifetime).name == "STORED"
         assert cache.get("a") == 1
 
 
@@ -243,7 +243,7 @@ def test_crashed_load_is_forgotten(make_app, redis):
     """What a killed process has announced is forgotten after an hour."""
     app = make_app(CACHE_REDIS_URL=redis.url)
     with app.app_context(), client(redis) as connection:
-        cache._find().store.begin("asok:a", alone=True, seconds=30)
+        cache._find_loader().store.begin_load("asok:a", alone=True, seconds=30)
 
         assert connection.pttl("asok:a") <= LONGEST_LOAD * 1000
 
@@ -535,34 +535,34 @@ def test_full(make_app, own_redis, caplog):
     assert "refused a command: OutOfMemoryError" in record.getMessage()
 
 
-def test_distrust_is_bounded(own_redis, monkeypatch):
+def test_invalidation_is_bounded(own_redis, monkeypatch):
     """Of the keys to be deleted after an outage so many are remembered, the newest."""
-    monkeypatch.setattr("flask_asok.recipes.cache.breaker.MOST_DISTRUSTED", 2)
+    monkeypatch.setattr("flask_asok.recipes.cache.breaker.MOST_INVALIDATED", 2)
     with client(own_redis) as connection:
         store = RedisStore(connection, JSONSerializer())
         for key in "abc":
-            store.distrust(key)
+            store.invalidate(key)
 
-        assert list(store._breaker._distrusted) == ["b", "c"]
+        assert list(store._breaker._invalidated) == ["b", "c"]
 
 
-def test_distrust_outlasts_an_outage(own_redis):
+def test_invalidation_outlasts_an_outage(own_redis):
     """Keys that could not be deleted yet are remembered until they can be."""
     from redis import Redis
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 
     with Redis(port=own_redis.port, socket_timeout=0.1, retry=Retry(NoBackoff(), 0)) as connection:
-        store = RedisStore(connection, JSONSerializer(), rest=0.001)
+        store = RedisStore(connection, JSONSerializer(), cooldown=0.001)
         connection.set("a", "old")
         own_redis.freeze()
-        store.distrust("a")
+        store.invalidate("a")
         assert store.read("b") is None
-        assert list(store._breaker._distrusted) == ["a"]
+        assert list(store._breaker._invalidated) == ["a"]
 
         own_redis.thaw()
 
-        eventually(lambda: store.read("b") is None and not store._breaker._distrusted)
+        eventually(lambda: store.read("b") is None and not store._breaker._invalidated)
         assert not connection.exists("a")
 
 
@@ -611,9 +611,9 @@ def test_probe_is_alone(own_redis):
 
     own_redis.freeze()
     connection = Redis(port=own_redis.port, socket_timeout=1, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0))
-    store = RedisStore(connection, JSONSerializer(), rest=30)
+    store = RedisStore(connection, JSONSerializer(), cooldown=30)
     store.read("a")
-    store._breaker._closed_until = time.monotonic()
+    store._breaker._open_until = time.monotonic()
     times = []
 
     def read():

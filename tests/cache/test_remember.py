@@ -9,7 +9,7 @@ from flask import Flask
 
 from flask_asok import Cache, QueueFull, background
 from flask_asok.recipes.cache.lifetime import Lifetime
-from flask_asok.recipes.cache.loader import Engine
+from flask_asok.recipes.cache.loader import Loader
 from flask_asok.recipes.cache.stores.lru_store import LRUStore
 from flask_asok.signals import task_failed, task_succeeded
 from flask_asok.state import state_of
@@ -17,7 +17,7 @@ from flask_asok.state import state_of
 cache = Cache()
 
 
-class Loader:
+class CountedLoad:
     """Counts its calls, returns their number, and waits at a gate while it is shut."""
 
     def __init__(self):
@@ -39,7 +39,7 @@ class Loader:
 
 @pytest.fixture
 def loader():
-    loader = Loader()
+    loader = CountedLoad()
     yield loader
     loader.gate.set()
 
@@ -276,7 +276,7 @@ def test_refresh_fails(memory_app, clock, loader, settled, caplog):
 def test_cool_down(make_app, clock, loader, settled):
     """The rest after a failed refresh doubles with each failure, up to a minute, and is forgotten on success."""
     app = make_app()
-    state_of(app).shared("cache", lambda: Engine(LRUStore(clock=clock), clock=clock))
+    state_of(app).shared("cache", lambda: Loader(LRUStore(clock=clock), clock=clock))
     with app.app_context():
         cache.remember("a", loader, ttl=10, stale=1_000)
         clock.advance(11)
@@ -343,7 +343,7 @@ def test_refresh_inline_fails(clock, loader, caplog):
 def test_refresh_queue_full(make_app, clock, loader, gate):
     """When no task is accepted the old value is served, and the next reader tries again."""
     app = make_app(ASOK_QUEUES={"cache": 1}, ASOK_MAX_QUEUED=1, ASOK_QUEUE_FULL="raise")
-    state_of(app).shared("cache", lambda: Engine(LRUStore(clock=clock)))
+    state_of(app).shared("cache", lambda: Loader(LRUStore(clock=clock)))
     entered = threading.Event()
 
     def block():
@@ -362,7 +362,7 @@ def test_refresh_queue_full(make_app, clock, loader, gate):
 
         assert cache.remember("a", loader, ttl=10, stale=60) == 1
 
-        assert not cache._find()._rests
+        assert not cache._find_loader()._cooldowns
         assert loader.calls == 1
         gate.set()
         for task in waiting:
@@ -403,7 +403,7 @@ def test_refresh_elsewhere(make_app, redis, clock, loader, settled):
     apps = [make_app(CACHE_REDIS_URL=redis.url) for _ in range(2)]
     for app in apps:
         with app.app_context():
-            cache._find().store._clock = clock
+            cache._find_loader().store._clock = clock
     with apps[0].app_context():
         cache.remember("a", loader, ttl=10, stale=60)
         clock.advance(11)
@@ -424,18 +424,18 @@ def test_refresh_elsewhere(make_app, redis, clock, loader, settled):
 
 def test_many_failing_keys(clock, loader, monkeypatch):
     """What is remembered of failed refreshes is bounded."""
-    monkeypatch.setattr("flask_asok.recipes.cache.loader.MOST_RESTS", 3)
-    engine = Engine(LRUStore(clock=clock), clock=clock)
+    monkeypatch.setattr("flask_asok.recipes.cache.loader.MOST_COOLDOWNS", 3)
+    own = Loader(LRUStore(clock=clock), clock=clock)
     loader.error = LookupError()
     for number in range(10):
         key = str(number)
-        engine.write(key, 1, Lifetime(10, 1_000))
+        own.write(key, 1, Lifetime(10, 1_000))
     for number in range(10):
         clock.advance(11)
-        engine.remember(str(number), loader, Lifetime(10, 1_000))
+        own.remember(str(number), loader, Lifetime(10, 1_000))
 
     assert loader.calls == 10
-    assert len(engine._rests) <= 3
+    assert len(own._cooldowns) <= 3
 
 
 def test_set_beats_load(app, loader):

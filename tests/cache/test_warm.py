@@ -11,6 +11,7 @@ import time
 import pytest
 
 from flask_asok import Cache, NotConfigured, background, cached, current_task, task, warm_cache
+from flask_asok.recipes.cache.recipe import Warming, warm_queued_before
 from flask_asok.recipes.cache.stores.lru_store import LRUStore
 
 cache = Cache()
@@ -204,7 +205,7 @@ def test_nothing_is_kept_of_cancelled_warms(memory_app):
             assert background.using(delay=3600)(warm_cache, f"user:{number}", lambda: 1).cancel()
 
         gc.collect()
-        assert not list(cache._find()._runs._pending)
+        assert not list(cache._find_loader()._runs._pending)
 
 
 def test_after_the_response(memory_app):
@@ -277,11 +278,11 @@ def test_shared_run_of_a_stuck_thread(make_app, gate):
 
     with app.app_context():
         run = cache.warm_run("a", stuck_at_first)
-        leader = threading.Thread(target=run.settle)
+        leader = threading.Thread(target=run.result)
         leader.start()
         assert entered.wait(10)
 
-        assert run.settle()[0] == 2
+        assert run.result()[0] == 2
 
         gate.set()
         leader.join(10)
@@ -302,7 +303,7 @@ def test_exit_in_shared_run(memory_app, gate):
 
     def lead():
         with pytest.raises(SystemExit):
-            run.settle()
+            run.result()
 
     with memory_app.app_context():
         run = cache.warm_run("a", exit_at_first)
@@ -311,7 +312,7 @@ def test_exit_in_shared_run(memory_app, gate):
         assert entered.wait(10)
         gate.set()
 
-        assert run.settle()[0] == "loaded"
+        assert run.result()[0] == "loaded"
 
         leader.join(10)
 
@@ -385,22 +386,30 @@ def load_seven():
 
 
 def test_distributed(redis_app, monkeypatch):
-    """There the loader, which travels by its name, goes with plain data: where a Cache stores, and for how long."""
+    """There the loader, which is sent by its name, goes with plain data: where a Cache stores, and for how long."""
     monkeypatch.setattr(type(redis_app.extensions["asok"].backend), "distributed", True)
+    options = warm_cache.__asok_options__
     with redis_app.app_context():
-        args, kwargs = warm_cache.__asok_options__.prepare("a", load_seven, ttl=5, cache=Cache(stale=3, prefix="my:"))
+        warming = options.prepare("a", load_seven, ttl=5, cache=Cache(stale=3, prefix="my:"))
 
-        assert args == ("a", load_seven, 5.0)
-        assert kwargs == {"stale": 3.0, "cache": "my:"}
-        assert warm_cache(*args, **kwargs) == 7
+        assert warming == Warming(key="a", load=load_seven, ttl=5.0, stale=3.0, prefix="my:")
+        assert options.run(warming) == 7
         assert Cache(prefix="my:").get("a") == 7
+
+
+def test_queued_before(redis_app):
+    """A call that the version before has left in the broker still warms, for as long as that said."""
+    with redis_app.app_context():
+        assert warm_queued_before("a", load_seven, 5.0, stale=3.0, cache="my:") == 7
+        assert Cache(prefix="my:").get("a") == 7
+        assert warm_queued_before.__asok_options__.queue == "cache"
 
 
 def test_distributed_refuses(redis_app, monkeypatch):
     """A store that another process could not find is an error at the call."""
     monkeypatch.setattr(type(redis_app.extensions["asok"].backend), "distributed", True)
     with redis_app.app_context():
-        own = Cache(Cache()._find().store)
+        own = Cache(Cache()._find_loader().store)
 
         with pytest.raises(TypeError, match="another process"):
             background(warm_cache, "a", load_seven, cache=own)
@@ -511,7 +520,7 @@ def test_fork(gate):
         assert gate.wait(10)
 
     def hold():
-        with own._engine.store._lock:
+        with own._own_loader.store._lock:
             own.remember("a", slow)
 
     parent = threading.Thread(target=hold)

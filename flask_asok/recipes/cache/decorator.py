@@ -1,4 +1,4 @@
-"""@cached: a function whose result is kept under a key of its own."""
+"""`@cached`: a function whose result is kept under a key of its own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from uuid import UUID
 
 from .cache import Cache
 from .lifetime import UNSET, Stale, Ttl, fresh_seconds, stale_seconds
-from .single_flight import Run
+from .warm_run import WarmRun
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -26,7 +26,7 @@ Each = Callable[[], Iterable[Any]]
 
 class Cached(Generic[P, R]):
     """
-    A function that reads through a cache. Called, it returns the value, which it loads only where there is none.
+    A function that reads through a cache: a call returns the value, and loads it only if there is none.
 
     `load` is the function itself, which neither reads nor stores.
     """
@@ -52,26 +52,27 @@ class Cached(Generic[P, R]):
 
     def warm(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Load the value for these arguments now, in this thread, store and return it, as `Cache.warm` does."""
-        value: R = self.warm_run(*args, **kwargs).settle()[0]
+        value: R
+        value, _ = self.warm_run(*args, **kwargs).result()
         return value
 
-    def warm_run(self, *args: P.args, **kwargs: P.kwargs) -> Run:
-        """Return the run that a `warm` at this moment is part of, to be settled later."""
+    def warm_run(self, *args: P.args, **kwargs: P.kwargs) -> WarmRun:
+        """Return the run that a `warm` at this moment takes part in; its `result()` may be asked for later."""
         return self.cache.warm_run(
             self.key(*args, **kwargs), functools.partial(self.load, *args, **kwargs), self._ttl, stale=self._stale
         )
 
     def delete(self, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Delete the value for these arguments, as `Cache.delete` does; was there one?"""
+        """Delete the value for these arguments, as `Cache.delete` does; return True if there was one."""
         return self.cache.delete(self.key(*args, **kwargs))
 
     def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """
         Return the key for these arguments.
 
-        Texts are percent-encoded, so that no two calls share a key by what is in them; 1 and "1" do share one. Raises
-        TypeError for an argument that has no lasting text of its own, such as an object: its id would be another one
-        tomorrow; and for a method that a subclass has inherited, where the key does not name the class.
+        Texts are percent-encoded, so that their content never makes two calls share a key; 1 and "1" do share one.
+        Raises TypeError for an argument without a lasting text of its own, such as an object, whose id is another one
+        tomorrow; and for a method that a subclass has inherited, if the key does not name the class.
         """
         if not self._fields:
             return self.template
@@ -83,20 +84,20 @@ class Cached(Generic[P, R]):
 
     @property
     def has_arguments(self) -> bool:
-        """Is there more than one key, made from the arguments?"""
+        """Return True if the key is made from the arguments."""
         return bool(self._fields)
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
-        """Bind a method to its object, whose attributes the key may name: `@cached("user:{self.id}")`."""
+        """Bind a method to its object; the key may name its attributes: `@cached("user:{self.id}")`."""
         return self if instance is None else _Bound(self, instance)
 
     def __repr__(self) -> str:
         return f"<cached {self.template!r}>"
 
     def _check_class(self, first: object) -> None:
-        """Refuse an inherited method whose key is the same for every class: a User 1 would be served to a Team 1."""
+        """Refuse an inherited method with one key for every class: Team 1 would get the value of User 1."""
         kind = first if isinstance(first, type) else type(first)
-        # By name, since a property and a classmethod take the place of the function in its class.
+        # By name: in its class a property or a classmethod stands in the place of the function.
         names = [_class_name(base) for base in kind.__mro__]
         if names[0] == self._owner or self._owner not in names:
             return
@@ -124,7 +125,7 @@ class Cached(Generic[P, R]):
 
 
 def _owner(load: Callable[..., Any]) -> str | None:
-    """Return the name of the class whose body `load` stands in, None for a function that is no method."""
+    """Return the name of the class that defines `load`, None for a function outside of classes."""
     qualname = getattr(load, "__qualname__", "").rpartition(".")[0]
     return None if not qualname or qualname.endswith("<locals>") else f"{load.__module__}:{qualname}"
 
@@ -134,7 +135,7 @@ def _class_name(kind: type) -> str:
 
 
 def _names_class(template: str, signature: inspect.Signature) -> bool:
-    """Return True if the key has the class of the first argument in it, or its name where that is a class."""
+    """Return True if the key names the class of the first argument, or the first argument if that is a class."""
     first = next(iter(signature.parameters), "")
     return any(
         re.fullmatch(rf"{first}(\.__class__)?\.__(qual)?name__|{first}\.__class__", name)
@@ -160,7 +161,7 @@ class _Bound:
 
 
 class _KeyFormatter(string.Formatter):
-    """Formats arguments so that the text of one cannot be taken for two."""
+    """Formats arguments so that the text of one cannot pass for two."""
 
     def format_field(self, value: Any, format_spec: str) -> str:
         if value is None or isinstance(value, bool):
@@ -185,7 +186,7 @@ def _parse(template: str) -> list[tuple[str, str, str | None, str | None]]:
     return fields
 
 
-_registered: dict[tuple[str, str], Cached[..., Any]] = {}
+_registered: dict[tuple[tuple[int, int, str], str], Cached[..., Any]] = {}
 _registry_lock = threading.Lock()
 
 
@@ -195,18 +196,18 @@ def cached(
     """
     Keep what the decorated function returns under `key`: `@cached("recent_posts", ttl=300, stale=3600)`.
 
-    The function then reads through the cache, and has `warm()` and `delete()`. A key for each call is made from its
-    arguments, each of which it must name: `@cached("user:{user_id}")`, `@cached("feed:{self.id}:{page}")`. The key of a
-    method that subclasses inherit names the class as well, or their call is a TypeError:
+    The function then reads through the cache, and has `warm()` and `delete()`. The key of a call is made from its
+    arguments, and must name each of them: `@cached("user:{user_id}")`, `@cached("feed:{self.id}:{page}")`. The key of a
+    method that subclasses inherit must name the class as well, or their call is a TypeError:
     `@cached("{self.__class__.__name__}:feed:{self.id}")`.
 
     Args:
-        key: Where the value is kept. Two functions may not share one: ValueError.
+        key: Where the value is kept. ValueError if another function has the same.
         ttl: Seconds or timedelta for which it is fresh, None for ever; by default the cache's.
         stale: Seconds or timedelta for which it may be served past that, while it is loaded anew in the background.
-        cache: Where it is kept; by default the store that the current application's caches share.
-        each: What `warm_all` is to warm where the key has arguments: a function that returns them, a tuple for each
-            call, or the argument itself where there is one.
+        cache: The Cache that keeps it; by default the store that the current application's caches share.
+        each: What `warm_all` warms if the key has arguments: a function that returns them, a tuple for each call, or
+            the argument itself if there is only one.
     """
     if not isinstance(key, str):
         raise TypeError('@cached takes the key of the value: @cached("recent_posts", ttl=300).')
@@ -232,11 +233,10 @@ def registered() -> list[Cached[..., Any]]:
 
 
 def _register(function: Cached[..., Any]) -> None:
-    cache = function.cache
-    at = (f"{id(cache._engine)} {id(cache._flask_caching)} {cache.prefix}", function.template)
+    at = (function.cache.identity, function.template)
     with _registry_lock:
         other = _registered.get(at)
-        # The same function again is a module that was reloaded, or a factory that was called twice.
+        # The same name again: the module was reloaded, or a factory was called twice.
         if other is not None and _name(other) != _name(function):
             raise ValueError(f"@cached({function.template!r}) is the key of {_name(other)} already.")
         _registered[at] = function

@@ -18,7 +18,7 @@ class _Unset(Enum):
 
 
 UNSET = _Unset.UNSET
-"""No value was given, so the default counts: None is a lifetime of its own."""
+"""No value was given, so the default applies: None is a lifetime of its own."""
 
 Ttl = Seconds | Literal[_Unset.UNSET] | None
 Stale = Seconds | Literal[_Unset.UNSET]
@@ -37,7 +37,7 @@ class Lifetime(NamedTuple):
 
 
 def fresh_seconds(ttl: Seconds | None) -> float:
-    """Return `ttl` in seconds, infinity for None; TypeError or ValueError for what is no time to live."""
+    """Return `ttl` in seconds, infinity for None; TypeError or ValueError for an invalid one."""
     if ttl is None:
         return math.inf
     seconds = _seconds("ttl", ttl)
@@ -47,7 +47,7 @@ def fresh_seconds(ttl: Seconds | None) -> float:
 
 
 def stale_seconds(stale: Seconds) -> float:
-    """Return `stale` in seconds; TypeError or ValueError for what is no stale window."""
+    """Return `stale` in seconds; TypeError or ValueError for an invalid window."""
     seconds = _seconds("stale", stale)
     if seconds < 0:
         raise ValueError(f"stale must not be negative, not {stale!r}.")

@@ -1,4 +1,4 @@
-"""What must not be kept as an object: the next reader would find it spent, or without its database session."""
+"""What a cache must not keep as an object: the next reader would find it spent, or without its database session."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from werkzeug.local import LocalProxy
 from ...context import is_bound_to_session
 
 SCALARS = frozenset({str, bytes, int, float, bool, type(None)})
-"""Types of values that need no look."""
+"""Types of values that need no check."""
 
 CONTAINERS = frozenset({dict, list, tuple, set, frozenset})
 """Types that matter by their items alone."""
 
 MOST_ITEMS = 100
-"""Items of one container that are looked at: a longer one holds more of the same."""
+"""Items of one container that are checked: a longer one holds more of the same."""
 
 MOST_LOOKED_AT = 1_000
 DEEPEST = 4
@@ -33,10 +33,10 @@ _PACKAGE = str(Path(__file__).parents[2])
 
 
 def refuse_what_runs_out(key: str, value: Any) -> None:
-    """Raise TypeError for a value that would be another one, or spent, when it is read: nothing else would notice."""
+    """Raise TypeError for a value that a later reader would find spent or changed: nothing else would notice."""
     if isinstance(value, (LocalProxy, Iterator, AsyncIterator)) or inspect.isawaitable(value):
         if inspect.iscoroutine(value):
-            # Else it would warn that it was never awaited, and not say where.
+            # Otherwise Python warns that it was never awaited, and does not say where.
             value.close()
         kind = type(value).__name__
         raise TypeError(f"{key!r} cannot be cached: a {kind} can be read only once or only here. Cache what it gives.")
@@ -44,11 +44,11 @@ def refuse_what_runs_out(key: str, value: Any) -> None:
 
 def check_object(key: str, value: Any) -> None:
     """
-    Refuse what runs out, and warn of what is bound to a database session, at any of some levels of `value`.
+    Refuse what runs out, and warn of what is bound to a database session, on the first levels of `value`.
 
-    For stores that keep objects; what becomes JSON holds neither.
+    For stores that keep objects: JSON holds neither.
     """
-    # A queue, so that what stands further up is looked at first.
+    # A queue, so that the upper levels are checked first.
     pending: deque[tuple[Any, int, bool]] = deque([(value, 0, True)])
     for _ in range(MOST_LOOKED_AT):
         if not pending:
@@ -62,9 +62,9 @@ def check_object(key: str, value: Any) -> None:
                 return
         if depth < DEEPEST:
             items, is_container = _items(item)
-            # What an object of the application's own classes keeps an iterator for is its own affair.
+            # An object of the application's own classes may keep an iterator for purposes of its own.
             is_open = is_open and is_container
-            # Another thread may be changing what is shared with it.
+            # Another thread may be changing the container.
             with contextlib.suppress(RuntimeError):
                 pending.extend((inner, depth + 1, is_open) for inner in items if type(inner) not in SCALARS)
 
@@ -80,14 +80,14 @@ def _items(value: Any) -> tuple[Iterable[Any], bool]:
         return (), True
     if isinstance(value, Mapping):
         return chain(islice(value.values(), MOST_ITEMS), islice(value, MOST_ITEMS)), True
-    # The rows of a query are sequences too. Nothing is iterated that may ask a database for its items.
+    # The rows of a query are sequences too. Other iterables may ask a database for their items.
     if isinstance(value, (Sequence, Set, ItemsView, KeysView, ValuesView)):
         return islice(value, MOST_ITEMS), True
     if dataclasses.is_dataclass(value):
         return [getattr(value, field.name, None) for field in dataclasses.fields(value)], True
     if hasattr(type(value), "__mapper__") or callable(value) or inspect.ismodule(value):
         return (), True
-    # A Pagination, a view model: whatever wraps what it shows.
+    # A Pagination, a view model: an object that wraps what it shows.
     return getattr(value, "__dict__", {}).values(), False
 
 

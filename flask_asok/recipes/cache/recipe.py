@@ -1,24 +1,25 @@
-"""Warming: `warm_cache`, the recipe for `background`, and `warm_all`, for startup and the command line."""
+"""What an application calls to keep its cache warm: START HERE."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from flask import Flask, current_app
 
 from ...dispatch import task
 from ...errors import NotConfigured
 from ...state import state_of
-from ...tasks import Task, current_task
+from ...tasks import current_task
 from .cache import Cache
 from .errors import CacheUnavailable
 from .lifetime import UNSET, Stale, Ttl
-from .single_flight import Run
 from .stores.store import Outcome
+from .warm_run import WarmRun
 from .warmers import Warmer, warmable
 
 T = TypeVar("T")
@@ -26,25 +27,53 @@ T = TypeVar("T")
 Report = Callable[[str, float, Any], None]
 
 
-class _Joined(NamedTuple):
-    """A call's loader, and the run that it shares."""
+@dataclass(frozen=True)
+class Warming:
+    """What one call of `warm_cache` loads, in a form that a worker in another process gets as well."""
 
-    run: Run
+    key: str
     load: Callable[[], Any]
+    ttl: float | None
+    stale: float
+    prefix: str
+
+    def perform(self) -> Any:
+        """Load and store; return the value."""
+        return Cache(prefix=self.prefix).warm(self.key, self.load, self.ttl, stale=self.stale)
 
 
-def _prepare(
+@dataclass(frozen=True)
+class SharedWarming:
+    """What one call of `warm_cache` loads in this process, and the run that it shares with other calls."""
+
+    key: str
+    load: Callable[[], Any]
+    run: WarmRun = field(repr=False)
+    again: Callable[[], WarmRun] = field(repr=False)
+    """Take part in a run that starts from now on."""
+
+    def perform(self) -> Any:
+        """Load and store, or wait for the thread that does; return the value."""
+        value, _ = (self.again() if _is_late() else self.run).result()
+        return value
+
+
+def _compose(
     key: str, load: Callable[[], Any], ttl: Ttl = UNSET, *, stale: Stale = UNSET, cache: Cache | None = None
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
+) -> Warming | SharedWarming:
     cache = cache or Cache()
     if state_of(current_app).backend.distributed:
-        return _for_travel(key, load, ttl, stale, cache)
-    # Joined here, in the caller's thread: however long the task is queued, a run that starts from now on covers it.
-    joined = _Joined(cache.warm_run(key, load, ttl, stale=stale), load)
-    return (key, joined, ttl), {"stale": stale, "cache": cache}
+        return _for_worker(key, load, ttl, stale, cache)
+    join = partial(cache.warm_run, key, load, ttl, stale=stale)
+    # Join in the caller's thread: however long the task is queued, a run that starts from now on covers it.
+    return SharedWarming(key, load, join(), join)
 
 
-@task(queue="cache", prepare=_prepare)
+def _deliver(warming: Warming | SharedWarming) -> Any:
+    return warming.perform()
+
+
+@task(queue="cache", prepare=_compose, run=_deliver)
 def warm_cache(
     key: str, load: Callable[[], T], ttl: Ttl = UNSET, *, stale: Stale = UNSET, cache: Cache | None = None
 ) -> T:
@@ -52,34 +81,31 @@ def warm_cache(
     Load a value and store it under `key`: `background(warm_cache, "recent_posts", load_recent_posts, ttl=300)`.
 
     Call it after a write was committed (`background.using(when="commit")`). The value then stored is never one that was
-    loaded before the call, whatever other calls and reads are under way: per key one load runs and one is pending, and
-    a call that finds one pending settles with that. What was stored stays until the new value is there, and if `load`
-    raises.
+    loaded before the call, whatever other calls and reads are in progress: per key one load runs and one is pending,
+    and a call that finds one pending shares its result. The stored value stays until the new one is there, and if
+    `load` raises.
 
     Args:
         key: As for `Cache.set`.
-        load: A function that takes nothing and reads what is to be stored when it is called, be that once for several
-            calls. Where tasks run in other processes, one that can be imported by its name.
+        load: A function without arguments that reads the value when it is called, perhaps once for several calls. If
+            tasks run in other processes, it must be importable by its name.
         ttl: Seconds or timedelta for which the value is fresh, None for ever; by default the cache's.
         stale: Seconds or timedelta for which it may be served past that.
-        cache: Where it is stored; by default the store that the current application's caches share.
+        cache: The Cache that keeps it; by default the store that the current application's caches share.
 
-    Raises what `load` raises; TypeError or ValueError, at the call of `background`, for arguments that are no good.
+    Raises what `load` raises; TypeError or ValueError, at the call of `background`, for invalid arguments.
     """
-    if isinstance(load, _Joined):
-        attempt = current_task()
-        if attempt is None or not _is_late(attempt):
-            value: T = load.run.settle()[0]
-            return value
-        load = load.load
-    if isinstance(cache, str):
-        cache = Cache(prefix=cache)
     return (cache or Cache()).warm(key, load, ttl, stale=stale)
 
 
-def _is_late(attempt: Task[Any]) -> bool:
-    """Was the task to run later than its call? A run that began in between, say before the commit, does not count."""
-    return attempt.options.when != "now" or attempt.options.delay > 0 or attempt.attempts > 1
+@task(queue="cache")
+def warm_queued_before(key: str, load: Callable[[], T], ttl: float | None, *, stale: float, cache: str) -> T:
+    """
+    Run a `warm_cache` that a version before this one sent to a worker. Here for one release.
+
+    Its messages name `flask_asok.recipes.cache.warm:warm_cache`, and give the prefix of the cache as `cache`.
+    """
+    return Cache(prefix=cache).warm(key, load, ttl, stale=stale)
 
 
 def warm_all(
@@ -88,13 +114,12 @@ def warm_all(
     """
     Warm every `@cached` function of this process, and wait. Return the value for each key, or the error of its loader.
 
-    Functions whose key has arguments are warmed for the ones that their `each` returns, and left out without it; where
-    that raises, its error stands under the key as given in the decorator. A
-    gunicorn server calls this in its `post_worker_init`, within `app.app_context()`; a store that processes share is
-    warmed once, with `flask asok warm --all`.
+    A function whose key has arguments is warmed for the ones that its `each` returns, and left out if it has none; if
+    `each` raises, the error stands under the key as given in the decorator. A gunicorn server calls `warm_all` in its
+    `post_worker_init`, within `app.app_context()`; `flask asok warm --all` warms a store that processes share, once.
 
     Args:
-        keys: Warm only these, given as in the decorator or in full. ValueError for one that is not known.
+        keys: Warm only these, given as in the decorator or in full. ValueError for an unknown one.
         only_missing: Leave out keys that have a fresh value.
         jobs: How many are loaded at a time, each in a thread and an app context of its own.
         report: Called, in this thread, with each key, the seconds it took, and its value or error.
@@ -116,25 +141,13 @@ def warm_all(
     return results
 
 
-def _warm(app: Flask, warmer: Warmer) -> tuple[float, Any]:
-    if warmer.error is not None:
-        return 0.0, warmer.error
-    started = time.perf_counter()
-    result: Any
-    with app.app_context():
-        try:
-            result, outcome = warmer.cached.warm_run(*warmer.args).settle()
-            if outcome is Outcome.UNREACHABLE:
-                result = CacheUnavailable(f"{warmer.key!r} was loaded, but not stored: the store cannot be reached.")
-        except Exception as error:
-            result = error
-    return time.perf_counter() - started, result
+def _is_late() -> bool:
+    """Return True in a task that runs later than its call: a run since then, say before the commit, is too old."""
+    attempt = current_task()
+    return attempt is not None and (attempt.options.when != "now" or attempt.options.delay > 0 or attempt.attempts > 1)
 
 
-def _for_travel(
-    key: str, load: Callable[[], Any], ttl: Ttl, stale: Stale, cache: Cache
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return what a process that has only the code can make the call from."""
+def _for_worker(key: str, load: Callable[[], Any], ttl: Ttl, stale: Stale, cache: Cache) -> Warming:
     if not cache.is_shared:
         raise NotConfigured(
             "Tasks run in other processes, and what they store in their memory is not seen here. "
@@ -142,8 +155,22 @@ def _for_travel(
         )
     if cache.has_own_store:
         raise TypeError(
-            "A Cache with a store of its own cannot travel to another process. Use the application's: Cache()."
+            "A Cache with a store of its own cannot be sent to another process. Use the application's: Cache()."
         )
     lifetime = cache.lifetime(ttl, stale)
-    ttl = None if math.isinf(lifetime.ttl) else lifetime.ttl
-    return (key, load, ttl), {"stale": lifetime.stale, "cache": cache.prefix}
+    return Warming(key, load, None if math.isinf(lifetime.ttl) else lifetime.ttl, lifetime.stale, cache.prefix)
+
+
+def _warm(app: Flask, warmer: Warmer) -> tuple[float, Any]:
+    if warmer.error is not None:
+        return 0.0, warmer.error
+    started = time.perf_counter()
+    result: Any
+    with app.app_context():
+        try:
+            result, outcome = warmer.cached.warm_run(*warmer.args).result()
+            if outcome is Outcome.UNREACHABLE:
+                result = CacheUnavailable(f"{warmer.key!r} was loaded, but not stored: the store cannot be reached.")
+        except Exception as error:
+            result = error
+    return time.perf_counter() - started, result

@@ -1,4 +1,4 @@
-"""Which store an application's caches share: chosen by its configuration, or its Flask-Caching object."""
+"""Which store an application's caches share: its configuration or its Flask-Caching object says."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from redis import Redis
 
 
-def app_store(app: Flask, *, rest: float, redis_timeout: float) -> Store:
+def app_store(app: Flask, *, cooldown: float, redis_timeout: float) -> Store:
     """
-    Make the store of `app`: what its `CACHE_*` keys say, or its Flask-Caching object where it has one.
+    Make the store of `app` from its Flask-Caching object, or from its `CACHE_*` keys if it has none.
 
-    Raises NotConfigured for several Flask-Caching objects, ValueError for a `CACHE_TYPE` that is none.
+    Raises NotConfigured for several Flask-Caching objects, ValueError for an unknown `CACHE_TYPE`.
     """
     serialize = serializer(app.config.get("CACHE_SERIALIZER") or "json")
     others: dict[Any, BaseCache] = app.extensions.get("cache") or {}
     if len(others) > 1:
         raise NotConfigured("This app has several Flask-Caching objects. Say which one: Cache(store=...).")
     for backend in others.values():
-        return store_on(backend, serialize, rest=rest)
+        return store_on(backend, serialize, cooldown=cooldown)
     config = app.config
     kind = config.get("CACHE_TYPE") or ("RedisCache" if config.get("CACHE_REDIS_URL") else "LRUCache")
     options: dict[str, Any] = config.get("CACHE_OPTIONS") or {}
@@ -44,7 +44,7 @@ def app_store(app: Flask, *, rest: float, redis_timeout: float) -> Store:
             with naming("CACHE_THRESHOLD"):
                 return LRUStore(config.get("CACHE_THRESHOLD", 10_000))
         case "RedisCache":
-            return _redis_store(config, serialize, options, rest=rest, timeout=redis_timeout)
+            return _redis_store(config, serialize, options, cooldown=cooldown, timeout=redis_timeout)
         case "FileSystemCache":
             return CachelibStore(_files(config, options, serialize), serialize)
         case "NullCache":
@@ -61,12 +61,12 @@ def app_store(app: Flask, *, rest: float, redis_timeout: float) -> Store:
     with naming("CACHE_OPTIONS"):
         cache = make(**options)
     with naming("CACHE_TYPE"):
-        return store_on(cache, serialize, rest=rest)
+        return store_on(cache, serialize, cooldown=cooldown)
 
 
 @contextmanager
 def naming(key: str) -> Iterator[None]:
-    """Name the configuration key that a mistake stands under."""
+    """Name the configuration key that an error is about."""
     try:
         yield
     except NotConfigured:
@@ -76,22 +76,23 @@ def naming(key: str) -> Iterator[None]:
         raise kind(f"{key} is wrong: {error}") from error
 
 
-def store_on(cache: BaseCache | Store, serialize: Serializer, *, rest: float = 5.0) -> Store:
-    """Return a store on the caller's own cache; TypeError for what is none."""
+def store_on(cache: BaseCache | Store, serialize: Serializer, *, cooldown: float = 5.0) -> Store:
+    """Return a store on the caller's own cache; TypeError if it is not a cache."""
     if isinstance(cache, Store):
         return cache
     if isinstance(cache, BaseRedisCache):
         from .redis_store import RedisStore
 
-        # Its own commands could not settle a race between processes; its connection can.
-        return RedisStore(cache._write_client, serialize, prefix=cache._get_prefix(), rest=rest)
+        # Its own commands cannot decide a race between processes, but scripts on its connection can. A test names the
+        # version of cachelib whose private names these are.
+        return RedisStore(cache._write_client, serialize, prefix=cache._get_prefix(), cooldown=cooldown)
     if isinstance(cache, BaseCache):
         return CachelibStore(cache, serialize)
     raise TypeError(f"store must be a cachelib cache or a Flask-Caching Cache, not {type(cache).__name__}.")
 
 
 class _JSONFiles(FileSystemCache):
-    """Writes JSON around our JSON, where cachelib's own would pickle it."""
+    """Writes JSON around our JSON; FileSystemCache would pickle it."""
 
     serializer = FileSerializer()  # type: ignore[assignment]
 
@@ -108,7 +109,7 @@ def _files(config: dict[str, Any], options: dict[str, Any], serialize: Serialize
 
 
 def _redis_store(
-    config: dict[str, Any], serialize: Serializer, options: dict[str, Any], *, rest: float, timeout: float
+    config: dict[str, Any], serialize: Serializer, options: dict[str, Any], *, cooldown: float, timeout: float
 ) -> Store:
     client = _redis_client(config, options, timeout)
     from .redis_store import RedisStore
@@ -118,9 +119,9 @@ def _redis_store(
         raise TypeError(f"CACHE_KEY_PREFIX must be a str, not {type(prefix).__name__}.")
     with naming("CACHE_OPTIONS"):
         pool = client.connection_pool
-        # Not opened: an unknown option would else be found out by the first request.
+        # Made, not opened: otherwise the first request would be the one to meet an unknown option.
         pool.connection_class(**pool.connection_kwargs)
-        return RedisStore(client, serialize, prefix=prefix, rest=rest, owned=True)
+        return RedisStore(client, serialize, prefix=prefix, cooldown=cooldown, owned=True)
 
 
 def _redis_client(config: dict[str, Any], options: dict[str, Any], timeout: float) -> Redis:
@@ -133,8 +134,8 @@ def _redis_client(config: dict[str, Any], options: dict[str, Any], timeout: floa
     except ImportError:
         raise NotConfigured("The Redis cache needs redis-py: pip install redis") from None
 
-    # redis-py's own defaults hold a request for 4 seconds when the server refuses, and for a minute when it is silent.
-    # A connection that the server has closed meanwhile is worth one more try, for which nobody waits.
+    # redis-py's own defaults hold a request for 4 seconds if the server refuses, and for a minute if it is silent.
+    # One more try at once costs no wait, and mends a connection that the server has closed meanwhile.
     options = {
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
@@ -146,7 +147,7 @@ def _redis_client(config: dict[str, Any], options: dict[str, Any], timeout: floa
         try:
             parse_url(url)  # type: ignore[no-untyped-call]
         except Exception:
-            # Without the parser's text, which may quote a piece of the password.
+            # Without the parser's text, which may quote a part of the password.
             raise ValueError(
                 "CACHE_REDIS_URL is not the URL of a Redis, such as redis://127.0.0.1:6379/0. Special characters of a "
                 "password are percent-encoded in it."

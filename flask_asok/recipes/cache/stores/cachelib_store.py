@@ -19,21 +19,21 @@ from .store import Begun, Entry, Loads, Outcome, Store
 
 VERSION = 1
 LONGEST = 10 * 365 * 86_400
-"""Seconds for a value that never expires: cachelib's own 0 is dropped first by some of its caches."""
+"""Seconds for a value that never expires: some of cachelib's caches drop first what has its own 0."""
 
 
 class CachelibStore(Store):
     """
     Keeps its values in `cache`, which stays the caller's.
 
-    Races are settled among the threads of this process; between processes the last write wins, for cachelib has no
-    operation that could settle them.
+    It decides races among the threads of this process; between processes the last write wins, because cachelib has no
+    operation that could decide them.
     """
 
     def __init__(self, cache: BaseCache, serializer: Serializer, *, clock: Callable[[], float] = time.time) -> None:
         self._cache = cache
         self.shared: bool = not isinstance(cache, SimpleCache)
-        # In this process's own memory pickle harms nobody, and is what SimpleCache itself does.
+        # In the memory of this process pickle is safe, and SimpleCache pickles anyway.
         self._serializer = serializer if self.shared else PickleSerializer()
         self._clock = clock
         self.renew()
@@ -65,20 +65,22 @@ class CachelibStore(Store):
             self._loads.strike(key)
             return self._keep(key, frozen, lifetime)
 
-    def begin(self, key: str, *, alone: bool, seconds: float) -> Begun:
+    def begin_load(self, key: str, *, alone: bool, seconds: float) -> Begun:
         with self._lock:
             entry = self.read(key) if alone else None
-            if entry is not None and entry[1]:
-                return Begun(entry=entry)
+            if entry is not None:
+                _, is_fresh = entry
+                if is_fresh:
+                    return Begun(entry=entry)
             return Begun(self._loads.begin(key))
 
-    def put(self, key: str, token: Any, frozen: Any, lifetime: Lifetime) -> Outcome:
+    def end_load(self, key: str, token: Any, frozen: Any, lifetime: Lifetime) -> Outcome:
         with self._lock:
             if not self._loads.finish(key, token):
                 return Outcome.SUPERSEDED
             return Outcome.STORED if self._keep(key, frozen, lifetime) else Outcome.UNREACHABLE
 
-    def abort(self, key: str, token: Any) -> None:
+    def abort_load(self, key: str, token: Any) -> None:
         with self._lock:
             self._loads.abort(key, token)
 
@@ -88,7 +90,7 @@ class CachelibStore(Store):
             found = self.read(key) is not None
             try:
                 self._cache.delete(key)
-                # What delete() answers says for one cache that it failed, and for another that there was nothing.
+                # False from delete() means a failure for one cache, and a missing value for another.
                 has_it = found and self._cache.get(key) is not None
             except Exception as error:
                 raise CacheUnavailable(f"{key!r} was not deleted: {error!r}") from error
@@ -97,7 +99,7 @@ class CachelibStore(Store):
             return found
 
     def clear(self, prefix: str) -> None:
-        """Clear the whole cache, which cannot list its keys: also what others keep in it."""
+        """Clear the whole cache, also of the values of others: it cannot list its keys."""
         with self._lock:
             self._loads.strike_all(prefix)
             try:

@@ -1,4 +1,4 @@
-"""The default store: the memory of this process, bounded, the least recently used value leaving first."""
+"""The default store: the memory of this process, bounded; the least recently used value leaves first."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .store import Begun, Entry, Loads, Outcome, Store
 
 class LRUStore(Store):
     """
-    Keeps values by reference, not as copies: whoever changes a list that came out of it changes it for every reader.
+    Keeps values by reference, not as copies: a change to a list that came out of it reaches every reader.
 
-    `size` is the number of values it holds. Every operation takes the same short time, however full it is.
+    It holds at most `size` values. Every operation takes the same short time, however full it is.
     """
 
     shared = False
@@ -63,29 +63,34 @@ class LRUStore(Store):
             self._keep(key, frozen, lifetime)
         return True
 
-    def begin(self, key: str, *, alone: bool, seconds: float) -> Begun:
+    def begin_load(self, key: str, *, alone: bool, seconds: float) -> Begun:
         with self._lock:
             entry = self.read(key) if alone else None
-            if entry is not None and entry[1]:
-                return Begun(entry=entry)
+            if entry is not None:
+                _, is_fresh = entry
+                if is_fresh:
+                    return Begun(entry=entry)
             return Begun(self._loads.begin(key))
 
-    def put(self, key: str, token: Any, frozen: Any, lifetime: Lifetime) -> Outcome:
+    def end_load(self, key: str, token: Any, frozen: Any, lifetime: Lifetime) -> Outcome:
         with self._lock:
             if not self._loads.finish(key, token):
                 return Outcome.SUPERSEDED
             self._keep(key, frozen, lifetime)
         return Outcome.STORED
 
-    def abort(self, key: str, token: Any) -> None:
+    def abort_load(self, key: str, token: Any) -> None:
         with self._lock:
             self._loads.abort(key, token)
 
     def delete(self, key: str) -> bool:
         with self._lock:
             self._loads.strike(key)
-            entry = self._values.pop(key, None)
-            return entry is not None and self._clock() < entry[2]
+            try:
+                _, _, kept_until = self._values.pop(key)
+            except KeyError:
+                return False
+            return self._clock() < kept_until
 
     def clear(self, prefix: str) -> None:
         with self._lock:
@@ -94,7 +99,7 @@ class LRUStore(Store):
                 del self._values[key]
 
     def renew(self) -> None:
-        # Reentrant, since a value that leaves may have a finalizer that uses the cache in this very thread.
+        # Reentrant: the finalizer of a value that leaves may use the cache in this very thread.
         self._lock = threading.RLock()
         self._loads = Loads()
 

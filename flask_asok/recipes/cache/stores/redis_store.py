@@ -1,4 +1,4 @@
-"""The store that all processes share: Redis, with its races settled by scripts that run in the server."""
+"""The store that all processes share: Redis, where scripts that run in the server decide the races."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ LONGEST_LOAD = 3_600
 """Seconds for which a load is remembered; the value of one that takes longer is not stored."""
 
 LARGE = 100_000
-"""Bytes from which a value may be the reason that Redis does not answer in time."""
+"""Bytes from which the size of a value may be why Redis does not answer in time."""
 
 UNANNOUNCED = object()
-"""The token of a load that could not be announced: it cannot know whether it was superseded, so it is not stored."""
+"""The token of a load that could not be announced. Nobody knows whether it was superseded, so it is not stored."""
 
 NEVER = 1e12
-"""The Unix time at which a value ends that never does: not every Lua can read infinity."""
+"""The Unix time at which a value without an end ends: not every Lua can read infinity."""
 
 # Each key is one hash: v the value, after the Unix times until which it is fresh and kept; f the tokens of the loads in
 # flight in the order they began; l the token of the load that others wait for, d when its turn ends (server time).
-# A write or delete replaces the hash, and so strikes off every load; nothing has to be remembered of a deleted key.
-# What is no such hash was written by somebody else: it counts as nothing, and the next load or write replaces it.
+# A write or delete replaces the hash, and so strikes off every load; nothing is remembered of a deleted key.
+# Anything else under the key is foreign: it is treated as missing, and the next load or write replaces it.
 
 _WRITE = """
 redis.call('DEL', KEYS[1])
@@ -102,9 +102,9 @@ class RedisStore(Store):
     """
     Keeps its values in the Redis behind `client`, each under `prefix` and its key.
 
-    Unreachable, it answers at once for `rest` seconds and then tries with one call: reads find nothing, writes say
-    False, deletes raise. One line is logged when that begins and one when it is over. What this process should have
-    replaced or deleted meanwhile is then deleted first, so that the old values do not come back.
+    While Redis cannot be reached, the store answers at once for `cooldown` seconds and then tries with one call: reads
+    find nothing, writes return False, deletes raise. It logs one line when an outage begins and one when it is over.
+    Then it first deletes what this process should have replaced or deleted, so that the old values do not come back.
     """
 
     shared = True
@@ -115,7 +115,7 @@ class RedisStore(Store):
         serializer: Serializer,
         *,
         prefix: str = "",
-        rest: float = 5.0,
+        cooldown: float = 5.0,
         owned: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -126,13 +126,13 @@ class RedisStore(Store):
         self._prefix = prefix
         self._clock = clock
         self._is_owned = owned
-        self._breaker = Breaker(rest, self._delete_many, self._reconnect, client.ping)
+        self._breaker = Breaker(cooldown, self._delete_many, self._reconnect, client.ping)
         self._write, self._begin, self._put, self._abort, self._delete = map(
             client.register_script, (_WRITE, _BEGIN, _PUT, _ABORT, _DELETE)
         )
 
     def read(self, key: str) -> Entry | None:
-        # Not hget(), which spends half as much again on the way.
+        # Not hget(), which takes half as long again.
         found = self._breaker.call(lambda: self._client.execute_command("HGET", self._prefix + key, "v"), None)
         return None if found is None else self._entry(key, found)
 
@@ -142,7 +142,7 @@ class RedisStore(Store):
             pipeline.hget(self._prefix + key, "v")
         if not keys:
             return []
-        # An error in place of one answer is what somebody else keeps under that key.
+        # An error in place of one answer means a foreign value under that key.
         found: list[Any] = self._breaker.call(lambda: pipeline.execute(raise_on_error=False), [None] * len(keys))
         return [
             self._entry(key, data) if isinstance(data, bytes) else None for key, data in zip(keys, found, strict=True)
@@ -160,7 +160,7 @@ class RedisStore(Store):
             lambda: self._write([self._prefix + key], args) is None, False, large=_large(key, frozen)
         )
 
-    def begin(self, key: str, *, alone: bool, seconds: float) -> Begun:
+    def begin_load(self, key: str, *, alone: bool, seconds: float) -> Begun:
         token = uuid.uuid4().hex
         milliseconds = math.ceil(seconds * 1000)
         longest = max(LONGEST_LOAD * 1000, 2 * milliseconds)
@@ -171,10 +171,10 @@ class RedisStore(Store):
                 return Begun(UNANNOUNCED)
             case [_, data]:
                 entry = self._entry(key, data)
-                return Begun(entry=entry) if entry is not None else self.begin(key, alone=False, seconds=seconds)
+                return Begun(entry=entry) if entry is not None else self.begin_load(key, alone=False, seconds=seconds)
         return Begun(token if found[0] else None)
 
-    def put(self, key: str, token: Any, frozen: Any, lifetime: Lifetime) -> Outcome:
+    def end_load(self, key: str, token: Any, frozen: Any, lifetime: Lifetime) -> Outcome:
         if token is UNANNOUNCED:
             return Outcome.UNREACHABLE
         args = [token, *self._envelope(frozen, lifetime), LONGEST_LOAD * 1000]
@@ -183,22 +183,22 @@ class RedisStore(Store):
             return Outcome.UNREACHABLE
         return Outcome.STORED if stored else Outcome.SUPERSEDED
 
-    def abort(self, key: str, token: Any) -> None:
+    def abort_load(self, key: str, token: Any) -> None:
         if token is not UNANNOUNCED:
             self._breaker.call(lambda: self._abort([self._prefix + key], [token]), None)
 
     def delete(self, key: str) -> bool:
-        kept_until = self._breaker.insist(lambda: self._delete([self._prefix + key]), f"{key!r} was not deleted")
+        kept_until = self._breaker.call_or_raise(lambda: self._delete([self._prefix + key]), f"{key!r} was not deleted")
         try:
             return kept_until is not None and self._clock() < float(kept_until)
         except ValueError:
             return False
 
     def clear(self, prefix: str) -> None:
-        self._breaker.insist(lambda: self._unlink(self._prefix + prefix), "The cache was not cleared")
+        self._breaker.call_or_raise(lambda: self._unlink(self._prefix + prefix), "The cache was not cleared")
 
-    def distrust(self, key: str) -> None:
-        self._breaker.distrust(self._prefix + key)
+    def invalidate(self, key: str) -> None:
+        self._breaker.invalidate(self._prefix + key)
 
     def close(self) -> None:
         if self._is_owned:
@@ -214,7 +214,7 @@ class RedisStore(Store):
         pipeline.execute()
 
     def _reconnect(self) -> None:
-        # A client of a cluster has none, and looks for a new primary by itself.
+        # The client of a cluster has no pool, and looks for a new primary by itself.
         with contextlib.suppress(AttributeError):
             # Not those in use: their calls would fail in other threads.
             self._client.connection_pool.disconnect(inuse_connections=False)
@@ -236,7 +236,7 @@ class RedisStore(Store):
             return None
 
     def _envelope(self, frozen: bytes, lifetime: Lifetime) -> list[Any]:
-        """Return what is kept, and the milliseconds for which Redis has to: none for ever."""
+        """Return the bytes to keep, and for how many milliseconds: "" is for ever."""
         fresh_until = min(self._clock() + lifetime.ttl, NEVER)
         kept_until = min(fresh_until + lifetime.stale, NEVER)
         milliseconds = "" if kept_until == NEVER else math.ceil((lifetime.ttl + lifetime.stale) * 1000)

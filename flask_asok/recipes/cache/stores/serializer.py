@@ -11,13 +11,13 @@ from ..plain import check_object, refuse_what_runs_out
 
 
 class Serializer(Protocol):
-    """Turns a value to bytes and back."""
+    """Turns a value into bytes and back."""
 
     def dumps(self, value: Any) -> bytes:
-        """Return the bytes; any error means that the value cannot be stored."""
+        """Return the bytes. Any error means that the value cannot be stored."""
 
     def loads(self, data: bytes) -> Any:
-        """Return the value; any error means that there is none."""
+        """Return the value. Any error means that there is none."""
 
 
 class JSONSerializer:
@@ -32,7 +32,7 @@ class JSONSerializer:
 
 
 class PickleSerializer:
-    """On demand: whoever can write to the store can then run code in the app."""
+    """On demand. Anyone who can write to the store can then run code in the app."""
 
     def dumps(self, value: Any) -> bytes:
         return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
@@ -51,7 +51,7 @@ def serializer(name: str) -> Serializer:
 
 
 def freeze(serializer: Serializer, key: str, value: Any) -> bytes:
-    """Return the bytes of `value`; TypeError, naming `key`, for one that has none."""
+    """Return the bytes of `value`; TypeError, naming `key`, for one that cannot be serialized."""
     if isinstance(serializer, JSONSerializer):
         refuse_what_runs_out(key, value)
     else:

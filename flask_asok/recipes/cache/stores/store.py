@@ -1,4 +1,4 @@
-"""What a store owes: where values are kept, and which loads may still write to it."""
+"""What a store must do: keep values, and know which loads may still write to it."""
 
 from __future__ import annotations
 
@@ -9,43 +9,48 @@ from typing import Any, NamedTuple
 from ..lifetime import Lifetime
 
 Entry = tuple[Any, bool]
-"""A value as it was found, and whether it is fresh; one that is not is in its stale window."""
+"""A value and whether it is fresh, otherwise it is in its stale window. A bare tuple: a cache hit makes one."""
 
 
 class Outcome(Enum):
-    """What became of a value that a load brought."""
+    """What became of the value of a load."""
 
     STORED = "stored"
     SUPERSEDED = "superseded"
-    """A later write or delete has beaten the load: its value must not be handed to anyone who asked since."""
+    """A later write or delete has beaten the load: nobody who asked since may get its value."""
     UNREACHABLE = "unreachable"
 
 
 class Begun(NamedTuple):
     """
-    The answer to `begin`: a token, or the fresh entry that makes the load needless, or neither: another one loads.
+    The answer to `begin_load`: a token, or the fresh entry that makes the load needless.
+
+    It has neither while another process loads: NOT_BEGUN.
     """
 
     token: Any = None
     entry: Entry | None = None
 
 
+NOT_BEGUN = Begun()
+
+
 class Store(ABC):
     """
-    Keeps values under whole keys, and settles races between loads and writes.
+    Keeps values under whole keys, and decides races between loads and writes.
 
-    A load is announced with `begin` before its loader runs, and ended by `put` or `abort`. Every write and delete
-    strikes off the loads that began before it, and `put` refuses the value of a load that was struck off: so the later
-    start wins, and `write` and `delete` beat a load in flight. Nothing is remembered of a key that has no load in
-    flight.
+    `begin_load` announces a load before it reads anything; `end_load` or `abort_load` ends it. Every write and delete
+    strikes off the loads that began before it, and `end_load` refuses the value of a load that was struck off: so the
+    later start wins, and `write` and `delete` beat a load in flight. A store remembers nothing of a key that has no
+    load in flight.
     """
 
     shared: bool
-    """Do other processes see it?"""
+    """Do other processes see its values?"""
 
     @abstractmethod
     def read(self, key: str) -> Entry | None:
-        """Return the entry under `key`, or None. A store that cannot be reached has none."""
+        """Return the entry under `key`, or None. A store that cannot be reached has no entries."""
 
     def read_many(self, keys: list[str]) -> list[Entry | None]:
         """Return the entries under `keys`, in their order."""
@@ -53,51 +58,49 @@ class Store(ABC):
 
     @abstractmethod
     def freeze(self, key: str, value: Any) -> Any:
-        """Return `value` in the form in which it is kept; TypeError, naming `key`, for one that cannot be."""
+        """Return `value` in the form in which it is kept; TypeError, naming `key`, for one that cannot be kept."""
 
     @abstractmethod
     def thaw(self, frozen: Any) -> Any:
-        """Return the value that readers of `frozen` will get."""
+        """Return the value that readers of `frozen` get."""
 
     @abstractmethod
     def write(self, key: str, frozen: Any, lifetime: Lifetime) -> bool:
-        """Keep a value; False when the store cannot be reached."""
+        """Keep a value; return False if the store cannot be reached."""
 
     @abstractmethod
-    def begin(self, key: str, *, alone: bool, seconds: float) -> Begun:
+    def begin_load(self, key: str, *, alone: bool, seconds: float) -> Begun:
         """
         Announce a load of `key`. Return its token.
 
-        With `alone`, only if there is no fresh entry, which is returned instead, and no other process has begun one
-        within the last `seconds`: then neither is returned.
+        With `alone`, return instead the fresh entry if there is one, and NOT_BEGUN if another process has begun a load
+        within the last `seconds`.
         """
 
     @abstractmethod
-    def put(self, key: str, token: Any, frozen: Any, lifetime: Lifetime) -> Outcome:
+    def end_load(self, key: str, token: Any, frozen: Any, lifetime: Lifetime) -> Outcome:
         """Keep the value of the load `token`, unless it was struck off."""
 
     @abstractmethod
-    def abort(self, key: str, token: Any) -> None:
+    def abort_load(self, key: str, token: Any) -> None:
         """End the load `token` without a value."""
 
     @abstractmethod
     def delete(self, key: str) -> bool:
-        """Delete the value and strike off every load; was there one? Raises CacheUnavailable if it cannot be done."""
+        """Delete the value, strike off every load; return True if there was a value. Raises CacheUnavailable."""
 
     @abstractmethod
     def clear(self, prefix: str) -> None:
-        """Delete every value whose key begins with `prefix`; CacheUnavailable if it cannot be done."""
+        """Delete every value whose key begins with `prefix`. Raises CacheUnavailable."""
 
-    def distrust(self, key: str) -> None:  # noqa: B027 - most stores are always within reach
-        """
-        Delete what is there once the store can be reached again: what should have replaced it could not be written.
-        """
+    def invalidate(self, key: str) -> None:  # noqa: B027 - most stores are always within reach
+        """Delete the value as soon as the store can be reached again: its successor could not be written."""
 
-    def close(self) -> None:  # noqa: B027 - most stores hold nothing that is to be closed
-        """Give back what the store has opened itself."""
+    def close(self) -> None:  # noqa: B027 - most stores open nothing
+        """Close what the store has opened itself."""
 
     def renew(self) -> None:  # noqa: B027 - most stores hold no lock
-        """Replace, in a forked child, the locks that a thread of the parent may hold, and forget its loads."""
+        """In a forked child: replace the locks that a thread of the parent may hold, and forget the parent's loads."""
 
 
 class Loads:
@@ -116,7 +119,7 @@ class Loads:
         return token
 
     def finish(self, key: str, token: object) -> bool:
-        """Strike off the load and those before it; False when it was struck off already."""
+        """Strike off the load and those before it; return False if it was struck off already."""
         tokens = self._tokens.get(key, [])
         if token not in tokens:
             return False
