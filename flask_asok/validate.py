@@ -14,6 +14,9 @@ from typing import Any
 
 Check = Callable[[str, Any], Any]
 
+_ALL_VALUES = ("getlist", "getall", "get_list", "get_all")
+"""The methods that return all values of a key: of Werkzeug and urllib3, multidict and WebOb, httpx, `email`."""
+
 
 def seconds(name: str, value: object) -> float:
     """Return finite seconds, 0 or more, of a number or a timedelta."""
@@ -83,6 +86,16 @@ def one_of(*allowed: str) -> Check:
         return value
 
     return check
+
+
+def single_values(name: str, value: Any) -> Any:
+    """Refuse a form and its like: under one key it may have several values, where a dict or JSON keeps one."""
+    if any(hasattr(value, method) for method in _ALL_VALUES):
+        way_out = "its to_dict(flat=False)" if hasattr(value, "to_dict") else "a dict with a list for each key"
+        raise TypeError(
+            f"{name} cannot hold a {type(value).__name__}, in which a key may have several values: pass {way_out}."
+        )
+    return value
 
 
 def anything(name: str, value: Any) -> Any:

@@ -1,10 +1,11 @@
-"""What a cache must not keep as an object: the next reader would find it spent, or without its database session."""
+"""What a cache must refuse or warn of: the next reader would find it spent, incomplete, or without its session."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import inspect
+import json
 import sys
 import warnings
 from collections import deque
@@ -16,6 +17,7 @@ from typing import Any
 from werkzeug.local import LocalProxy
 
 from ...context import is_bound_to_session
+from ...validate import single_values
 
 SCALARS = frozenset({str, bytes, int, float, bool, type(None)})
 """Types of values that need no check."""
@@ -67,6 +69,41 @@ def check_object(key: str, value: Any) -> None:
             # Another thread may be changing the container.
             with contextlib.suppress(RuntimeError):
                 pending.extend((inner, depth + 1, is_open) for inner in items if type(inner) not in SCALARS)
+
+
+def refuse_what_json_loses(key: str, value: Any) -> None:
+    """Raise TypeError if JSON would silently keep only a part of `value`, at whatever level."""
+    pending, seen = [value], set()
+    for item in pending:  # grows, and keeps alive what `seen` knows by its id
+        if isinstance(item, dict):
+            if type(item) is not dict:
+                single_values(f"{key!r} cannot be cached: JSON", item)
+            if any(type(name) is not str for name in item):
+                _refuse_equal_names(key, item)
+            inner: Iterable[Any] = item.values()
+        elif isinstance(item, (list, tuple)):
+            inner = item
+        elif dataclasses.is_dataclass(item) and not isinstance(item, type):
+            inner = [getattr(item, field.name, None) for field in dataclasses.fields(item)]
+        else:
+            continue
+        for one in inner:
+            if type(one) not in SCALARS and id(one) not in seen:
+                seen.add(id(one))
+                pending.append(one)
+
+
+def _refuse_equal_names(key: str, value: dict[Any, Any]) -> None:
+    try:
+        names = json.loads(json.dumps(dict.fromkeys(value)))
+    except TypeError:
+        # The serializer meets the same key, and says so.
+        return
+    if len(names) < len(value):
+        raise TypeError(
+            f"{key!r} cannot be cached: JSON writes the keys of a dict as strings, and two would become one, like 1 "
+            'and "1".'
+        )
 
 
 def _has_session(value: object) -> bool:

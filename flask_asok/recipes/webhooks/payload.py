@@ -11,11 +11,10 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from ...validate import single_values
+
 DEEPEST = 100
 """Levels of nesting past which a payload is taken for a mistake."""
-
-_ALL_VALUES = ("getlist", "getall", "get_list", "get_all")
-"""The methods that return all values of a key: of Werkzeug and urllib3, multidict and WebOb, httpx, `email`."""
 
 
 def encode(payload: Any, max_bytes: int) -> bytes:
@@ -61,7 +60,7 @@ def _plain(value: Any, depth: int) -> Any:
     if depth > DEEPEST:
         raise ValueError(f"it is circular, or nested more than {DEEPEST} levels deep")
     if isinstance(value, Mapping):
-        _refuse_form(value)
+        single_values("A webhook's payload", value)
         for key in value:
             if not isinstance(key, str):
                 raise TypeError(
@@ -82,17 +81,7 @@ def _plain(value: Any, depth: int) -> Any:
         return str(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name), depth + 1) for field in dataclasses.fields(value)}
-    _refuse_form(value)
+    single_values("A webhook's payload", value)
     raise TypeError(
         f"A webhook's payload cannot hold a {type(value).__name__}: make it a str, list, dict or dataclass first."
     )
-
-
-def _refuse_form(value: Any) -> None:
-    """Raise TypeError for a form and its like: of several values under one key a JSON object would hold one."""
-    if any(hasattr(value, method) for method in _ALL_VALUES):
-        way_out = "its to_dict(flat=False)" if hasattr(value, "to_dict") else "a dict with a list for each key"
-        raise TypeError(
-            f"A webhook's payload cannot hold a {type(value).__name__}, in which a key may have several values: "
-            f"pass {way_out}."
-        )

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from flask import json
 
-from ..plain import check_object, refuse_what_runs_out
+from ..plain import SCALARS, check_object, refuse_what_json_loses, refuse_what_runs_out
 
 
 class Serializer(Protocol):
@@ -53,7 +53,9 @@ def serializer(name: str) -> Serializer:
 def freeze(serializer: Serializer, key: str, value: Any) -> bytes:
     """Return the bytes of `value`; TypeError, naming `key`, for one that cannot be serialized."""
     if isinstance(serializer, JSONSerializer):
-        refuse_what_runs_out(key, value)
+        if type(value) not in SCALARS:
+            refuse_what_runs_out(key, value)
+            refuse_what_json_loses(key, value)
     else:
         check_object(key, value)
     try:
