@@ -4,7 +4,6 @@ from .dispatch import background, task
 from .errors import (
     AsokError,
     BackendUnavailable,
-    ImageError,
     NotConfigured,
     QueueFull,
     TaskAbandoned,
@@ -21,7 +20,7 @@ from .extension import FlaskAsok
 from .options import Retry
 from .progress import Progress
 from .recipes.cache import Cache, CacheUnavailable, cached, warm_cache
-from .recipes.images import Picture, Renditions, make_renditions, resize_image, save_upload
+from .recipes.images import ImageError, Picture, Renditions, make_renditions, resize_image, save_upload
 from .recipes.mail import Mail, MailError, MailRefused, MailUnavailable, check_address, send_mail
 from .recipes.webhooks import Delivery, send_webhook, verify_webhook
 from .reporting import report_progress, track

@@ -10,7 +10,7 @@ AsokError
 ├── BackendUnavailable     the broker of a distributed backend cannot be reached
 ├── MessageRefused         a message for a worker is unsigned, forged or malformed
 ├── CacheUnavailable       the cache's store cannot be reached, and the call must not be lost
-├── ImageError             a file is no picture that may be worked on; `reason` says why
+├── ImageError             an image cannot be processed; `reason` says why (recipes/images/errors.py)
 ├── MailError              an email was not sent (recipes/mail/errors.py)
 │   ├── MailUnavailable    for now: no connection, connection lost, or an SMTP answer 4xx
 │   └── MailRefused        for good: SMTP 5xx, no verified TLS, login refused, an invalid address
@@ -119,23 +119,6 @@ class WebhookBlocked(WebhookError):
 
 class WebhookNotVerified(WebhookError):
     """Raised by `verify_webhook` for a request that nobody with the secret has signed just now."""
-
-
-class ImageError(AsokError):
-    """
-    Raised when a picture cannot be worked on; the file at its path is as it was.
-
-    `reason` is one of "no_file" (the upload field was left empty), "not_a_file" (a link, a folder, a device),
-    "unknown_format" (the content is no picture of an accepted format), "too_many_bytes", "too_many_pixels", "damaged"
-    (the content is cut off or broken), "several_pages" (it would lose pages), "unsupported" (of high dynamic range for
-    instance; the text says what to do), "cannot_write" (the format asked for cannot hold it), "wrong_result" (what was
-    written is not what was meant: a fault of this extension or of Pillow), "taken" (its file would replace one that
-    was not made from the same picture) and "changed" (somebody else kept writing to the file).
-    """
-
-    def __init__(self, text: str, *, reason: str = "damaged") -> None:
-        super().__init__(text)
-        self.reason = reason
 
 
 def __getattr__(name: str) -> type[AsokError]:

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from flask_asok.recipes.images import ImageError, make_renditions, publish, resize_image
+from flask_asok.recipes.images import ImageError, atomic, make_renditions, resize_image
 
 FORMATS = {"jpg": "JPEG", "png": "PNG", "gif": "GIF", "webp": "WEBP", "avif": "AVIF", "tif": "TIFF", "bmp": "BMP"}
 
@@ -253,7 +253,7 @@ def test_without_hard_links(studio, tmp_path, monkeypatch):
 
     for _ in range(2):
         made = resize_image(first, 50, to=tmp_path, format="webp")
-    monkeypatch.setattr(publish.origin, "may_replace", _blind_once(publish.origin.may_replace))
+    monkeypatch.setattr(atomic.origin, "may_replace", _blind_once(atomic.origin.may_replace))
     taken(lambda: resize_image(second, 50, to=tmp_path, format="webp"))
 
     assert is_near(made.path, (255, 0, 0))
@@ -277,7 +277,7 @@ def test_gone_meanwhile(studio, tmp_path, monkeypatch):
     """A file in the way that is removed just then is in nobody's way."""
     path = plain(studio, "photo.jpg", "red")
     resize_image(path, 50, to=tmp_path)
-    may_replace = publish.origin.may_replace
+    may_replace = atomic.origin.may_replace
 
     def vanish(file, mark):
         if os.path.exists(file) and vanish.looks:
@@ -286,7 +286,7 @@ def test_gone_meanwhile(studio, tmp_path, monkeypatch):
         return may_replace(file, mark)
 
     vanish.looks = 0
-    monkeypatch.setattr(publish.origin, "may_replace", vanish)
+    monkeypatch.setattr(atomic.origin, "may_replace", vanish)
 
     picture = resize_image(path, 60, to=tmp_path)
 

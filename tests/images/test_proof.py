@@ -8,12 +8,12 @@ from PIL import Image
 from flask_asok.recipes.images import (
     ImageError,
     animation,
+    atomic,
     encode,
     frames,
     make_renditions,
     metadata,
     pipeline,
-    publish,
     resize_image,
 )
 
@@ -210,13 +210,13 @@ def test_wrong_strip_of_an_animation(studio, monkeypatch, format):
 def test_broken_on_the_disk(studio, monkeypatch):
     """It is the file that is read back, and not what was to be written to it."""
     path = studio.save(studio.photo((300, 200)), "photo.jpg")
-    real = publish.settle
+    real = atomic.flush_to_disk
 
-    def settle(descriptor):
+    def flush_to_disk(descriptor):
         os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
         real(descriptor)
 
-    monkeypatch.setattr(publish, "settle", settle)
+    monkeypatch.setattr(atomic, "flush_to_disk", flush_to_disk)
 
     assert "it cannot be read" in refusal(studio, path, 200)
 

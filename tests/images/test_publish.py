@@ -10,7 +10,7 @@ import threading
 import pytest
 from PIL import Image
 
-from flask_asok.recipes.images import ImageError, publish, resize_image
+from flask_asok.recipes.images import ImageError, atomic, resize_image
 from flask_asok.recipes.images.pipeline import Work
 
 
@@ -39,9 +39,9 @@ def test_private_from_the_first_byte(studio, monkeypatch):
     path = studio.save(studio.photo((900, 900)), "photo.jpg")
     os.chmod(path, 0o600)
     modes = []
-    resemble = publish._resemble
+    resemble = atomic._resemble
     monkeypatch.setattr(
-        publish, "_resemble", lambda file, like: (modes.append(os.fstat(file).st_mode), resemble(file, like))
+        atomic, "_resemble", lambda file, like: (modes.append(os.fstat(file).st_mode), resemble(file, like))
     )
 
     resize_image(path)
@@ -90,7 +90,7 @@ def test_replaced_meanwhile(studio, monkeypatch):
     """A picture that was uploaded while the old one was worked on is not overwritten by it."""
     path = studio.save(studio.corners((900, 900)), "photo.png")
     newer = studio.encoded(Image.new("RGB", (1600, 400), "blue"), "PNG")
-    same = publish.is_same_file
+    same = atomic.is_same_file
 
     def replaced(one, other):
         if os.path.getsize(path) != len(newer) and not replaced.done:
@@ -100,7 +100,7 @@ def test_replaced_meanwhile(studio, monkeypatch):
         return same(one, other)
 
     replaced.done = False
-    monkeypatch.setattr(publish, "is_same_file", replaced)
+    monkeypatch.setattr(atomic, "is_same_file", replaced)
 
     picture = resize_image(path)
 
@@ -134,7 +134,7 @@ def test_two_tasks_on_one_picture(studio):
 def test_always_replaced(studio, monkeypatch):
     """Against somebody who writes all the time it gives up."""
     path = studio.save(studio.corners((900, 900)), "photo.png")
-    monkeypatch.setattr(publish, "is_same_file", lambda one, other: False)
+    monkeypatch.setattr(atomic, "is_same_file", lambda one, other: False)
 
     with pytest.raises(ImageError) as caught:
         resize_image(path)
@@ -177,7 +177,7 @@ def test_never_a_broken_file(studio):
     reader = threading.Thread(target=read)
     reader.start()
     for _ in range(50):
-        publish.publish(large, path, lambda temporary: None)
+        atomic.replace_file(large, path, lambda temporary: None)
         resize_image(path, (250, 250))
     done.set()
     reader.join(30)
@@ -225,20 +225,20 @@ def test_killed(studio):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="It needs fork.")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-@pytest.mark.parametrize("step", ["create_temporary", "settle", "rename", "replace"])
+@pytest.mark.parametrize("step", ["create_temporary", "flush_to_disk", "rename", "replace"])
 def test_killed_while_writing(studio, monkeypatch, step):
     """Killed between any two steps of writing, too."""
     before = studio.encoded(studio.photo((400, 300)), "JPEG")
     path = studio.put(before, "photo.jpg")
     child = os.fork()
     if child == 0:
-        die = os.replace if step == "replace" else getattr(publish, step)
+        die = os.replace if step == "replace" else getattr(atomic, step)
 
         def killed(*args, **kwargs):
             die(*args, **kwargs)
             os.kill(os.getpid(), signal.SIGKILL)
 
-        monkeypatch.setattr(os if step == "replace" else publish, step, killed)
+        monkeypatch.setattr(os if step == "replace" else atomic, step, killed)
         resize_image(path, 100)
         os._exit(1)
     _, status = os.waitpid(child, 0)

@@ -1,7 +1,7 @@
-"""Shrink, convert and publish pictures. Pillow is imported when the first one is."""
+"""Resize, convert and publish images. Pillow is imported with the first one; `recipe.py` is the place to start."""
 
-from ...errors import ImageError
 from ..room import Recipe
+from .errors import ImageError
 from .picture import Picture, Renditions
 from .recipe import make_renditions, resize_image
 from .settings import SETTINGS

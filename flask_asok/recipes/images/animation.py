@@ -16,9 +16,10 @@ from .formats import FORMATS
 from .frames import Shown, shown
 from .gif_writer import CLEAR, GifWriter, used_colours
 from .loops import most_plays, plays
+from .pillow import pillow_errors
 from .proof import Sights
 from .shrink import turn
-from .source import Source, pillow_errors
+from .source import Source
 
 Prepare = Callable[[Image.Image], Image.Image]
 

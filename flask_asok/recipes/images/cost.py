@@ -6,8 +6,8 @@ from math import ceil, prod
 
 from PIL import Image, ImageFile, TiffImagePlugin
 
-from ...errors import ImageError
 from . import avif, jpeg
+from .errors import ImageError
 
 _STRIP_TAGS, _TILE_TAGS = (273, 278), (324, 322, 323)
 _BITS, _COMPRESSION, _ORIENTATION, _SAMPLES, _PLANAR = 258, 259, 274, 277, 284

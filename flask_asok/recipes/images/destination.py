@@ -6,19 +6,11 @@ import contextlib
 import os
 from collections.abc import Callable, Sequence
 
-from ...errors import ImageError
 from . import origin
+from .atomic import Taken, replace_file
+from .errors import ImageError
 from .formats import FORMATS
-from .publish import Taken, publish
 from .target import Target, extension_fits
-
-
-def folder_for(path: str, folder: str | None) -> str:
-    """Return the folder that renditions go to; FileNotFoundError where there is none."""
-    where = os.path.dirname(path) if folder is None else folder
-    if not os.path.isdir(where):
-        raise FileNotFoundError(f"There is no folder {where} to write to.")
-    return where
 
 
 def destination(path: str, to: str, format: str) -> str:
@@ -76,7 +68,7 @@ def publish_from(path: str, data: bytes, file: str, check: Callable[[str], None]
     mark = origin.mark(path, file)
     marked = origin.split(data)[0] + mark
     try:
-        publish(marked, file, check, like=_existing(file), mark=mark)
+        replace_file(marked, file, check, like=_existing(file), mark=mark)
     except Taken:
         raise _taken(path, file) from None
     return marked
@@ -85,7 +77,7 @@ def publish_from(path: str, data: bytes, file: str, check: Callable[[str], None]
 def publish_to(data: bytes, file: str, check: Callable[[str], None]) -> bytes:
     """Write `file`, which the caller has named, in place of what is there, and return all of it."""
     bare = origin.split(data)[0]
-    publish(bare, file, check, like=_existing(file))
+    replace_file(bare, file, check, like=_existing(file))
     return bare
 
 

@@ -9,10 +9,11 @@ from typing import Any
 
 from PIL import Image, ImageChops, ImageFile, ImageStat, JpegImagePlugin
 
-from ...errors import ImageError
-from . import colour
+from . import colour, webp
+from .errors import ImageError
 from .formats import FORMATS
-from .source import Source, pillow_errors
+from .pillow import pillow_errors
+from .source import Source
 
 Colour = str | tuple[int, ...]
 
@@ -47,7 +48,8 @@ def encode(
                 del options["quality"]
                 options |= tables
         case "webp":
-            options |= {"method": 4, "lossless": source is not None and is_lossless_webp(source)}
+            keeps_lossless = source is not None and source.format == "webp" and webp.is_lossless(source.file)
+            options |= {"method": 4, "lossless": keeps_lossless}
         case "avif":
             # One thread: the queue of pictures says how much of the machine they get.
             options |= {"speed": 8, "max_threads": 1}
@@ -119,18 +121,6 @@ def save(image: Image.Image, format: str, options: Mapping[str, Any]) -> bytes:
             ) from error.__cause__
         raise
     return buffer.getvalue()
-
-
-def is_lossless_webp(source: Source) -> bool:
-    """Tell whether the first frame is coded without loss: a drawing, and it stays one."""
-    if source.format != "webp":
-        return False
-    position = source.file.tell()
-    source.file.seek(0)
-    head = source.file.read(1 << 16)
-    source.file.seek(position)
-    lossless, lossy = head.find(b"VP8L"), head.find(b"VP8 ")
-    return lossless >= 0 and (lossy < 0 or lossless < lossy)
 
 
 def to_gif_palette(image: Image.Image, colours: int | Image.Image = 255) -> tuple[Image.Image, dict[str, Any]]:

@@ -8,10 +8,11 @@ from itertools import islice
 
 from PIL import Image
 
-from ...errors import ImageError
 from . import apng, gif_frames
+from .errors import ImageError
 from .formats import FORMATS
-from .source import Source, pillow_errors
+from .pillow import pillow_errors
+from .source import Source
 
 Shown = tuple[Image.Image, float]
 """What is seen, until the next is asked for, and for how many milliseconds."""

@@ -31,7 +31,7 @@ class Plan:
         return self.canvas or self.frame
 
 
-def plan(size: Size, box: Box, fit: Fit, focus: tuple[float, float]) -> Plan:
+def make_plan(size: Size, box: Box, fit: Fit, focus: tuple[float, float]) -> Plan:
     """Plan for an upright picture of `size`. It is never enlarged: a small one stays, or is cropped to shape."""
     width, height = size
     most_wide, most_high = box[0] or width, box[1] or height

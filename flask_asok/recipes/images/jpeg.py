@@ -10,23 +10,13 @@ from dataclasses import dataclass
 from math import ceil
 from typing import BinaryIO
 
-from PIL import Image, ImageFile
-
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 """The beginning of a segment, and the end of coded data: 0xFF that is neither escaped nor a restart."""
-END = b"\xff\xd9"
+_START, END = b"\xff\xd8", b"\xff\xd9"
 _END, _SCAN = 0xD9, 0xDA
-_WHOLE_PIXELS = 12_000_000
-"""What is decoded at most to find out whether it is whole."""
-_MADE_UP = b"\x55" * 4096
 _SEGMENTS = frozenset({*range(0xC0, 0xD0), *range(_END, 0xF0), 0xFE}) - {0xC8}
 """What has a length; the end is counted among them."""
 _JFIF, _EXIF, _PROFILE, _ADOBE, _COMMENT = 0xE0, 0xE1, 0xE2, 0xEE, 0xFE
-
-_SCALES = {1: 8, 2: 4, 3: 3, 4: 2}
-"""The eighths to which libjpeg shrinks while it decodes, and the denominator that asks for them through Pillow."""
-
-
 _FRAMES = frozenset({*range(0xC0, 0xD0)}) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _MOST = 20_000
@@ -73,44 +63,17 @@ def _samples(frame: bytes) -> int:
     return blocks * 64
 
 
-def scale(size: tuple[int, int], least: tuple[int, int]) -> tuple[int, int]:
-    """Return the eighths, and their denominator, at which a picture of `size` is just no smaller than `least`."""
-    for eighths, denominator in _SCALES.items():
-        if all(side * eighths >= 8 * small for side, small in zip(size, least, strict=True)):
-            return eighths, denominator
-    return 8, 1
-
-
 def missing_end(file: BinaryIO) -> bytes:
-    """Return the mark of the end where a file, of which cameras and uploads lose the last bytes, has none."""
-    length = file.seek(0, io.SEEK_END)
-    file.seek(max(0, length - 2))
-    if file.read() == END:
-        return b""
+    """Return the end mark if `file` is a JPEG without one, as cameras and uploads that lose the last bytes leave it."""
+    found = b""
+    if file.read(2) == _START:
+        length = file.seek(0, io.SEEK_END)
+        file.seek(max(0, length - 2))
+        if file.read() != END:
+            file.seek(0)
+            found = b"" if any(kind == _END for kind, _, _ in _segments(file.read())) else END
     file.seek(0)
-    return b"" if any(kind == _END for kind, _, _ in _segments(file.read())) else END
-
-
-def check_whole(image: Image.Image, layout: Layout, data: bytes) -> None:
-    """
-    Raise OSError where the pixels are not all there. `data` has the end that the file of `image` has lost.
-
-    The decoder makes up what is missing, and says nothing. So it gets two different endings: where it uses them the
-    results differ. Of what is stored block after block, one pixel of each tells; of what comes in scans only all of
-    them, which is not tried for a large one.
-    """
-    denominator = 1 if layout.in_scans else 8
-    size = ceil(image.width / denominator), ceil(image.height / denominator)
-    if size[0] * size[1] > _WHOLE_PIXELS:
-        raise OSError("it is cut off")
-    assert isinstance(image, ImageFile.ImageFile)
-    [tile] = image.tile
-    assert isinstance(tile.args, tuple)
-    arguments = *tile.args, denominator, 0
-    endings = (data, data.removesuffix(END) + _MADE_UP + END)
-    one, other = (Image.frombytes(image.mode, size, each, tile.codec_name, *arguments) for each in endings)
-    if one != other:
-        raise OSError("it is cut off")
+    return found
 
 
 def scans(data: bytes, most: int) -> int:

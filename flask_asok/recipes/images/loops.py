@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from . import avif_loops, gif
-from .source import Source, pillow_errors
+from .pillow import pillow_errors
+from .source import Source
 
 _MOST = {"gif": 0xFFFF + 1, "webp": 0xFFFF, "png": 0x7FFFFFFF, "avif": 0x7FFFFFFF}
 """How often each format can say."""

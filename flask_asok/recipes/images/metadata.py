@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
-
 from PIL import Image
 
-from . import gif, jpeg
+from . import gif, jpeg, png, webp
 from .source import GPS, ORIENTATION, Source
 
 ARTIST, COPYRIGHT = 0x013B, 0x8298
 
-_PNG_KEPT = frozenset(
-    {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"cICP", b"sBIT", b"bKGD"}
-    | {b"pHYs", b"acTL", b"fcTL", b"fdAT"}
-)
-_WEBP_KEPT = frozenset({b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP"})
-_WEBP_EXIF, _WEBP_XMP = 0x08, 0x04
 _AVIF_WORDS = (b"Exif", b"http://ns.adobe.com/", b"<rdf:RDF")
 _GAIN_MAP_WORDS, _GAIN_MAP_HEAD = (b"http://ns.adobe.com/hdr-gain-map/1.0/", b"urn:iso:std:iso:ts:21496:-1"), 1 << 17
 _TIFF_PLAIN = frozenset(
@@ -102,9 +93,9 @@ def strip(source: Source, exif: bytes = b"") -> bytes | None:
         case "jpeg":
             return jpeg.strip(source.data(), exif)
         case "png":
-            return _strip_png(source, exif)
+            return png.strip(source.data(), source.png, exif)
         case "webp":
-            return _strip_webp(source.data(), exif)
+            return webp.strip(source.data(), exif)
         case "gif":
             return gif.strip(source.data())
         case "bmp":
@@ -127,45 +118,3 @@ def _says_rights_only(source: Source) -> bool:
         return False
     tags = set(source.image.getexif())
     return tags - (_TIFF_PLAIN if source.format == "tiff" else set()) <= {ARTIST, COPYRIGHT}
-
-
-def _strip_png(source: Source, exif: bytes) -> bytes | None:
-    data = source.data()
-    # A profile that other programs choke on is not needed where the colours are those of sRGB.
-    hidden = {start for start, _ in source.png.hidden} if source.png is not None else set()
-    kept = bytearray(data[:8])
-    position = 8
-    while position + 12 <= len(data):
-        length = int.from_bytes(data[position : position + 4], "big")
-        kind = data[position + 4 : position + 8]
-        end = position + 12 + length
-        if kind == b"IDAT" and exif:
-            body = exif.removeprefix(b"Exif\0\0")
-            kept += struct.pack(">I", len(body)) + b"eXIf" + body
-            kept += struct.pack(">I", zlib.crc32(b"eXIf" + body))
-            exif = b""
-        if kind in _PNG_KEPT and position not in hidden:
-            kept += data[position:end]
-        if kind == b"IEND":
-            return bytes(kept)
-        position = end
-    return None
-
-
-def _strip_webp(data: bytes, exif: bytes) -> bytes | None:
-    kept = bytearray()
-    position, total = 12, min(len(data), 8 + int.from_bytes(data[4:8], "little"))
-    body = exif.removeprefix(b"Exif\0\0")
-    while position + 8 <= total:
-        kind = data[position : position + 4]
-        length = int.from_bytes(data[position + 4 : position + 8], "little")
-        end = position + 8 + length + (length & 1)
-        if kind in _WEBP_KEPT:
-            chunk = bytearray(data[position:end])
-            if kind == b"VP8X":
-                chunk[8] = chunk[8] & ~(_WEBP_EXIF | _WEBP_XMP) | (_WEBP_EXIF if body else 0)
-            kept += chunk
-        position = end
-    if body:
-        kept += b"EXIF" + struct.pack("<I", len(body)) + body + b"\0" * (len(body) & 1)
-    return b"RIFF" + struct.pack("<I", len(kept) + 4) + b"WEBP" + kept

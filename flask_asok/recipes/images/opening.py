@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator
 from typing import cast
 
-from ...errors import ImageError
+from .errors import ImageError
 
 
 class File(io.BufferedReader):

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
 
-from ...errors import ImageError
 from . import metadata
 from .animation import encode_animation, frame_maker
 from .colour import Colours, flatten
 from .encode import encode, encode_small
+from .errors import ImageError
 from .formats import FORMATS
 from .frames import shown
-from .geometry import Plan, plan
+from .geometry import Plan, make_plan
 from .loops import most_plays, plays
 from .proof import LEAST_SIGHT, Meant, Sights
 from .shrink import SINGLE_GAP, is_sideways, place, reduce, stills
@@ -39,7 +39,7 @@ class Made:
 class Work:
     """One source and what is to be made of it."""
 
-    def __init__(self, source: Source, targets: list[Target]) -> None:
+    def __init__(self, source: Source, targets: Sequence[Target]) -> None:
         self.source = source
         self.targets = targets
         source.check_whole()
@@ -51,7 +51,7 @@ class Work:
         self.found: tuple[str, ...] = metadata.found(source)
         width, height = source.image.size
         self.size: tuple[int, int] = (height, width) if is_sideways(self.orientation) else (width, height)
-        self.plans: list[Plan] = [plan(self.size, target.size, target.fit, target.focus) for target in targets]
+        self.plans: list[Plan] = [make_plan(self.size, target.size, target.fit, target.focus) for target in targets]
         self.frames: int = source.frames - source.first_frame if self.is_animated else 1
 
     def format(self, asked: str) -> str:

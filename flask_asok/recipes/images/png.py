@@ -16,6 +16,10 @@ _PLAIN = 1 << 20
 """Bytes that Pillow lets a chunk unfold to; for more it refuses the picture."""
 _PROFILE = 8 << 20
 """Bytes of a profile that is used; the largest of printers have three million."""
+_KEPT = frozenset(
+    {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"cICP", b"sBIT", b"bKGD"}
+    | {b"pHYs", b"acTL", b"fcTL", b"fdAT"}
+)
 _TEXTS = 4 << 20
 """Bytes of all texts together that are unfolded, to see that each is small."""
 
@@ -50,8 +54,15 @@ class Head:
         return [one for one in found if one]
 
 
-def read(file: BinaryIO, most: int) -> Head:
-    """Return what the first `most` chunks say. What is broken is left to Pillow."""
+def read(file: BinaryIO, most: int) -> Head | None:
+    """Return what the first `most` chunks say, None if this is not a PNG. Broken chunks are left to Pillow."""
+    is_png = file.read(8) == SIGNATURE
+    head = _read(file, most) if is_png else None
+    file.seek(0)
+    return head
+
+
+def _read(file: BinaryIO, most: int) -> Head:
     head = Head()
     texts, is_before = _TEXTS, True
     for number, (kind, start, length) in enumerate(_chunks(file)):
@@ -78,6 +89,29 @@ def read(file: BinaryIO, most: int) -> Head:
 def without(file: BinaryIO, hidden: list[tuple[int, int]]) -> io.RawIOBase:
     """Return `file` as it would be without these parts of it."""
     return _Without(file, hidden)
+
+
+def strip(data: bytes, head: Head | None, exif: bytes) -> bytes | None:
+    """Return the file without metadata other than `exif`, or None if it has no end."""
+    # A profile that other programs choke on is not needed where the colours are those of sRGB.
+    hidden = {start for start, _ in head.hidden} if head is not None else set()
+    kept = bytearray(data[:8])
+    position = 8
+    while position + 12 <= len(data):
+        length = int.from_bytes(data[position : position + 4], "big")
+        kind = data[position + 4 : position + 8]
+        end = position + 12 + length
+        if kind == b"IDAT" and exif:
+            body = exif.removeprefix(b"Exif\0\0")
+            kept += struct.pack(">I", len(body)) + b"eXIf" + body
+            kept += struct.pack(">I", zlib.crc32(b"eXIf" + body))
+            exif = b""
+        if kind in _KEPT and position not in hidden:
+            kept += data[position:end]
+        if kind == b"IEND":
+            return bytes(kept)
+        position = end
+    return None
 
 
 class _Without(io.RawIOBase):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageChops
 
-from ...errors import ImageError
+from .errors import ImageError
 from .frames import shown
 from .limits import Limits
 from .loops import plays

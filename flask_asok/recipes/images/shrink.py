@@ -9,7 +9,8 @@ from PIL import Image
 
 from .colour import Colours, resizable
 from .geometry import Plan, Size
-from .source import Source, pillow_errors
+from .pillow import pillow_errors
+from .source import Source
 
 SINGLE_GAP = 1.5
 """How much larger than wanted a picture is before its last, careful step. More is slower and looks the same."""

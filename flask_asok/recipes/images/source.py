@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import os
 from collections.abc import Iterator
-from math import ceil
 
 from PIL import (
     AvifImagePlugin,  # noqa: F401  (imported so that it is registered: Pillow imports these three on demand only)
@@ -17,12 +15,13 @@ from PIL import (
     WebPImagePlugin,  # noqa: F401
 )
 
-from ...errors import ImageError
-from . import apng, avif, cost, gif, gif_frames, jpeg, opening, png, profile, strict
+from . import apng, avif, cost, gif, gif_frames, jpeg, jpeg_decoder, opening, png, profile, strict
+from .errors import ImageError
 from .formats import FORMATS, READABLE
 from .geometry import Size
 from .limits import Limits
 from .opening import File, open_regular
+from .pillow import pillow_errors
 
 ORIENTATION = 0x0112
 GPS = 0x8825
@@ -36,32 +35,6 @@ _FINE = 32
 _HEAD_PIECES, _PIECES, _PIECE_BYTES = 20_000, 1_000_000, 64
 """Pieces that a head may have, and a whole file besides one for so many bytes: two million take ten seconds."""
 
-# What a disk may say while a picture is read or written. Any other error that Pillow raises is about the content.
-_DISK_ERRORS = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EROFS})
-
-
-@contextlib.contextmanager
-def pillow_errors(doing: str, reason: str = "damaged") -> Iterator[None]:
-    """
-    Turn whatever Pillow raises into ImageError.
-
-    Pillow has no error type of its own: over a thousand broken files it raised OSError, SyntaxError, ValueError,
-    TypeError, KeyError, IndexError, EOFError, AttributeError, NotImplementedError, OverflowError, struct.error,
-    MemoryError, zlib.error, DecompressionBombError and warnings.
-    """
-    try:
-        yield
-    except ImageError:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"{doing}: it has too many pixels.", reason="too_many_pixels") from error
-    except OSError as error:
-        if error.errno in _DISK_ERRORS:
-            raise
-        raise ImageError(f"{doing}: {error}", reason=reason) from error
-    except Exception as error:
-        raise ImageError(f"{doing}: {type(error).__name__}: {error}", reason=reason) from error
-
 
 class Source:
     """One picture, open from `Source.open(path)` to the end of its `with` block. Not for several threads at once."""
@@ -71,15 +44,16 @@ class Source:
         self.limits = limits
         self.file = file
         self.stat: os.stat_result = os.fstat(file.fileno())
-        self._end: bytes = self._missing_end()
+        self._end: bytes = jpeg.missing_end(file)
         """What `data()` adds to a JPEG that ends without it."""
-        self.png: png.Head | None = self._read_png()
+        self.png: png.Head | None = png.read(file, _HEAD_PIECES)
         self._shown: File = self._for_pillow()
         self.image: Image.Image = self._identify(formats)
         self.format: str = {"MPO": "jpeg"}.get(str(self.image.format), str(self.image.format).lower())
         """"jpeg", "png" ...; a multi-picture JPEG is a JPEG."""
         self._check_pixels(1)
-        self._check_parts()
+        with pillow_errors(f"{self.name} cannot be opened"):
+            cost.check_parts(self.name, self.image, self.stat.st_size, self.limits.pixels)
         self._layout: jpeg.Layout | None = jpeg.layout(file) if self.format == "jpeg" else None
         self.avif: avif.Head | None = avif.read(self.data()) if self.format == "avif" else None
         self._check_memory(False)
@@ -119,7 +93,7 @@ class Source:
         """Raise ImageError where the pixels of a JPEG whose end was lost are not all there. Others are found later."""
         if self._end and self._layout is not None:
             with pillow_errors(f"{self.name} is damaged"):
-                jpeg.check_whole(self.image, self._layout, self.data())
+                jpeg_decoder.check_whole(self.image, self._layout, self.data())
 
     def is_animated(self) -> bool:
         """Tell whether it has several frames, having checked that they are not too many. Pages are not frames."""
@@ -223,8 +197,7 @@ class Source:
         image = self.image
         if self.format == "jpeg" and isinstance(image, ImageFile.ImageFile) and image.tile:
             data = self.data()
-            # Not with `draft`, which knows no 3/8, and not with `load`, which copies the file around piece by piece.
-            eighths, denominator = jpeg.scale(image.size, size)
+            eighths = jpeg_decoder.eighths_for(image.size, size)
             if self._layout is not None and self._layout.in_scans:
                 # Where a block of 8 x 8 becomes a pixel, the first scan has all that is needed.
                 is_coarse = is_glance and eighths == 1 and self._has_fine_means()
@@ -232,14 +205,9 @@ class Source:
                 if first_scan is None:
                     self._check_scans(data)
                 data = first_scan or data
-            width, height = (side * eighths / 8 for side in image.size)
             with pillow_errors(f"{self.name} is damaged"):
-                [tile] = image.tile
-                assert isinstance(tile.args, tuple)
-                # What `draft` has the decoder told: the fraction, and that quality is not to be given for speed.
-                arguments = *tile.args, denominator, 0
-                decoded = Image.frombytes(image.mode, (ceil(width), ceil(height)), data, tile.codec_name, *arguments)
-            return decoded, (width, height)
+                decoded = jpeg_decoder.decode(image, data, eighths)
+            return decoded, (image.width * eighths / 8, image.height * eighths / 8)
         if self.format == "gif" or (self.format == "png" and self.frames > 1):
             # Not by Pillow, which has been to other frames meanwhile, and leaves nothing clear that no frame names.
             with pillow_errors(f"{self.name} is damaged"):
@@ -249,11 +217,6 @@ class Source:
         # Now, since a TIFF is turned while it is loaded.
         return image, image.size
 
-    def _missing_end(self) -> bytes:
-        found = jpeg.missing_end(self.file) if self.file.read(2) == b"\xff\xd8" else b""
-        self.file.seek(0)
-        return found
-
     def _for_pillow(self) -> File:
         """Return the file as Pillow may see it."""
         if self._end:
@@ -261,11 +224,6 @@ class Source:
         if self.png is not None and self.png.hidden:
             return File(png.without(self.file, self.png.hidden))
         return self.file
-
-    def _read_png(self) -> png.Head | None:
-        found = png.read(self.file, _HEAD_PIECES) if self.file.read(8) == png.SIGNATURE else None
-        self.file.seek(0)
-        return found
 
     def _profiles(self) -> list[bytes]:
         icc: bytes | None = self.image.info.get("icc_profile") or None
@@ -332,7 +290,3 @@ class Source:
         most = min(_SCANS, cost.SAMPLES_OF_SCANS // max(1, samples))
         if jpeg.scans(data, most) > most:
             raise ImageError(f"{self.name} goes through its pixels more than {most} times.", reason="damaged")
-
-    def _check_parts(self) -> None:
-        with pillow_errors(f"{self.name} cannot be opened"):
-            cost.check_parts(self.name, self.image, self.stat.st_size, self.limits.pixels)

@@ -1,4 +1,4 @@
-"""What is asked for, checked at the call, before Pillow is there."""
+"""The options of a call, checked before Pillow is imported."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ...validate import flag, one_of
 from .formats import FORMATS, WRITABLE
 from .geometry import Box, Fit
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*\Z")
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}\Z|#[0-9a-fA-F]{3}\Z|[a-zA-Z]+\Z")
-OPTIONS = ("fit", "focus", "quality", "background", "animated", "keep_copyright")
-"""What the sizes and formats of one call have in common."""
+_fit = one_of("contain", "cover", "pad")
 LONGEST_SIDE = 16_383
-"""Pixels of the longest side that WebP can have; no picture on a page is larger."""
+"""The longest side, in pixels, that WebP can have; no image on a page is larger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """One size of a picture, in one format or several."""
+    """One size of an image, in one format or several."""
 
     size: Box
     fit: Fit
@@ -34,7 +34,7 @@ class Target:
     name: str = ""
 
 
-def target(
+def make_target(
     size: Any,
     *,
     fit: Any,
@@ -44,11 +44,10 @@ def target(
     background: Any,
     animated: Any,
     keep_copyright: Any,
-    name: Any = "",
+    name: str = "",
 ) -> Target:
-    """Return the checked options; TypeError or ValueError says which one is no good, and what is."""
-    if fit not in ("contain", "cover", "pad"):
-        raise ValueError(f'fit must be "contain", "cover" or "pad", not {fit!r}.')
+    """Check the options; TypeError or ValueError names the invalid one, and says what is valid."""
+    _fit("fit", fit)
     box = _box(size)
     if fit != "contain" and None in box:
         raise ValueError(f"fit={fit!r} needs a width and a height, not {size!r}.")
@@ -59,14 +58,14 @@ def target(
         formats=_formats(formats),
         quality=_quality(quality),
         background=_background(background),
-        animated=_boolean("animated", animated),
-        keep_copyright=_boolean("keep_copyright", keep_copyright),
-        name=_name(name),
+        animated=flag("animated", animated),
+        keep_copyright=flag("keep_copyright", keep_copyright),
+        name=name,
     )
 
 
-def named_sizes(value: Any) -> dict[str, Any]:
-    """Return the named sizes of renditions."""
+def checked_sizes(value: Any) -> dict[str, Any]:
+    """Return the sizes of renditions by name."""
     if not isinstance(value, Mapping):
         raise TypeError(f'sizes must map names to sizes, {{"thumb": 200}}, not {value!r}.')
     if not value:
@@ -81,20 +80,20 @@ def named_sizes(value: Any) -> dict[str, Any]:
     return dict(value)
 
 
-def path_of(name: str, value: Any) -> str:
-    """Return an absolute path as text: a worker may run in another folder."""
+def checked_path(name: str, value: Any) -> str:
+    """Return the path as absolute text: a worker may run in another folder."""
     path = os.fspath(value)
     if not isinstance(path, str):
         raise TypeError(f"{name} must be text or a pathlib.Path, not bytes.")
     if not path or "\0" in path:
         raise ValueError(f"{name} must be a path, not {path!r}.")
-    # A trailing slash says that it is a folder; abspath would take it away.
+    # A trailing slash says that it is a folder; abspath would remove it.
     slash = os.sep if path.endswith(("/", os.sep)) else ""
     return os.path.abspath(path).rstrip(os.sep) + slash if slash else os.path.abspath(path)
 
 
 def extension_fits(path: str, format: str) -> bool:
-    """Tell whether a file of this format may have this name."""
+    """Return True if a file in this format may have this name."""
     return os.path.splitext(path)[1].lower() in FORMATS[format].extensions
 
 
@@ -155,13 +154,3 @@ def _background(background: Any) -> str | tuple[int, ...] | None:
     if is_triple and all(type(part) is int and 0 <= part <= 255 for part in background):
         return tuple(background)
     raise ValueError(f'background must be a colour such as "white" or (255, 255, 255), not {background!r}.')
-
-
-def _boolean(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, not {value!r}.")
-    return value
-
-
-def _name(name: Any) -> str:
-    return str(name)

@@ -7,11 +7,11 @@ import os
 import uuid
 from typing import IO, TYPE_CHECKING, Any
 
-from ...errors import ImageError
+from .atomic import create_temporary, flush_to_disk, rename
+from .errors import ImageError
 from .formats import FORMATS, UPLOADABLE
 from .limits import current_limits
-from .publish import create_temporary, rename, settle
-from .target import path_of
+from .target import checked_path
 
 if TYPE_CHECKING:
     from werkzeug.datastructures import FileStorage
@@ -47,14 +47,14 @@ def save_upload(
     if not file_storage.filename:
         raise ImageError("No file was chosen.", reason="no_file")
     most = current_limits().upload_bytes if max_bytes is None else max_bytes
-    where = path_of("folder", folder)
+    where = checked_path("folder", folder)
     os.makedirs(where, mode=0o700, exist_ok=True)
     temporary, descriptor = create_temporary(where, 0o600)
     try:
         with open(descriptor, "wb") as file:
             _copy(stream, file, most)
             file.flush()
-            settle(file.fileno())
+            flush_to_disk(file.fileno())
         path = os.path.join(where, uuid.uuid4().hex + _extension(temporary, formats))
         rename(temporary, path)
     except BaseException:

@@ -1,0 +1,56 @@
+"""
+Decode a JPEG from memory at a fraction of its size.
+
+The decoder is Pillow's, called directly: `Image.draft` knows no 3/8, and `Image.load` copies the file piece by piece.
+The arguments of the decoder are private to Pillow; a test names the versions that they were checked with.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+
+from PIL import Image, ImageFile
+
+from .jpeg import END, Layout
+
+_DENOMINATORS = {1: 8, 2: 4, 3: 3, 4: 2, 8: 1}
+"""The eighths to which libjpeg shrinks while it decodes, and the denominator that selects them in Pillow."""
+_LARGEST_CHECKED = 12_000_000
+"""Pixels that are decoded at most to find out whether all of them are there."""
+_FILLING = b"\x55" * 4096
+
+
+def eighths_for(size: tuple[int, int], least: tuple[int, int]) -> int:
+    """Return the eighths at which an image of `size` is just no smaller than `least`."""
+    for eighths in _DENOMINATORS:
+        if all(side * eighths >= 8 * small for side, small in zip(size, least, strict=True)):
+            return eighths
+    return 8
+
+
+def decode(image: Image.Image, data: bytes, eighths: int) -> Image.Image:
+    """Decode `data`, the file of which `image` is the head, not loaded yet. Any error may come out of Pillow."""
+    assert isinstance(image, ImageFile.ImageFile)
+    [tile] = image.tile
+    assert isinstance(tile.args, tuple)
+    width, height = (ceil(side * eighths / 8) for side in image.size)
+    # The arguments that `draft` changes: the denominator, and 0 for the quality that must not be traded for speed.
+    arguments = *tile.args, _DENOMINATORS[eighths], 0
+    return Image.frombytes(image.mode, (width, height), data, tile.codec_name, *arguments)
+
+
+def check_whole(image: Image.Image, layout: Layout, data: bytes) -> None:
+    """
+    Raise OSError if pixels are missing. `data` has the end mark that the file of `image` has lost.
+
+    The decoder silently invents missing pixels. So it gets two different endings: if it uses them, the results differ.
+    One pixel of each block is enough for a baseline JPEG; a progressive one is decoded as a whole, unless it is large.
+    """
+    eighths = 8 if layout.in_scans else 1
+    width, height = (ceil(side * eighths / 8) for side in image.size)
+    if width * height > _LARGEST_CHECKED:
+        raise OSError("it is cut off")
+    endings = (data, data.removesuffix(END) + _FILLING + END)
+    one, other = (decode(image, each, eighths) for each in endings)
+    if one != other:
+        raise OSError("it is cut off")
