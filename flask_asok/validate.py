@@ -88,10 +88,16 @@ def one_of(*allowed: str) -> Check:
     return check
 
 
-def single_values(name: str, value: Any) -> Any:
-    """Refuse a form and its like: under one key it may have several values, where a dict or JSON keeps one."""
+def single_values(name: str, value: Any, *, takes_lists: bool = True) -> Any:
+    """
+    Refuse a form and its like: under one key it may have several values, where a dict or JSON keeps one.
+
+    `takes_lists`: a list for each key is welcome instead.
+    """
     if any(hasattr(value, method) for method in _ALL_VALUES):
-        way_out = "its to_dict(flat=False)" if hasattr(value, "to_dict") else "a dict with a list for each key"
+        way_out = "a dict with a list for each key" if takes_lists else "a dict with one value for each key"
+        if hasattr(value, "to_dict"):
+            way_out = "its to_dict(flat=False)" if takes_lists else "its to_dict()"
         raise TypeError(
             f"{name} cannot hold a {type(value).__name__}, in which a key may have several values: pass {way_out}."
         )

@@ -88,7 +88,7 @@ def _file(
         content_type=kind,
         data=bytes(data),
         disposition=disposition,
-        headers=checked_headers(dict(headers or {})),
+        headers=checked_headers(headers or {}),
     )
 
 

@@ -22,6 +22,7 @@ from .safe_text import (
     checked_option,
     checked_text,
     checked_token,
+    refuse_form,
 )
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def draft_of(
 
         if body is not None or html is not None:
             raise TypeError("Pass either template= or body= and html=, not both.")
+        refuse_form("context", context)
         body, html = rendered(template, context or {})
     elif context is not None:
         raise TypeError("context= belongs to template=.")
@@ -126,6 +128,7 @@ def composed(draft: Draft) -> OutgoingMail | Unsendable:
     title = _or_problem(problems, checked_line, "subject", draft.subject)
     charset = checked_charset(draft.charset)
     files = [attached_file(attachment, problems) for attachment in draft.attachments]
+    refuse_form("alts", draft.alternatives)
     parts = {
         checked_token("alts", subtype): checked_text(subtype, text, charset) or ""
         for subtype, text in draft.alternatives.items()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ...dispatch import background, in_background, task
 from ...tasks import Task
+from ...validate import single_values
 from .errors import MailUnavailable
 from .receipt import Receipt
 
@@ -51,13 +52,16 @@ def _signature() -> inspect.Signature:
 
 def compose_all(mails: Iterable[Message | Mapping[str, Any]]) -> list[OutgoingMail | Unsendable]:
     """Do the same for each of several."""
-    return [compose(**mail) if isinstance(mail, Mapping) else _compose_message(mail) for mail in mails]
+    return list(map(_compose_one, mails))
 
 
-def _compose_message(message: Any) -> OutgoingMail | Unsendable:
-    if isinstance(message, (str, tuple)):
+def _compose_one(mail: Any) -> OutgoingMail | Unsendable:
+    if isinstance(mail, Mapping):
+        single_values("The arguments of an email", mail, takes_lists=False)
+        return compose(**mail)
+    if isinstance(mail, (str, tuple)):
         raise TypeError("Several emails are a list, each a Message or a dict of the arguments of send_mail().")
-    return compose(message)
+    return compose(mail)
 
 
 def deliver_mail(mail: OutgoingMail | Unsendable) -> Receipt:

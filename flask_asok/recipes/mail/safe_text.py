@@ -9,6 +9,8 @@ from typing import Any
 
 from flask_mail import BadHeaderError
 
+from ...validate import single_values
+
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _FIELD_NAME = re.compile(r"[!-9;-~]{1,76}")
 """RFC 5322, 3.6.8: printable ASCII but the colon. As long as a line of an encoded header may be."""
@@ -115,6 +117,7 @@ def checked_option(name: str, value: Any) -> str:
 
 def checked_headers(headers: Mapping[str, Any]) -> dict[str, str]:
     """Return further headers, ready to be written; the Message-ID under just this name."""
+    refuse_form("headers", headers)
     checked: dict[str, str] = {}
     for name, value in headers.items():
         if not isinstance(name, str) or not _FIELD_NAME.fullmatch(name):
@@ -127,6 +130,12 @@ def checked_headers(headers: Mapping[str, Any]) -> dict[str, str]:
         text = checked_header(name, value)
         checked[name] = text if text.isascii() else encoded_words(text)
     return checked
+
+
+def refuse_form(name: str, value: object) -> None:
+    """Raise TypeError for a dict of several values for a key. `Headers` are no dict: each of their values is seen."""
+    if isinstance(value, Mapping):
+        single_values(f"The {name} of an email", value, takes_lists=False)
 
 
 def checked_header(name: str, value: Any) -> str:
