@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 import smtplib
 import socket
 import ssl
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import flask_mail
 from flask import Flask
 
+from ...process import after_fork, renew
 from ...signals import emit
 from ...state import state_of
 from .addresses import one_address
@@ -46,8 +46,7 @@ def _renew_lock() -> None:
     _naming = threading.Lock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
+after_fork(_renew_lock)
 
 
 @functools.cache
@@ -60,6 +59,7 @@ def _hello(asked_for: str | None) -> str:
     """Return the name to greet the server with: `ASOK_MAIL_HELLO`, which needs no look-up, or this machine's."""
     if asked_for is not None:
         return asked_for
+    renew()
     with _naming:
         return _own_name()
 
