@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -14,6 +15,7 @@ from typing import Any
 
 from .. import process
 from ..errors import BackendUnavailable
+from ..helper_thread import HelperThread
 from ..progress import Progress
 from ..summaries import State
 from .base import KEEP_SECONDS, LONGEST_TRACEBACK, ProcessSummary, QueueSummary, Record, Store, Tick
@@ -50,7 +52,7 @@ class RedisStore(Store):
         self._scripts = {name: redis.register_script(script) for name, script in SCRIPTS.items()}
         self._token = ""
         self._closing = threading.Event()
-        self._beating: threading.Thread | None = None
+        self._heart = HelperThread("asok-lease", self._beat, lambda: False)
         process.after_fork(self._forget)
 
     # Records
@@ -131,6 +133,7 @@ class RedisStore(Store):
     # Processes
 
     def enter(self, kind: str, queues: Iterable[str]) -> str:
+        process.renew()
         if not self._token:
             token = secrets.token_hex(16)
             about = {
@@ -144,8 +147,7 @@ class RedisStore(Store):
                 pipe.execute()
             self._token = token
             self._about = about
-            self._beating = threading.Thread(target=self._beat, name="asok-lease", daemon=True)
-            self._beating.start()
+            self._heart.need()
         return self._token
 
     def is_alive(self, token: str) -> bool:
@@ -163,19 +165,19 @@ class RedisStore(Store):
                     self._redis.srem(f"{self._prefix}processes", token)
         return sorted(found, key=lambda one: one.since)
 
-    def _beat(self) -> None:
+    def _beat(self) -> bool:
+        """Renew the lease after a while; False once the store is closed."""
+        if self._closing.wait(BEAT_SECONDS):
+            return False
         key = f"{self._prefix}process:{self._token}"
-        while not self._closing.wait(BEAT_SECONDS):
-            try:
-                with reached(), self._redis.pipeline() as pipe:
-                    # The fields too: the lease may have run out while Redis was away, or this process stopped.
-                    pipe.hset(key, mapping=self._about)
-                    pipe.expire(key, LEASE_SECONDS)
-                    pipe.sadd(f"{self._prefix}processes", self._token)
-                    pipe.execute()
-            except BackendUnavailable:
-                # Told by every call that needs the store; this one tries again.
-                continue
+        # Every call that needs the store tells when it is away; the next beat tries again.
+        with contextlib.suppress(BackendUnavailable), reached(), self._redis.pipeline() as pipe:
+            # The fields too: the lease may have run out while Redis was away, or this process stopped.
+            pipe.hset(key, mapping=self._about)
+            pipe.expire(key, LEASE_SECONDS)
+            pipe.sadd(f"{self._prefix}processes", self._token)
+            pipe.execute()
+        return True
 
     # Ticks
 
@@ -188,10 +190,9 @@ class RedisStore(Store):
         return None if found is None else Tick(*json.loads(found))
 
     def close(self) -> None:
+        process.renew()
         self._closing.set()
-        if self._beating is not None:
-            self._beating.join(5)
-            self._beating = None
+        self._heart.join(5)
         if self._token:
             with reached(), self._redis.pipeline() as pipe:
                 pipe.delete(f"{self._prefix}process:{self._token}")
@@ -204,7 +205,6 @@ class RedisStore(Store):
     def _forget(self) -> None:
         """Begin anew in a forked child; redis-py's pool does so by itself."""
         self._token = ""
-        self._beating = None
         self._closing = threading.Event()
 
     def _run(self, script: str, *values: Any) -> Any:
