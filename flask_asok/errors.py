@@ -35,6 +35,8 @@ class AsokError(Exception):
 
     is_answer: ClassVar[bool] = False
     """Does it tell what somebody else's machine did? The log then shows no frames of Flask-Asok."""
+    retry_after: float | None = None
+    """How many seconds that machine asked to wait: a task that raises the error is not retried before."""
 
 
 class NotConfigured(AsokError, RuntimeError):

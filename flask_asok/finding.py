@@ -7,16 +7,16 @@ from typing import Any
 
 from flask import Flask
 
+from .attempt import RunnableTask
 from .state import state_of
 from .summaries import SETTLED
-from .tasks import Task
 from .triggers import all_held
 
 LOOKS = 50
 LOOK_SECONDS = 0.001
 
 
-def find_task(app: Flask, id: str) -> Task[Any] | None:
+def find_task(app: Flask, id: str) -> RunnableTask[Any] | None:
     """Return the task of `app` with this id that this process runs, or will; None if it is settled or unknown."""
     backend = state_of(app).backend
     for _ in range(LOOKS):

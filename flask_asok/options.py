@@ -4,49 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal, TypedDict, Unpack
 
-from .errors import AsokError
-
 Backoff = float | Sequence[float] | Callable[[int], float]
 When = Literal["now", "response", "commit"]
-
-LONGEST_BACKOFF = 600.0
-"""Seconds past which the default backoff no longer doubles."""
-
-
-class Retry(AsokError):
-    """
-    Raise this in a task to have it run again, `after` seconds from now or by the task's backoff when None.
-
-    It spends one of the task's retries; with none left the task fails with its cause (`raise Retry() from error`),
-    or with the Retry itself where there is none.
-    """
-
-    def __init__(self, after: float | timedelta | None = None) -> None:
-        self.after: float | None = None if after is None else _seconds("after", after)
-        super().__init__("retry" if self.after is None else f"retry after {self.after:g} s")
-
-
-def cause_of(error: BaseException) -> BaseException:
-    """Return what a Retry was raised from, which says more than the Retry; any other error is returned as it is."""
-    return error.__cause__ if isinstance(error, Retry) and error.__cause__ is not None else error
-
-
-class NotYet(AsokError):
-    """
-    Raised by a recipe that can do nothing before `after` seconds have gone by: no attempt was made, no retry is spent.
-
-    For backends whose tasks wait in their own process; another one would take the attempt for made.
-    """
-
-    def __init__(self, after: float) -> None:
-        self.after = after
-        super().__init__(f"not before {after:g} s from now")
 
 
 class OptionValues(TypedDict, total=False):
@@ -105,24 +69,9 @@ class Options:
             checked[name] = check(name, value)
         return dataclasses.replace(self, **checked)
 
-    def wait_before(self, attempt: int, chance: Callable[[], float] = random.random) -> float:
-        """
-        Return the seconds to wait before attempt `attempt`, the first retry being attempt 2.
 
-        By default 2, 4, 8 ... up to 600, less up to a fifth so that tasks that failed together do not return together.
-        """
-        backoff = self.backoff
-        if backoff is None:
-            longest = min(2.0 ** min(attempt - 1, 10), LONGEST_BACKOFF)
-            return longest * (1 - 0.2 * chance())
-        if callable(backoff):
-            return _seconds("backoff", backoff(attempt))
-        if isinstance(backoff, Sequence):
-            return float(backoff[min(attempt - 2, len(backoff) - 1)])
-        return float(backoff)
-
-
-def _seconds(name: str, value: object) -> float:
+def seconds(name: str, value: object) -> float:
+    """Return finite seconds, 0 or more, of a number or a timedelta."""
     if isinstance(value, timedelta):
         value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -133,7 +82,7 @@ def _seconds(name: str, value: object) -> float:
 
 
 def _timeout(name: str, value: object) -> float | None:
-    return None if value is None else _seconds(name, value)
+    return None if value is None else seconds(name, value)
 
 
 def _retries(name: str, value: object) -> int:
@@ -158,8 +107,8 @@ def _backoff(name: str, value: object) -> object:
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
         if not value:
             raise ValueError(f"{name} must hold at least one number of seconds.")
-        return tuple(_seconds(name, item) for item in value)
-    return _seconds(name, value)
+        return tuple(seconds(name, item) for item in value)
+    return seconds(name, value)
 
 
 def _queue(name: str, value: object) -> str:
@@ -194,7 +143,7 @@ _CHECKS: dict[str, Callable[[str, object], object]] = {
     "retries": _retries,
     "retry_on": _retry_on,
     "backoff": _backoff,
-    "delay": _seconds,
+    "delay": seconds,
     "queue": _queue,
     "name": _name,
     "timeout": _timeout,

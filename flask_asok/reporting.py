@@ -7,9 +7,9 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import Any, TypeVar, overload
 
+from .attempt import running_task
 from .errors import TaskCancelled
 from .progress import Progress
-from .tasks import current_task
 
 T = TypeVar("T")
 
@@ -25,7 +25,7 @@ def report_progress(done: float, total: float | None = None, text: str | None = 
     or not finite. Raises TaskCancelled once the task was asked to stop, by `asok.cancel(id, running=True)`: let it
     through.
     """
-    task = current_task()
+    task = running_task()
     if task is None:
         return
     progress = Progress.of(done, total, text, time.time())
@@ -92,7 +92,7 @@ class _Steps:
 
     def take(self) -> None:
         """Report before the next item, if it is time to."""
-        task = current_task()
+        task = running_task()
         if task is not None and (time.monotonic() >= self._due or task.stopping):
             self._due = time.monotonic() + EVERY_SECONDS
             self.report()

@@ -9,7 +9,8 @@ from flask import current_app
 
 from flask_asok import Retry, background, current_task, task
 from flask_asok.backends.threads import ThreadsBackend
-from flask_asok.options import NotYet, Options
+from flask_asok.options import Options
+from flask_asok.retries import NotYet, wait_before
 from flask_asok.signals import task_retried
 from flask_asok.state import state_of
 
@@ -442,12 +443,12 @@ def test_default_backoff():
     """By default the waits double from 2 seconds to 600, which chance shortens by up to a fifth."""
     options = Options()
 
-    longest = [options.wait_before(attempt, chance=lambda: 0) for attempt in range(2, 14)]
-    shortest = [options.wait_before(attempt, chance=lambda: 1) for attempt in (2, 3, 4, 1000)]
+    longest = [wait_before(options, attempt, chance=lambda: 0) for attempt in range(2, 14)]
+    shortest = [wait_before(options, attempt, chance=lambda: 1) for attempt in (2, 3, 4, 1000)]
 
     assert longest == [2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600, 600]
     assert shortest == pytest.approx([1.6, 3.2, 6.4, 480])
-    assert 1.6 < options.wait_before(2) <= 2
+    assert 1.6 < wait_before(options, 2) <= 2
 
 
 @pytest.mark.parametrize(
@@ -466,7 +467,7 @@ def test_backoff(backoff, waits):
     """A backoff may be a number, a sequence, whose last one is repeated, or a callable of the attempt to come."""
     options = Options().replace(backoff=backoff)
 
-    assert [options.wait_before(attempt) for attempt in (2, 3, 4, 5)] == waits
+    assert [wait_before(options, attempt) for attempt in (2, 3, 4, 5)] == waits
 
 
 def test_backoff_of_a_call(threads_app):

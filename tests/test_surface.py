@@ -3,12 +3,14 @@
 import ast
 import subprocess
 import sys
+import threading
 import types
 from pathlib import Path
 
 import pytest
 
 import flask_asok
+from flask_asok import Task, background
 
 PACKAGE = Path(flask_asok.__file__).parent
 
@@ -16,10 +18,13 @@ PACKAGE = Path(flask_asok.__file__).parent
 ORDER = [
     {"baton", "errors", "hints", "process", "progress", "validate"},
     {"helper_thread", "logs"},
-    {"signals", "options", "context", "summaries", "settings", "tokens"},
+    {"options"},
+    {"signals", "retries", "context", "summaries", "settings", "tokens"},
     {"store"},
     {"callables"},
     {"arguments", "tasks"},
+    {"calls", "waiting"},
+    {"attempt"},
     {"backends", "reporting"},
     {"state", "triggers"},
     {"dispatch", "finding"},
@@ -195,3 +200,24 @@ def test_import_starts_no_thread():
     script = "import flask_asok, threading, sys; sys.exit(threading.active_count() - 1)"
 
     assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 0
+
+
+# The seam between a task and its backend
+
+
+def test_a_task_shows_what_its_holder_may_use(app):
+    """An editor and `dir()` offer on a Task what its holder may use, and nothing of what a backend does with it."""
+    names = {
+        "app", "as_dict", "attempts", "cancel", "enqueued_at", "exception", "finished_at", "id", "progress", "queue",
+        "result", "started_at", "state",
+    }  # fmt: skip
+    of_thread = {name for name in dir(threading.Thread) if not name.startswith("_")}
+
+    with app.app_context():
+        task = background(int)
+        task.join(10)
+
+    told = {name for name in (*vars(Task), *Task.__annotations__) if not name.startswith("_")}
+    assert told - of_thread == names
+    assert {name for name in dir(task) if not name.startswith("__")} == names | of_thread
+    assert all(getattr(task, name) is not None for name in ("claim", "perform", "settle", "abandon"))

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import pytest
 
 from flask_asok import FlaskAsok, Task, TaskAbandoned, TaskCancelled, background, current_task
+from flask_asok.attempt import RunnableTask
 from flask_asok.signals import task_cancelled, task_failed, task_succeeded
 
 WAIT = 10
@@ -668,13 +669,13 @@ def test_joining_a_task_held_for_this_response(app, look):
 def joins(monkeypatch):
     """An Event for each of a task and of a caller outside of tasks, set when that one waits for a task."""
     begun = {True: threading.Event(), False: threading.Event()}
-    wait = Task._wait
+    wait = RunnableTask._wait
 
     def tell(task, timeout, *, in_task):
         begun[in_task].set()
         wait(task, timeout, in_task=in_task)
 
-    monkeypatch.setattr(Task, "_wait", tell)
+    monkeypatch.setattr(RunnableTask, "_wait", tell)
     return {"task": begun[True], "view": begun[False]}
 
 

@@ -11,13 +11,13 @@ from typing import Any, ClassVar
 from flask import Flask
 from flask.ctx import AppContext
 
+from ..attempt import RunnableTask, Runner
 from ..callables import name_of
 from ..context import Adapters, capture
 from ..errors import NotConfigured
 from ..options import Options
 from ..settings import Setting
 from ..summaries import TaskSummary
-from ..tasks import Lane, Task
 
 
 class Backend(ABC):
@@ -34,6 +34,8 @@ class Backend(ABC):
     """Do tasks run in other processes, so that arguments travel?"""
     settings: ClassVar[tuple[Setting, ...]] = ()
     """Configuration keys of its own. It gets their checked values with those of the others."""
+    task_class: ClassVar[type[RunnableTask[Any]]] = RunnableTask
+    """What `create` makes."""
     in_process: ClassVar[bool] = True
     """Do waiting tasks stay in this process, and hold no thread?"""
 
@@ -50,7 +52,7 @@ class Backend(ABC):
         kwargs: dict[str, Any],
         options: Options,
         context: AppContext,
-    ) -> Task[Any]:
+    ) -> RunnableTask[Any]:
         """Make the Task in the caller's thread, with what it carries from `context`; it is not started yet."""
         try:
             lane = self.lane(options.queue)
@@ -63,14 +65,16 @@ class Backend(ABC):
         name = options.name or (fn.__name__ if type(fn) is FunctionType else name_of(fn))
         summary = TaskSummary(name, options.queue)
         self._recent.append(summary)
-        return Task((fn, args, kwargs, capture(context, self._adapters)), options, summary, lane, context.app)
+        return self.task_class(
+            (fn, args, kwargs, capture(context, self._adapters)), options, summary, lane, context.app
+        )
 
     @abstractmethod
-    def lane(self, queue: str) -> Lane:
+    def lane(self, queue: str) -> Runner:
         """Return what runs the tasks of `queue`; KeyError for a queue that `ASOK_QUEUES` does not name."""
 
     @abstractmethod
-    def start(self, task: Task[Any], *, bounded: bool = True) -> None:
+    def start(self, task: RunnableTask[Any], *, bounded: bool = True) -> None:
         """
         Have `task` run, after the delay in its options.
 
@@ -85,9 +89,13 @@ class Backend(ABC):
         """Return the recent task with this id, or None."""
         return next((summary for summary in self.tasks() if summary.id == id), None)
 
-    def alive(self) -> list[Task[Any]]:
+    def alive(self) -> list[RunnableTask[Any]]:
         """Return the tasks of this process that are queued, running or waiting, not those that are held."""
         return []
+
+    def abandon(self, task: RunnableTask[Any], why: str) -> None:
+        """Settle a task that is queued, waits or runs as abandoned; log it, and send `task_abandoned`."""
+        task.abandon(why)
 
     def close(self, timeout: float | None = None) -> None:  # noqa: B027 - nothing to do by default
         """Finish within `timeout` seconds what was accepted; log by name and id what was not."""

@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 from flask import Flask
 from flask.ctx import AppContext
 
+from ..attempt import RunnableTask
 from ..context import Carried
 from ..errors import BackendUnavailable, MessageRefused, NotConfigured
 from ..logs import log
 from ..options import Options, options_of
 from ..summaries import SETTLED, TaskSummary
-from ..tasks import Task
 from .base import Backend
 from .celery_task import CeleryTask, Remote, facts_of, fill
 from .celery_worker import CeleryWorker
@@ -60,6 +60,7 @@ class CeleryBackend(Backend):
 
     name: ClassVar[str] = "celery"
     distributed: ClassVar[bool] = True
+    task_class: ClassVar[type[RunnableTask[Any]]] = CeleryTask
     in_process: ClassVar[bool] = False
 
     def __init__(self, app: Flask, config: Mapping[str, Any]) -> None:
@@ -92,23 +93,22 @@ class CeleryBackend(Backend):
         kwargs: dict[str, Any],
         options: Options,
         context: AppContext,
-    ) -> Task[Any]:
+    ) -> RunnableTask[Any]:
         """Make the Task and the message: what cannot travel raises here, at the call."""
         # Raise at the call what is wrong with their settings, also where the task starts later.
         self.publisher, self.records  # noqa: B018
-        made = super().create(fn, args, kwargs, options, context)
-        (call,) = made._box
-        task: CeleryTask[Any] = CeleryTask(call, options, made.summary, self._lane, self.app)
+        task = super().create(fn, args, kwargs, options, context)
+        assert isinstance(task, CeleryTask) and task.call is not None
         try:
-            task.message = self._message(task, fn, args, kwargs, call[3])
+            task.message = self._message(task, *task.call)
             check_size(task.message, self.most_bytes)
         except Exception:
             with contextlib.suppress(ValueError):
-                self._recent.remove(made.summary)
+                self._recent.remove(task.summary)
             raise
         return task
 
-    def start(self, task: Task[Any], *, bounded: bool = True) -> None:
+    def start(self, task: RunnableTask[Any], *, bounded: bool = True) -> None:
         """Send the message; where the broker cannot be reached, do what `ASOK_FALLBACK` says."""
         assert isinstance(task, CeleryTask)
         try:
@@ -362,7 +362,7 @@ class CeleryBackend(Backend):
 
     def _run_locally(self, task: CeleryTask[Any]) -> None:
         local = self._locals.get("") or self._locals.setdefault("", ThreadsBackend(self.app, self._config))
-        task.__class__ = Task  # type: ignore[assignment]
+        task.__class__ = RunnableTask  # type: ignore[assignment]
         task.lane = local.lane(task.queue)  # type: ignore[assignment]
         local._recent.append(task.summary)
         local.start(task)

@@ -8,10 +8,11 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..attempt import RunnableTask
+from ..calls import Parts
 from ..errors import BackendUnavailable, MessageRefused
 from ..logs import log
 from ..summaries import SETTLED, TaskSummary
-from ..tasks import Call, Task
 
 if TYPE_CHECKING:
     from .celery import CeleryBackend
@@ -27,18 +28,18 @@ class Remote:
 
     def __init__(self, backend: CeleryBackend) -> None:
         self.backend = backend
-        self.running: dict[Task[Any], None] = {}
+        self.running: dict[RunnableTask[Any], None] = {}
 
-    def watch(self, task: Task[Any], timeout: float) -> None:
+    def watch(self, task: RunnableTask[Any], timeout: float) -> None:
         """Leave it to Celery, which knows of the timeout."""
 
-    def wait(self, task: Task[Any], seconds: float) -> None:
+    def wait(self, task: RunnableTask[Any], seconds: float) -> None:
         """Send the next attempt."""
         assert isinstance(task, CeleryTask)
         self.backend.worker.send_next(task, seconds)
 
 
-class CeleryTask(Task[R]):
+class CeleryTask(RunnableTask[R]):
     """
     A Task whose state is looked up in Redis, by whoever asks.
 
@@ -65,7 +66,7 @@ class CeleryTask(Task[R]):
 
     def cancel(self) -> bool:
         """Keep it from running, wherever it is queued. False when it already runs, or ran. Needs what `join` needs."""
-        if self._done or self._hold is not None:
+        if self._done or self.trigger is not None:
             return super().cancel()
         if self.lane.backend.need_records().cancel(self.id):
             self._look()
@@ -111,7 +112,7 @@ class CeleryTask(Task[R]):
             )
             return None
 
-    def _fail_or_wait(self, call: Call, error: BaseException) -> None:
+    def _fail_or_wait(self, call: Parts, error: BaseException) -> None:
         if isinstance(error, SystemExit) and error.code in KILLED:
             # The worker was told to end, and will be once this has gone on up; its message goes to another one.
             raise error
@@ -133,7 +134,7 @@ class CeleryTask(Task[R]):
     def _look(self) -> None:
         """Take over from the record what has happened meanwhile."""
         records = self.lane.backend.records
-        if self._done or records is None or self._hold is not None or self in self.lane.running:
+        if self._done or records is None or self.trigger is not None or self in self.lane.running:
             return
         fields = records.read(self.id)
         if fields:

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from celery.exceptions import Ignore, Reject, Retry
 from itsdangerous import BadData
 
+from ..attempt import RunnableTask
 from ..context import Carried, Variables
 from ..errors import BackendUnavailable, MessageRefused, TaskAbandoned
 from ..logs import about_of, log
 from ..options import options_of
 from ..signals import emit, task_abandoned
 from ..summaries import SETTLED, TaskSummary
-from ..tasks import Task
 from .celery_task import CeleryTask, Remote, facts_of
 from .engine import ONCE, time_limits
 from .message import size_of
@@ -145,7 +145,7 @@ class CeleryWorker:
     def perform(self, task: CeleryTask[Any], thread: threading.Thread) -> BaseException | None:
         """Run a claimed attempt in this process and keep what came out, for all to see."""
         try:
-            error = Task.perform(task, thread)
+            error = RunnableTask.perform(task, thread)
             if task._done:
                 insist(lambda: self._record(task))
         except BaseException:

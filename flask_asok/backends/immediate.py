@@ -8,7 +8,8 @@ from typing import Any
 
 from flask import Flask
 
-from ..tasks import Task, current_task, joined
+from ..attempt import RunnableTask
+from ..waiting import waiting_for
 from .base import Backend
 
 
@@ -25,44 +26,34 @@ class ImmediateBackend(Backend):
 
     def __init__(self, app: Flask, config: Mapping[str, Any]) -> None:
         super().__init__(app, config)
-        self.running: dict[Task[Any], None] = {}
+        self.running: dict[RunnableTask[Any], None] = {}
 
     def lane(self, queue: str) -> ImmediateBackend:
         """Return itself for every known queue."""
         self.queues[queue]
         return self
 
-    def start(self, task: Task[Any], *, bounded: bool = True) -> None:
+    def start(self, task: RunnableTask[Any], *, bounded: bool = True) -> None:
         """Run all attempts of `task`, one after the other, and return when it is settled."""
         thread = threading.Thread(target=_perform, args=(task,), name=f"asok-{task.queue}", daemon=True)
-        caller, here = current_task(), threading.get_ident()
-        # As if the caller joined it, so that a task which waits for its caller is told that it would wait for ever.
-        if caller is not None:
-            caller._awaits = task
-        else:
-            joined[here] = task
-        try:
+        # As if the caller joined it: a task that waits for its caller is told that it would wait for ever.
+        with waiting_for(task):
             thread.start()
             thread.join()
-        finally:
-            if caller is not None:
-                caller._awaits = None
-            else:
-                joined.pop(here, None)
 
-    def alive(self) -> list[Task[Any]]:
+    def alive(self) -> list[RunnableTask[Any]]:
         """Return the tasks that run."""
         return list(self.running)
 
-    def watch(self, task: Task[Any], timeout: float) -> None:
+    def watch(self, task: RunnableTask[Any], timeout: float) -> None:
         """Let it take its time."""
 
-    def wait(self, task: Task[Any], seconds: float) -> None:
+    def wait(self, task: RunnableTask[Any], seconds: float) -> None:
         """Have the next attempt follow at once."""
         task.requeue()
 
 
-def _perform(task: Task[Any]) -> None:
+def _perform(task: RunnableTask[Any]) -> None:
     while task.state == "queued":
         task.perform(threading.current_thread())
     # The frames of an error's traceback lead back to this one, which must not lead to the error: a cycle.

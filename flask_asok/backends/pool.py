@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from contextvars import Context
 from typing import Any
 
+from ..attempt import RunnableTask
 from ..baton import Baton
 from ..logs import log
-from ..tasks import Task
 from .scheduler import IDLE_SECONDS, Scheduler
 
 
@@ -30,8 +30,8 @@ class WorkerPool:
         self.name = name
         self.scheduler = scheduler
         self.timeouts = timeouts
-        self.queue: deque[Task[Any]] = deque()
-        self.running: dict[Task[Any], None] = {}
+        self.queue: deque[RunnableTask[Any]] = deque()
+        self.running: dict[RunnableTask[Any], None] = {}
         self.threads: dict[int, threading.Thread] = {}
         self.free: list[int] = list(range(size, 0, -1))
         """The numbers of the workers that could still be started: popping one is the right to start it."""
@@ -43,7 +43,7 @@ class WorkerPool:
         self.warned_at: float = float("-inf")
         """When it was last logged that the queue is full, by the monotonic clock."""
 
-    def put(self, task: Task[Any]) -> None:
+    def put(self, task: RunnableTask[Any]) -> None:
         """Queue `task`, and make sure a worker picks it up."""
         self.queue.append(task)
         if self.baton and (self.idle or self.free):
@@ -58,13 +58,13 @@ class WorkerPool:
         except IndexError:
             self.spawn()
 
-    def watch(self, task: Task[Any], timeout: float) -> None:
+    def watch(self, task: RunnableTask[Any], timeout: float) -> None:
         """Log where the attempt is when its timeout is over."""
         # Unwatched if the scheduler gets no thread: not to run the task would be worse.
         with contextlib.suppress(RuntimeError):
             self.timeouts.at(timeout, _warn_of_timeout, task, weak=True)
 
-    def wait(self, task: Task[Any], seconds: float) -> None:
+    def wait(self, task: RunnableTask[Any], seconds: float) -> None:
         """Queue `task` after `seconds`; abandon it if the application shuts down before."""
         if not self.scheduler.is_closed:
             try:
@@ -114,13 +114,13 @@ class WorkerPool:
         self.baton.put_back()
         return True
 
-    def drain(self) -> Iterator[Task[Any]]:
+    def drain(self) -> Iterator[RunnableTask[Any]]:
         """Take out what is queued."""
         while self.queue:
             with contextlib.suppress(IndexError):
                 yield self.queue.popleft()
 
-    def unfinished(self) -> list[Task[Any]]:
+    def unfinished(self) -> list[RunnableTask[Any]]:
         """Return the tasks that run, then those that are queued."""
         return [*self.running.copy(), *self.queue.copy()]
 
@@ -183,7 +183,7 @@ def _work(pool: WorkerPool, number: int) -> None:
             pool.wake()
 
 
-def _queue_again(task: Task[Any], attempt: int) -> None:
+def _queue_again(task: RunnableTask[Any], attempt: int) -> None:
     """Put a task that has waited into its queue, past its bound: the task was accepted long ago."""
     pool = task.lane
     assert isinstance(pool, WorkerPool)
@@ -192,7 +192,7 @@ def _queue_again(task: Task[Any], attempt: int) -> None:
         task.wake()
 
 
-def _warn_of_timeout(task: Task[Any], attempt: int) -> None:
+def _warn_of_timeout(task: RunnableTask[Any], attempt: int) -> None:
     """Log where a task is that runs for longer than its timeout: a thread cannot be killed."""
     if task.attempts != attempt or task not in task.lane.running or task.ident is None:
         return

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
+from ..attempt import RunnableTask
 from ..helper_thread import HelperThread
 from ..logs import log_exception
-from ..tasks import Task
 
 IDLE_SECONDS = 10.0
 """How long a thread with nothing to do stays."""
@@ -25,7 +25,7 @@ TIDY_SECONDS = 1.0
 MOST_STALE = 1_000
 """How many entries of settled tasks the heap keeps, besides as many as there are others, before it is tidied."""
 
-Action = Callable[[Task[Any], int], None]
+Action = Callable[[RunnableTask[Any], int], None]
 Entry = tuple[float, int, Action, int]
 """When it is due, its number, what to call, and the attempt of the task that it was made in."""
 
@@ -43,7 +43,7 @@ class Scheduler:
         self._now = now
         self._heap: list[Entry] = []
         self._numbers = itertools.count()
-        self._tasks: dict[int, tuple[float, Callable[[], Task[Any] | None]]] = {}
+        self._tasks: dict[int, tuple[float, Callable[[], RunnableTask[Any] | None]]] = {}
         """When it is due, and a reference to the task, for each waiting entry by its number. Popping takes it out."""
         self._thread = HelperThread("asok-scheduler", self._turn, self._has_work)
         self._tidied_at = float("-inf")
@@ -56,7 +56,7 @@ class Scheduler:
         """Once True, `drain()` may have run: check this again after calling `at()`."""
         return self._thread.is_stopped
 
-    def waiting(self) -> list[Task[Any]]:
+    def waiting(self) -> list[RunnableTask[Any]]:
         """Return the tasks that wait."""
         tasks = [reference() for _, reference in list(self._tasks.values())]
         return [task for task in tasks if task is not None]
@@ -75,7 +75,7 @@ class Scheduler:
             self.wake()
         return len(self)
 
-    def at(self, seconds: float, action: Action, task: Task[Any], *, weak: bool = False) -> None:
+    def at(self, seconds: float, action: Action, task: RunnableTask[Any], *, weak: bool = False) -> None:
         """
         Call `action(task, attempt)` in `seconds` from now, with the attempt of this moment.
 
@@ -105,7 +105,7 @@ class Scheduler:
         self.stop()
         self._thread.join(1)
 
-    def drain(self) -> Iterable[Task[Any]]:
+    def drain(self) -> Iterable[RunnableTask[Any]]:
         """Take out every task that waits, the next one first. For a closed scheduler, or one that a fork has lost."""
         waiting, self._tasks = self._tasks, {}
         tasks = [reference() for _, reference in sorted(waiting.values(), key=lambda each: each[0])]
@@ -145,5 +145,5 @@ class Scheduler:
         return True
 
 
-def _itself(task: Task[Any]) -> Task[Any]:
+def _itself(task: RunnableTask[Any]) -> RunnableTask[Any]:
     return task

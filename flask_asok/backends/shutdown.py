@@ -9,8 +9,8 @@ import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from ..attempt import RunnableTask
 from ..logs import log
-from ..tasks import Task
 from .pool import WorkerPool
 from .scheduler import Scheduler
 
@@ -27,6 +27,9 @@ class Closing(Protocol):
     shutdown_timeout: float
     scheduler: Scheduler
     pools: dict[str, WorkerPool]
+
+    def abandon(self, task: RunnableTask[Any], why: str) -> None:
+        """Abandon a task that is queued, waits or runs."""
 
     def stop(self) -> None:
         """Accept no task any more, and let the threads exit once nothing is queued."""
@@ -50,7 +53,7 @@ def close(backends: Sequence[Closing], timeout: float | None = None, *, at_exit:
         interrupted, started = error, float("-inf")
     for backend in backends:
         for task in backend.scheduler.drain():
-            task.abandon("the application shuts down")
+            backend.abandon(task, "the application shuts down")
     for backend in backends:
         seconds = backend.shutdown_timeout if timeout is None else timeout
         for pool in list(backend.pools.values()):
@@ -63,16 +66,16 @@ def close(backends: Sequence[Closing], timeout: float | None = None, *, at_exit:
                 why = "the shutdown was interrupted"
             elif timeout is None:
                 why += " (ASOK_SHUTDOWN_TIMEOUT)"
-            _abandon_all(pool, why)
+            _abandon_all(backend, pool, why)
     if interrupted is not None:
         raise interrupted
 
 
-def _abandon_all(pool: WorkerPool, why: str) -> None:
+def _abandon_all(backend: Closing, pool: WorkerPool, why: str) -> None:
     for task in pool.drain():
-        task.abandon(why)
+        backend.abandon(task, why)
     for task in list(pool.running):
-        task.abandon(why)
+        backend.abandon(task, why)
 
 
 def _tell_of_wait(backends: Sequence[Closing], started: float) -> None:
@@ -90,7 +93,7 @@ def _tell_of_wait(backends: Sequence[Closing], started: float) -> None:
         _log_wait(tasks, max(seconds for of_pool, seconds in unfinished if of_pool), reloads)
 
 
-def _log_wait(tasks: list[Task[Any]], seconds: float, reloads: bool) -> None:
+def _log_wait(tasks: list[RunnableTask[Any]], seconds: float, reloads: bool) -> None:
     if reloads:
         # It kills this process a quarter of a second after Ctrl-C: what is lost is logged before.
         how = "; after Ctrl-C the reloader does not wait, and what has not finished by then is lost"

@@ -12,9 +12,9 @@ from typing import Any
 from flask import Flask
 
 from .. import process
+from ..attempt import RunnableTask
 from ..errors import QueueFull
 from ..logs import log
-from ..tasks import Task
 from . import shutdown
 from .base import Backend
 from .pool import WorkerPool
@@ -58,7 +58,7 @@ class ThreadsBackend(Backend):
                 pool.closed = True
             return pool
 
-    def start(self, task: Task[Any], *, bounded: bool = True) -> None:
+    def start(self, task: RunnableTask[Any], *, bounded: bool = True) -> None:
         """
         Queue `task`, or let it wait for its delay; with a full queue, or a closed backend, the caller runs it.
 
@@ -89,7 +89,7 @@ class ThreadsBackend(Backend):
         process.renew()
         shutdown.close([self], timeout)
 
-    def alive(self) -> list[Task[Any]]:
+    def alive(self) -> list[RunnableTask[Any]]:
         """Return the tasks that are queued, running or waiting for a delay or a retry."""
         process.renew()
         pools = list(self.pools.values())
@@ -114,7 +114,7 @@ class ThreadsBackend(Backend):
         # One of their own: most tasks are done long before, and must not count among those that wait.
         self.timeouts = Scheduler(now=self.now)
 
-    def _wait_for_delay(self, task: Task[Any], pool: WorkerPool, bounded: bool) -> None:
+    def _wait_for_delay(self, task: RunnableTask[Any], pool: WorkerPool, bounded: bool) -> None:
         # The caller of a deferred task is gone: nobody could catch QueueFull.
         if bounded and task.options.when == "now" and self.scheduler.count(self._max_waiting) >= self._max_waiting:
             self._refuse(
@@ -124,7 +124,7 @@ class ThreadsBackend(Backend):
         if task.postpone():
             pool.wait(task, task.options.delay)
 
-    def _overflow(self, task: Task[Any], pool: WorkerPool) -> None:
+    def _overflow(self, task: RunnableTask[Any], pool: WorkerPool) -> None:
         full = f"Queue {pool.name!r} holds {self._max_queued} tasks (ASOK_MAX_QUEUED)"
         if self._raise_when_full and task.options.when == "now":
             self._refuse(task, full)
@@ -134,11 +134,11 @@ class ThreadsBackend(Backend):
             log(logging.WARNING, "%s: background task %s runs in its caller.", full, task.name, app=task.app)
         self._run_here(task)
 
-    def _refuse(self, task: Task[Any], why: str) -> None:
+    def _refuse(self, task: RunnableTask[Any], why: str) -> None:
         task.withdraw(None)
         raise QueueFull(f"{why}; task {task.name} was not accepted.")
 
-    def _run_here(self, task: Task[Any]) -> None:
+    def _run_here(self, task: RunnableTask[Any]) -> None:
         error = task.perform(threading.current_thread())
         if error is not None and not isinstance(error, Exception):
             # Ctrl-C, gunicorn's SystemExit and gevent's timeouts are meant for this very thread.

@@ -25,6 +25,7 @@ from flask import (
 from flask.blueprints import BlueprintSetupState
 from flask.typing import ResponseReturnValue
 
+from ..attempt import RunnableTask
 from ..errors import BackendUnavailable
 from ..summaries import TaskSummary
 from ..tasks import Task
@@ -86,7 +87,8 @@ class StatusBlueprint(Blueprint):
 
     def allows(self, found: Task[Any] | TaskSummary) -> bool:
         """Ask `access`."""
-        return self._access is None or bool(self._access(found.summary if isinstance(found, Task) else found))
+        summary = found if isinstance(found, TaskSummary) else cast(RunnableTask[Any], found).summary
+        return self._access is None or bool(self._access(summary))
 
     def form(self, id: str, view: View, endpoint: str) -> Form | None:
         """Return the form of the cancel button; None where there is nothing to cancel, or it is not allowed."""

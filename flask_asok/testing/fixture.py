@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Flask
 
+from ..attempt import RunnableTask
 from ..extension import FlaskAsok
 from ..recipes.cache import warm_cache
 from ..recipes.images import resize_image
@@ -147,7 +148,7 @@ class AsokTasks:
         held = [call.task for call in self.calls if call.options.when == "response" and call.task.is_held()]
         for task in held:
             release(task, self._recorder.start, bounded=True)
-        return held
+        return [*held]
 
     def assert_called(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> RecordedCall:
         """Return the first call of `fn`, with exactly these arguments where any are given; AssertionError if none."""
@@ -213,7 +214,7 @@ class AsokTasks:
         self._state.backend = self._backend
         self._opened.close()
 
-    def _note_next_try(self, app: Flask, task: Task[Any], wait: float, **_: Any) -> None:
+    def _note_next_try(self, app: Flask, task: RunnableTask[Any], wait: float, **_: Any) -> None:
         if not task.skips_waits:
             self._next_tries[task] = time.monotonic() + wait
 

@@ -34,7 +34,7 @@ from flask import Flask, g, has_request_context, url_for
 from ..dispatch import background
 from ..errors import TaskAbandoned, TaskCancelled
 from ..extension import FlaskAsok
-from ..options import Retry
+from ..retries import Retry
 from ..signals import task_abandoned, task_cancelled, task_failed, task_queued, task_succeeded
 from ..state import state_of
 from ..tasks import Task, current_task

@@ -9,12 +9,12 @@ from typing import Any
 from flask import Flask, has_request_context, request
 from flask.ctx import AppContext
 
+from ..attempt import RunnableTask, Runner, running_task
 from ..backends.base import Backend
 from ..backends.immediate import ImmediateBackend
 from ..callables import decorated
 from ..options import Options
 from ..summaries import TaskSummary
-from ..tasks import Lane, Task, current_task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class RecordedCall:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     options: Options
-    task: Task[Any]
+    task: RunnableTask[Any]
 
     def __repr__(self) -> str:
         shown = [*map(repr, self.args), *(f"{name}={value!r}" for name, value in self.kwargs.items())]
@@ -40,7 +40,7 @@ class Recorder(Backend):
         self.name = backend.name  # type: ignore[misc]
         self.distributed = backend.distributed  # type: ignore[misc]
         self.calls: list[RecordedCall] = []
-        self.kept: list[Task[Any]] = []
+        self.kept: list[RunnableTask[Any]] = []
         self.real_delays: bool = False
         self._backend = backend
         self._immediate = ImmediateBackend(app, config)
@@ -51,7 +51,7 @@ class Recorder(Backend):
     @property
     def in_process(self) -> bool:  # type: ignore[override]
         """A task that was captured holds the thread that runs it while it waits."""
-        task = current_task()
+        task = running_task()
         return self._backend.in_process and not (task is not None and task.lane is self._immediate)
 
     def capture(self, functions: Iterable[Callable[..., Any]]) -> None:
@@ -60,7 +60,7 @@ class Recorder(Backend):
         self._captured += captured
         self._captures_all = self._captures_all or not captured
 
-    def perform(self, task: Task[Any]) -> None:
+    def perform(self, task: RunnableTask[Any]) -> None:
         """Run a task that was kept, and wait for it."""
         self._immediate.start(task)
 
@@ -71,7 +71,7 @@ class Recorder(Backend):
         kwargs: dict[str, Any],
         options: Options,
         context: AppContext,
-    ) -> Task[Any]:
+    ) -> RunnableTask[Any]:
         if options.when == "response" and has_request_context():
             # Else a test client's response that nobody keeps would start the task, at a moment of its own.
             self._environs.append(request.environ)
@@ -85,10 +85,10 @@ class Recorder(Backend):
         self.calls.append(RecordedCall(fn=known, args=args, kwargs=kwargs, options=options, task=task))
         return task
 
-    def lane(self, queue: str) -> Lane:
+    def lane(self, queue: str) -> Runner:
         return self._backend.lane(queue)
 
-    def start(self, task: Task[Any], *, bounded: bool = True) -> None:
+    def start(self, task: RunnableTask[Any], *, bounded: bool = True) -> None:
         if task.lane is self._immediate:
             self.kept.append(task)
         else:
@@ -102,5 +102,5 @@ class Recorder(Backend):
 
     def _is_begun_by_itself(self, fn: Callable[..., Any]) -> bool:
         """Return True in a task of `fn`: without its delay it would begin itself again, and again, for ever."""
-        task = current_task()
+        task = running_task()
         return any(call.task is task and call.fn == fn for call in self.calls)

@@ -6,7 +6,7 @@ from typing import Any
 
 from flask import Flask
 
-from ..tasks import Task
+from ..attempt import RunnableTask
 from .commit import hold_for_commit
 from .held import Start, abandon_held, all_held, release
 from .response import hold_for_response, listen
@@ -14,7 +14,7 @@ from .response import hold_for_response, listen
 __all__ = ["abandon_held", "all_held", "hold", "listen", "release"]
 
 
-def hold(task: Task[Any], app: Flask, start: Start) -> None:
+def hold(task: RunnableTask[Any], app: Flask, start: Start) -> None:
     """Call `start(task)` at the moment that its `when` option names; at once where none is to come."""
     if task.options.when == "response":
         hold_for_response(task, app, start)

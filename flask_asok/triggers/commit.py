@@ -8,8 +8,8 @@ from typing import Any
 
 from flask import Flask, has_app_context
 
+from ..attempt import RunnableTask
 from ..errors import NotConfigured
-from ..tasks import Task
 from .held import Held, Start, cancel_all, cancel_dropped, keep, release_all
 
 _SESSION_KEY = "flask_asok.held"
@@ -19,7 +19,7 @@ class _Waiting:
     """The tasks that one session holds; it lives in that session's `info`."""
 
     def __init__(self) -> None:
-        self.entries: list[tuple[Task[Any], Start, Any]] = []
+        self.entries: list[tuple[RunnableTask[Any], Start, Any]] = []
         """Each with the transaction that it waits for."""
 
     def __del__(self) -> None:
@@ -27,7 +27,7 @@ class _Waiting:
             cancel_dropped(_held(self.entries), "its session was dropped, neither committed nor closed")
 
 
-def _held(entries: list[tuple[Task[Any], Start, Any]]) -> list[Held]:
+def _held(entries: list[tuple[RunnableTask[Any], Start, Any]]) -> list[Held]:
     return [(task, start) for task, start, _ in entries]
 
 
@@ -53,7 +53,7 @@ def _session_of(app: Flask) -> Any:
         ) from None
 
 
-def hold_for_commit(task: Task[Any], app: Flask, start: Start) -> None:
+def hold_for_commit(task: RunnableTask[Any], app: Flask, start: Start) -> None:
     """Call `start(task)` after the outermost commit of the current session; now where no transaction is open."""
     try:
         session = _session_of(app)

@@ -12,24 +12,25 @@ from typing import Any
 from flask import Flask
 
 from .. import process
+from ..attempt import RunnableTask
 from ..logs import log_exception
-from ..tasks import Hold, Task
+from ..waiting import Trigger
 
 Start = Callable[..., None]
-Held = tuple[Task[Any], Start]
+Held = tuple[RunnableTask[Any], Start]
 
 # Not a WeakSet: one thread may add a task while another looks through all.
-_held: dict[int, weakref.ref[Task[Any]]] = {}
+_held: dict[int, weakref.ref[RunnableTask[Any]]] = {}
 
 
-def keep(task: Task[Any], hold: Hold) -> None:
+def keep(task: RunnableTask[Any], hold: Trigger) -> None:
     """Note that `hold` keeps `task` from being started."""
     number = id(task)
-    task._hold = hold
+    task.trigger = hold
     _held[number] = weakref.ref(task, lambda _: _held.pop(number, None))
 
 
-def all_held() -> Iterator[Task[Any]]:
+def all_held() -> Iterator[RunnableTask[Any]]:
     """Yield the tasks of this process, of whatever application, that wait for a response or a commit."""
     process.renew()
     for reference in list(_held.values()):
@@ -42,13 +43,13 @@ def abandon_held(app: Flask | None = None) -> None:
     """Abandon, at the end of `app` or of the process, the tasks whose response or commit has not come."""
     for task in all_held():
         if app is None or task.app is app:
-            task.abandon("the application shuts down")
+            task.app.extensions["asok"].backend.abandon(task, "the application shuts down")
 
 
 def _lose_in_child() -> None:
     """Leave to the parent, in a forked child, what waits for the parent's responses and commits."""
     for task in all_held():
-        task._hold = None
+        task.trigger = None
         task.lose()
     _held.clear()
 
@@ -58,7 +59,7 @@ process.at_exit(abandon_held, last=True)
 process.after_fork(_lose_in_child)
 
 
-def release(task: Task[Any], start: Start, *, bounded: bool) -> None:
+def release(task: RunnableTask[Any], start: Start, *, bounded: bool) -> None:
     """Start a held task, once. Nobody is left to raise to, so what goes wrong is logged."""
     if _let_go(task):
         _start(task, start, bounded)
@@ -100,13 +101,13 @@ def cancel_dropped(held: list[Held], why: str) -> None:
         _beside(cancel_all, ready, why, logging.WARNING)
 
 
-def _let_go(task: Task[Any]) -> bool:
+def _let_go(task: RunnableTask[Any]) -> bool:
     """Take the task out of its hold; False where that is done."""
-    hold, task._hold = task._hold, None
+    hold, task.trigger = task.trigger, None
     return hold is not None
 
 
-def _start(task: Task[Any], start: Start, bounded: bool) -> None:
+def _start(task: RunnableTask[Any], start: Start, bounded: bool) -> None:
     requeued = task.requeue()
     _held.pop(id(task), None)
     if not requeued:

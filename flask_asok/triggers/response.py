@@ -18,8 +18,8 @@ from flask import (
 )
 from flask.ctx import AppContext
 
+from ..attempt import RunnableTask
 from ..context import request_of
-from ..tasks import Task
 from .body import closing
 from .held import Held, Start, cancel_all, keep, release_all, release_dropped
 
@@ -72,7 +72,7 @@ class _Exchange:
     def is_answered(self) -> bool:
         return self._response is not None
 
-    def add(self, task: Task[Any], start: Start) -> None:
+    def add(self, task: RunnableTask[Any], start: Start) -> None:
         if self._hold is None:
             self._hold = _ResponseHold(self)
         keep(task, self._hold)
@@ -130,7 +130,7 @@ class _ResponseHold:
         return found is not None
 
 
-def hold_for_response(task: Task[Any], app: Flask, start: Start) -> None:
+def hold_for_response(task: RunnableTask[Any], app: Flask, start: Start) -> None:
     """Call `start(task)` when the response to the current request has been sent; now where there is no request."""
     exchange = None if request_of(app) is None else _exchange(_request_context())
     if exchange is None or exchange.is_over:

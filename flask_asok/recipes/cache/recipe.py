@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 
 from flask import Flask, current_app
 
+from ...attempt import running_task
 from ...dispatch import task
 from ...errors import NotConfigured
 from ...state import state_of
-from ...tasks import current_task
 from .cache import Cache
 from .errors import CacheUnavailable
 from .lifetime import UNSET, Stale, Ttl
@@ -143,7 +143,7 @@ def warm_all(
 
 def _is_late() -> bool:
     """Return True in a task that runs later than its call: a run since then, say before the commit, is too old."""
-    attempt = current_task()
+    attempt = running_task()
     return attempt is not None and (attempt.options.when != "now" or attempt.options.delay > 0 or attempt.attempts > 1)
 
 

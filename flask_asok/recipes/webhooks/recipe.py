@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeGuard, TypeVar
 from flask import Flask, current_app, has_app_context
 
 from ... import signals
+from ...attempt import RunnableTask, running_task
 from ...dispatch import task
 from ...errors import QueueFull, WebhookBlocked, WebhookError, WebhookGone, WebhookUnavailable
 from ...logs import log
-from ...options import NotYet, Retry
+from ...retries import NotYet, Retry, wait_before
 from ...state import KEY, State, state_of
-from ...tasks import Task, current_task
 from . import signing
 from .address import Policy, Url, in_figures, parse
 from .deadline import Deadline
@@ -112,7 +112,7 @@ def send_webhook(
     """
     # What `prepare` made of the arguments, and nobody else makes: this is the task itself, not a call inside of one.
     if isinstance(url, Webhook):
-        webhook, ours = url, current_task()
+        webhook, ours = url, running_task()
     else:
         webhook, ours = _compose(url, payload, secret, headers, id, timeout, allow_private, reference), None
     # No variables of a frame that may be in a traceback: some loggers print those.
@@ -125,7 +125,7 @@ def send_anyway(url: str, payload: Any, secret: signing.Secret | None) -> Delive
     return _deliver(_compose(url, payload, secret, None, None, 15, None, None), None, suppress=False)
 
 
-def _deliver(webhook: Webhook, ours: Task[Any] | None, *, suppress: bool) -> Delivery:
+def _deliver(webhook: Webhook, ours: RunnableTask[Any] | None, *, suppress: bool) -> Delivery:
     if _can_come_back(ours):
         _unfinished().begin(ours, webhook)
     try:
@@ -206,12 +206,12 @@ def _unfinished() -> Unfinished:
     return state_of(_app()).shared("unfinished webhooks", lambda: Unfinished(_app(), lost))
 
 
-def _attempt(webhook: Webhook, ours: Task[Any] | None) -> Delivery:
+def _attempt(webhook: Webhook, ours: RunnableTask[Any] | None) -> Delivery:
     with _sender() as sender:
         return _send(sender, webhook, ours)
 
 
-def _send(sender: Sender, webhook: Webhook, ours: Task[Any] | None) -> Delivery:
+def _send(sender: Sender, webhook: Webhook, ours: RunnableTask[Any] | None) -> Delivery:
     from .answer import Malformed
     from .reasons import describe
 
@@ -255,7 +255,7 @@ def _send(sender: Sender, webhook: Webhook, ours: Task[Any] | None) -> Delivery:
     raise refusal(url, answer, done, sender.proxy_for(url))
 
 
-def _rehearse(webhook: Webhook, ours: Task[Any] | None) -> Delivery:
+def _rehearse(webhook: Webhook, ours: RunnableTask[Any] | None) -> Delivery:
     """Make an attempt in which all is done but the sending: it needs no Sender, and no network."""
     url = parse(webhook.url)
     delivery = delivery_of(webhook, url, 1 if ours is None else ours.attempts, int(time()), 0.0)
@@ -303,19 +303,19 @@ def _bare(error: E) -> E:
     return error
 
 
-def _can_come_back(ours: Task[Any] | None) -> TypeGuard[Task[Any]]:
+def _can_come_back(ours: RunnableTask[Any] | None) -> TypeGuard[RunnableTask[Any]]:
     """Does this task wait in this very process, where it holds no thread meanwhile?"""
     state = _state()
     return ours is not None and state is not None and state.backend.in_process
 
 
-def _pool(ours: Task[Any] | None) -> Pool | None:
+def _pool(ours: RunnableTask[Any] | None) -> Pool | None:
     """Return the threads that this attempt is made on, where others may want them."""
     size = state_of(_app()).backend.queues.get(ours.queue) if _can_come_back(ours) else None
     return None if ours is None or size is None else Pool(ours.queue, size)
 
 
-def _fail(error: WebhookError, ours: Task[Any] | None) -> NoReturn:
+def _fail(error: WebhookError, ours: RunnableTask[Any] | None) -> NoReturn:
     """Raise `error`, as a Retry where the receiver named a time; send the signals when it is the last word."""
     if ours is not None:
         options = ours.options
@@ -334,12 +334,12 @@ def _fail(error: WebhookError, ours: Task[Any] | None) -> NoReturn:
     raise error
 
 
-def _asked_to_wait(error: WebhookError, ours: Task[Any]) -> float | None:
+def _asked_to_wait(error: WebhookError, ours: RunnableTask[Any]) -> float | None:
     """Return the seconds that the receiver asked for, or those of the backoff where these are more."""
     if not isinstance(error, WebhookUnavailable) or error.retry_after is None:
         return None
     try:
-        return max(error.retry_after, ours.options.wait_before(ours.attempts + 1))
+        return max(error.retry_after, wait_before(ours.options, ours.attempts + 1))
     except Exception:
         # It raises once more, and is logged, where the retry is made.
         return None

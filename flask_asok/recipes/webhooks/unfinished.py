@@ -9,8 +9,8 @@ from typing import Any
 from flask import Flask
 
 from ... import signals
+from ...attempt import RunnableTask
 from ...errors import WebhookError
-from ...tasks import Task
 from .webhook import Webhook
 
 
@@ -32,38 +32,37 @@ class Unfinished:
     def __len__(self) -> int:
         return len(self._by_id)
 
-    def begin(self, task: Task[Any], webhook: Webhook) -> None:
+    def begin(self, task: RunnableTask[Any], webhook: Webhook) -> None:
         """Note that an attempt begins."""
         self._by_id.setdefault(task.id, webhook)
         task.about = task.about or webhook.__asok_about__
 
-    def fail(self, task: Task[Any], error: WebhookError) -> None:
+    def fail(self, task: RunnableTask[Any], error: WebhookError) -> None:
         """Note that an attempt failed and another one will be made."""
         if task.id in self._by_id:
             # A copy has no traceback, whose frames would be kept for as long as the task waits.
             self._by_id[task.id] = copy.copy(error)
             task.about = getattr(error.delivery, "__asok_about__", task.about)
 
-    def end(self, task: Task[Any]) -> bool:
+    def end(self, task: RunnableTask[Any]) -> bool:
         """Forget a delivery: whoever does so tells how it ended. Return False where it was forgotten already."""
         return self._by_id.pop(task.id, None) is not None
 
-    def _on_abandoned(self, app: Flask, task: Task[Any]) -> None:
+    def _on_abandoned(self, app: Flask, task: RunnableTask[Any]) -> None:
         left = self._by_id.pop(task.id, None)
         if left is None and task.call is not None:
             # It has not begun: it was queued, or waited for its delay.
-            _, args, _, _ = task.call
-            left = next((argument for argument in args if isinstance(argument, Webhook)), None)
+            left = next((argument for argument in task.call.args if isinstance(argument, Webhook)), None)
         self._tell(app, left, task, "the process shut down")
 
-    def _on_failed(self, app: Flask, task: Task[Any], error: BaseException) -> None:
+    def _on_failed(self, app: Flask, task: RunnableTask[Any], error: BaseException) -> None:
         # None of ours, which has ended it: a backoff that raises, say, or no memory.
         self._tell(app, self._by_id.pop(task.id, None), task, type(error).__name__)
 
-    def _on_cancelled(self, app: Flask, task: Task[Any]) -> None:
+    def _on_cancelled(self, app: Flask, task: RunnableTask[Any]) -> None:
         self._by_id.pop(task.id, None)
 
-    def _tell(self, app: Flask, left: Webhook | WebhookError | None, task: Task[Any], why: str) -> None:
+    def _tell(self, app: Flask, left: Webhook | WebhookError | None, task: RunnableTask[Any], why: str) -> None:
         if left is not None:
             error = self._lost(left, task.attempts, why) if isinstance(left, Webhook) else left
             with app.app_context():

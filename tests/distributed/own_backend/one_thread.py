@@ -44,9 +44,9 @@ class OneThread(Backend):
         if self._thread is not None:
             self._thread.join(timeout)
         while self._heap:
-            heapq.heappop(self._heap)[2].abandon("the application shuts down")
+            self.abandon(heapq.heappop(self._heap)[2], "the application shuts down")
         for task in list(self.running):
-            task.abandon("it took too long")
+            self.abandon(task, "it took too long")
 
     def _put(self, task, seconds):
         with self._changed:
@@ -58,7 +58,7 @@ class OneThread(Backend):
                     self._thread = threading.Thread(target=self._work, name="one-thread", daemon=True)
                     self._thread.start()
                 return
-        task.abandon("the application shuts down")
+        self.abandon(task, "the application shuts down")
 
     def _work(self):
         while (found := self._next()) is not None:

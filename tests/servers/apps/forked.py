@@ -9,7 +9,7 @@ from flask import Flask
 from flask_asok import Cache, FlaskAsok, background
 from flask_asok.store.base import Record
 from flask_asok.store.sqlite import SQLiteStore
-from flask_asok.tasks import joined
+from flask_asok.waiting import waits
 
 FOLDER = Path(os.environ["FOLDER"])
 WAIT = 20
@@ -74,7 +74,7 @@ def index():
     background(int).join(WAIT)
     return {
         "deferred": deferred[0].state,
-        "joined": len(joined),
+        "joined": len(waits),
         "loaded": in_time(fill_cache_here),
         "inherited": inherited,
         "stored": in_time(lambda: add("of the worker")),

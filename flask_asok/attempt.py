@@ -1,0 +1,299 @@
+"""One attempt of a task: claimed, run in a context of its own, and settled or tried again."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from .calls import Call, Parts, make
+from .errors import TaskCancelled
+from .logs import about_of, frames_of, log, log_exception, safe_repr
+from .options import Options
+from .progress import Progress
+from .retries import NotYet, cause_of, next_wait
+from .signals import (
+    emit,
+    task_abandoned,
+    task_cancelled,
+    task_failed,
+    task_retried,
+    task_started,
+    task_succeeded,
+)
+from .summaries import LONGEST_ERROR_TEXT, State, TaskSummary
+from .tasks import current
+from .waiting import JoinableTask
+
+if TYPE_CHECKING:
+    from blinker import NamedSignal
+    from flask import Flask
+
+R = TypeVar("R", covariant=True)
+
+
+class Runner(Protocol):
+    """What a task needs of the place that runs it."""
+
+    running: dict[RunnableTask[Any], None]
+    """The tasks whose attempt is under way, as keys."""
+
+    def watch(self, task: RunnableTask[Any], timeout: float) -> None:
+        """See to the timeout, in seconds, of an attempt of `task` that begins now in this very thread."""
+
+    def wait(self, task: RunnableTask[Any], seconds: float) -> None:
+        """Run `task` again after `seconds`, holding no thread meanwhile."""
+
+
+def running_task() -> RunnableTask[Any] | None:
+    """Return the task that this code runs in, as a backend or a recipe sees it, or None outside of one."""
+    return current.get()  # type: ignore[no-any-return]
+
+
+class RunnableTask(JoinableTask[R]):
+    """
+    A Task as its backend sees it, which makes it, runs it and settles it.
+
+    `background()` returns it as a Task, on which a type checker, an editor and `dir()` show none of this.
+    """
+
+    skips_waits: bool = False
+    """Does a retry follow at once? For tests; what is logged and told of it is as ever."""
+    stopping: bool = False
+    """Was the task asked to stop? Then each report of its progress raises TaskCancelled. For backends."""
+    reporter: Callable[[Progress], bool] | None = None
+    """
+    What a backend sets in order to hear of the progress, at most once a second, in the thread that reports it. Returns
+    True to stop the task.
+    """
+    reported: float = float("-inf")
+    """When the reporter was last called, by the monotonic clock."""
+    about: str = ""
+    """What a recipe adds to the line that says the task was abandoned: no secret."""
+    _unmade: list[Parts] = []  # noqa: RUF012 - empty for ever; an abandoned task gets its own
+
+    def __init__(self, call: Parts, options: Options, summary: TaskSummary, lane: Runner, app: Flask) -> None:
+        # Thread.__init__ is left out on purpose: see Task.
+        # One that pops the call out of the box has claimed the task, to run or to settle it: one atomic step, no lock.
+        self._box = [call]
+        self._summary = summary
+        self.options = options
+        self.lane = lane
+        self.app = app
+
+    @property
+    def summary(self) -> TaskSummary:
+        """What is remembered of the task, which follows it."""
+        return self._summary
+
+    @property
+    def call(self) -> Call | None:
+        """The call that is still to be made; of an abandoned task, while `task_abandoned` is sent, the one not made."""
+        found = self._box[:1] or self._unmade
+        return Call._make(found[0]) if found else None
+
+    def stop(self) -> bool:
+        """Ask the task to stop at the next report of its progress; False when it is settled."""
+        self.stopping = True
+        return not self._done
+
+    def is_held(self) -> bool:
+        """Does the task wait for a response or a commit?"""
+        return self.trigger is not None
+
+    def claim(self) -> Parts | None:
+        """Take the call out of the task: of all that try, one gets it, and must run or settle the task."""
+        try:
+            return self._box.pop()
+        except IndexError:
+            return None
+
+    def requeue(self) -> bool:
+        """Make a waiting task a queued one; False when it was cancelled meanwhile. Call `wake` once it is queued."""
+        return self._become("queued")
+
+    def postpone(self) -> bool:
+        """Make a queued task a waiting one; False when it was cancelled meanwhile."""
+        return self._become("waiting")
+
+    def _become(self, state: State) -> bool:
+        call = self.claim()
+        if call is None:
+            return False
+        self._summary.state = state
+        self._box.append(call)
+        return True
+
+    def perform(self, thread: threading.Thread) -> BaseException | None:
+        """Run one attempt here and now, in `thread`, unless somebody else has claimed it. Return what it raised."""
+        try:
+            call = self._box.pop()
+        except IndexError:
+            return None
+        summary, lane = self._summary, self.lane
+        summary.attempts += 1
+        summary._started = time.time()
+        summary.progress = None
+        summary.state = "running"
+        self._thread = thread
+        lane.running[self] = None
+        value: Any = None
+        error: BaseException | None
+        try:
+            timeout = self.options.timeout
+            if timeout is not None:
+                lane.watch(self, timeout)
+            if task_started.receivers:
+                emit(task_started, self.app, task=self)
+            value, error = Context().run(make, call, self)
+        except BaseException as raised:
+            # Ctrl-C, in a caller who runs the task itself: it must come to an end all the same.
+            error = raised
+        # Missing when a shutdown has abandoned the task: it is settled, and its outcome comes too late.
+        if lane.running.pop(self, self) is self:
+            return error
+        if error is None:
+            self._value = value
+            self.settle("succeeded", task_succeeded)
+            return None
+        self._fail_or_wait(call, error)
+        try:
+            return error
+        finally:
+            # The frames of the error's traceback lead back to this one, which must not lead to the error: a cycle.
+            del self, call, error
+
+    def settle(self, state: State, signal: NamedSignal, **kwargs: Any) -> None:
+        """Give the claimed task its last state, tell the receivers of `signal`, then let go who waits."""
+        self._summary._finished = time.time()
+        self._summary.state = state
+        try:
+            if signal.receivers:
+                self._settler = threading.get_ident()
+                emit(signal, self.app, task=self, **kwargs)
+        finally:
+            # Last, so that whoever joins finds the context torn down, the error logged and the signals sent.
+            self._done = True
+            if self._waiters:
+                self.wake()
+
+    def withdraw(self, why: str | None, level: int = logging.INFO) -> None:
+        """Settle as cancelled, and log `why`, unless the task is claimed already; None where the caller is told."""
+        if self.claim() is None:
+            return
+        self.trigger = None
+        self._settle_cancelled(why, level)
+
+    def _settle_cancelled(self, why: str | None, level: int = logging.INFO) -> None:
+        try:
+            if why is not None:
+                log(
+                    level, "Background task %s (%s) cancelled: %s.",
+                    self.name, self.id, why, app=self.app, extra=self.log_fields(),
+                )  # fmt: skip
+        finally:
+            self.settle("cancelled", task_cancelled)
+
+    def abandon(self, why: str) -> None:
+        """
+        Settle as abandoned, log it by name and id, and send `task_abandoned`; nothing where the task is settled.
+
+        A queued or waiting task never runs; of a running one the outcome comes too late.
+        """
+        call = self.claim()
+        if call is None and self.lane.running.pop(self, self) is self:
+            return
+        self.trigger = None
+        about = self.about or (about_of(call[1]) if call is not None else "")
+        try:
+            log(
+                logging.ERROR, "Background task %s (%s) abandoned while %s: %s.",
+                self.name, self.id, self.state, f"{why} ({about})" if about else why,
+                app=self.app, extra=self.log_fields(),
+            )  # fmt: skip
+        finally:
+            self._unmade = [] if call is None else [call]
+            self.settle("abandoned", task_abandoned)
+            self._unmade = []
+
+    def lose(self) -> None:
+        """Settle as abandoned without a word: in a forked child, whose parent goes on with the task."""
+        self._box.clear()
+        self._summary.state = "abandoned"
+        self._done = True
+        self.wake()
+
+    def log_fields(self) -> dict[str, Any]:
+        """Return the `extra` fields of a log record about this task."""
+        summary = self._summary
+        started = summary._started or time.time()
+        return {
+            "task_id": summary.id,
+            "task_name": summary.name,
+            "task_queue": summary.queue,
+            "task_attempt": summary.attempts,
+            "task_queued_ms": round((started - summary._enqueued) * 1000, 3),
+            "task_duration_ms": round((summary.duration or 0.0) * 1000, 3),
+        }
+
+    def _fail_or_wait(self, call: Parts, error: BaseException) -> None:
+        summary = self._summary
+        if isinstance(error, NotYet):
+            summary.attempts -= 1
+            self._wait_for_turn(call, error.after)
+            return
+        if self.stopping and isinstance(error, TaskCancelled):
+            self._settle_cancelled("it was asked to stop")
+            return
+        seconds = self._seconds_to_retry(error)
+        # Whatever happens while it is told, Ctrl-C in a caller who runs the task itself: somebody waits for its end.
+        if seconds is not None:
+            try:
+                self._tell_of_retry(error, seconds)
+            finally:
+                self._wait_for_turn(call, 0.0 if self.skips_waits else seconds)
+            return
+        error = cause_of(error)
+        self._error = error
+        try:
+            summary.error = safe_repr(error)[:LONGEST_ERROR_TEXT]
+            log(
+                logging.ERROR, "Background task %s failed: %r",
+                summary.name, error, exc_info=frames_of(error, error), app=self.app, extra=self.log_fields(),
+            )  # fmt: skip
+        finally:
+            self.settle("failed", task_failed, error=error)
+
+    def _tell_of_retry(self, error: BaseException, seconds: float) -> None:
+        summary, cause = self._summary, cause_of(error)
+        summary.error = safe_repr(cause)[:LONGEST_ERROR_TEXT]
+        log(
+            logging.WARNING, "Background task %s failed (attempt %s of %s, next in %.3g s): %r",
+            summary.name, summary.attempts, self.options.retries + 1, seconds, cause,
+            exc_info=frames_of(error, cause), app=self.app, extra=self.log_fields(),
+        )  # fmt: skip
+        summary.state = "waiting"
+        if task_retried.receivers:
+            emit(task_retried, self.app, task=self, error=error, wait=seconds)
+
+    def _wait_for_turn(self, call: Parts, seconds: float) -> None:
+        self._summary.state = "waiting"
+        self._box.append(call)
+        self.lane.wait(self, seconds)
+
+    def _seconds_to_retry(self, error: BaseException) -> float | None:
+        try:
+            return next_wait(self.options, self._summary.attempts, error)
+        except BaseException as wrong:
+            log_exception("Backoff of background task %s failed: %r", self.name, wrong, app=self.app)
+            return None
+
+    def _cancel(self) -> bool:
+        self.withdraw("cancel() was called")
+        return self._summary.state == "cancelled"
+
+    def _is_claimable(self) -> bool:
+        return bool(self._box) and self._summary.state == "queued"

@@ -1,0 +1,111 @@
+"""A call: what a task keeps of it, and how it is made."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Coroutine
+from contextvars import copy_context
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import Any, NamedTuple
+
+from flask import Flask
+
+from .context import Carried, fresh
+from .hints import explain
+from .logs import log_exception
+from .tasks import Task, current
+
+Parts = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], Carried]
+"""A call as each task keeps it: a Call, which says what is what, would cost a tenth more."""
+
+_GENERATORS = frozenset({GeneratorType, AsyncGeneratorType})
+
+
+class Call(NamedTuple):
+    """What a task calls."""
+
+    fn: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    captured: Carried
+
+
+def make(call: Parts, task: Task[Any]) -> tuple[Any, BaseException | None]:
+    """Call the function in a fresh app context; return its value or its error once that context is torn down."""
+    fn, args, kwargs, carried = call
+    value: Any = None
+    error: BaseException | None = None
+    app, _, variables, _ = carried
+    for variable, carried_value in variables:
+        variable.set(carried_value)
+    current.set(task)
+    try:
+        context = fresh(carried)
+        context.push()
+    except BaseException as raised:
+        del task
+        return None, raised
+    try:
+        value = fn(*args, **kwargs)
+        if type(value) is CoroutineType:
+            value = _run_coroutine(app, value)
+        if type(value) in _GENERATORS:
+            raise TypeError(f"{task.name} returned a generator, of which nothing has run. Loop over it in a task.")
+    except BaseException as raised:
+        # Without this frame, which is noise in the log.
+        error = raised.with_traceback(raised.__traceback__ and raised.__traceback__.tb_next)
+        explain(error)
+    try:
+        context.pop(error)
+    except BaseException as raised:
+        log_exception("Teardown after background task %s failed: %r", task.name, raised, app=app)
+    if error is None:
+        return value, None
+    try:
+        return None, error
+    finally:
+        # As in `perform`: the next frame of the traceback leads back to this one.
+        del task, call, error
+
+
+def _run_coroutine(app: Flask, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    import asyncio
+
+    async def outcome() -> Any:
+        return await coroutine
+
+    try:
+        run = app.ensure_sync(outcome)
+    except RuntimeError:
+        # Flask's "async" extra is not installed; its text says so. Not to be awaited any more.
+        coroutine.close()
+        raise
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return run()
+    # An `async def` view or task runs this one itself, and its event loop, which waits meanwhile, can take no other.
+    return _run_beside(run)
+
+
+def _run_beside(run: Callable[[], Any]) -> Any:
+    """Run in a thread of its own, in this very context, and wait."""
+    outcomes: list[tuple[Any, BaseException | None]] = []
+
+    def work() -> None:
+        try:
+            outcomes.append((run(), None))
+        except BaseException as error:
+            outcomes.append((None, error))
+
+    thread = threading.Thread(target=copy_context().run, args=(work,), name="asok-async", daemon=True)
+    thread.start()
+    thread.join()
+    value, error = outcomes.pop()
+    if error is None:
+        return value
+    try:
+        raise error
+    finally:
+        # As in `result`: a cycle otherwise.
+        del error

@@ -1,0 +1,134 @@
+"""Joins that cannot deadlock: a task that waits runs the other one in its place, and a circle is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, Protocol, TypeVar
+
+from . import process
+from .tasks import Task, current
+
+R = TypeVar("R", covariant=True)
+
+
+class Trigger(Protocol):
+    """What a deferred task waits for: the end of a response, or a commit."""
+
+    thread: int
+    """The identifier of the thread that has to go on before it can come."""
+
+    def is_ours(self) -> bool:
+        """Does the request or the session of this very context have to end before it can come?"""
+
+
+waits: dict[object, JoinableTask[Any]] = {}
+"""What each caller waits for now, by the task that it is. One outside of tasks is known by the identifier of its
+thread, and stands here only where it waits without a limit."""
+
+process.after_fork(waits.clear)
+
+
+@contextlib.contextmanager
+def waiting_for(task: JoinableTask[Any], timeout: float | None = None) -> Iterator[JoinableTask[Any] | None]:
+    """Note for this block that its code waits for `task`. Yields the task that the code runs in, or None."""
+    process.renew()
+    caller: JoinableTask[Any] | None = current.get()
+    key = threading.get_ident() if caller is None else caller
+    if caller is not None or timeout is None:
+        waits[key] = task
+    try:
+        yield caller
+    finally:
+        waits.pop(key, None)
+
+
+class JoinableTask(Task[R]):
+    """A Task that can be waited for."""
+
+    trigger: Trigger | None = None
+    """What a deferred task waits for; None of any other."""
+    _waiters: list[threading.Lock] = []  # noqa: RUF012 - empty for ever; a task that is waited for gets its own
+    _settler: int | None = None
+    """The thread that tells the receivers of the task's end."""
+
+    def _join(self, timeout: float | None) -> None:
+        if self._done or self._settler == threading.get_ident():
+            # Or a signal's receiver, here in this thread, has all there is to wait for.
+            return
+        # Noted before it is looked who waits for whom: of two that do so at the same time one sees the other.
+        with waiting_for(self, timeout) as caller:
+            self._refuse_circle(caller, timeout)
+            self._wait(timeout, in_task=caller is not None)
+
+    def perform(self, thread: threading.Thread) -> BaseException | None:
+        """Run one attempt here and now."""
+        raise NotImplementedError
+
+    def wake(self) -> None:
+        """Let all who wait look again."""
+        waiters = self._waiters
+        # The first ones, and as many as there are now: one that finds nothing changed waits again, at the end.
+        for _ in range(len(waiters)):
+            try:
+                waiters.pop(0).release()
+            except IndexError:  # pragma: no cover - a waiter timed out meanwhile
+                break
+
+    def _is_claimable(self) -> bool:
+        raise NotImplementedError
+
+    def _refuse_circle(self, waiting: JoinableTask[Any] | None, timeout: float | None) -> None:
+        """Raise RuntimeError where this task, by however many joins, waits for who joins it here."""
+        if self not in waits and self.trigger is None and self is not waiting:
+            return
+        link: JoinableTask[Any] | None = self
+        seen = set()
+        while link is not None and link not in seen:
+            seen.add(link)
+            trigger = link.trigger
+            if link is waiting:
+                raise RuntimeError(
+                    f"Task {waiting.name} cannot join {self.name}, which waits for {waiting.name} itself."
+                )
+            # A view may wait a while, and then answer, for a task that goes on after the response.
+            if trigger is not None and (link is self or timeout is None) and _comes_after(trigger, waiting):
+                what = self.name if link is self else f"{self.name} waits for {link.name}, which"
+                raise RuntimeError(
+                    f"Task {what} starts after this response or commit: joining it here would never end."
+                )
+            link = waits.get(link if trigger is None else trigger.thread)
+
+    def _wait(self, timeout: float | None, *, in_task: bool) -> None:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self._done:
+            if in_task and timeout != 0 and self._is_claimable():
+                self.perform(threading.current_thread())
+            elif deadline is None:
+                self._wait_for_change(-1, in_task)
+            elif (left := deadline - time.monotonic()) > 0:
+                self._wait_for_change(left, in_task)
+            else:
+                return
+
+    def _wait_for_change(self, seconds: float, in_task: bool) -> None:
+        """Wait until the task is settled or queued again, for `seconds` at most, or without limit when -1."""
+        lock = threading.Lock()
+        lock.acquire()
+        waiters: list[threading.Lock] = self.__dict__.setdefault("_waiters", [])
+        waiters.append(lock)
+        # It may have changed before it could see that somebody waits.
+        changed = self._done or (in_task and self._is_claimable())
+        if not changed:
+            changed = lock.acquire(timeout=seconds)
+        if not changed:
+            with contextlib.suppress(ValueError):
+                waiters.remove(lock)
+
+
+def _comes_after(trigger: Trigger, waiting: JoinableTask[Any] | None) -> bool:
+    """Does the trigger wait for this code to go on?"""
+    # A task may be run by its caller, and then waits in the thread that is to go on.
+    return trigger.is_ours() or (waiting is not None and trigger.thread == threading.get_ident())
