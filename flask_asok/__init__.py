@@ -9,19 +9,23 @@ from .errors import (
     TaskAbandoned,
     TaskCancelled,
     TaskFailed,
-    WebhookBlocked,
-    WebhookError,
-    WebhookGone,
-    WebhookNotVerified,
-    WebhookRejected,
-    WebhookUnavailable,
 )
 from .extension import FlaskAsok
 from .progress import Progress
 from .recipes.cache import Cache, CacheUnavailable, cached, warm_cache
 from .recipes.images import ImageError, Picture, Renditions, make_renditions, resize_image, save_upload
 from .recipes.mail import Mail, MailError, MailRefused, MailUnavailable, check_address, send_mail
-from .recipes.webhooks import Delivery, send_webhook, verify_webhook
+from .recipes.webhooks import (
+    Delivery,
+    WebhookBlocked,
+    WebhookError,
+    WebhookGone,
+    WebhookNotVerified,
+    WebhookRejected,
+    WebhookUnavailable,
+    send_webhook,
+    verify_webhook,
+)
 from .reporting import report_progress, track
 from .retries import Retry
 from .summaries import TaskSummary

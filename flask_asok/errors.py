@@ -14,20 +14,17 @@ AsokError
 ├── MailError              an email was not sent (recipes/mail/errors.py)
 │   ├── MailUnavailable    for now: no connection, connection lost, or an SMTP answer 4xx
 │   └── MailRefused        for good: SMTP 5xx, no verified TLS, login refused, an invalid address
-└── WebhookError           a webhook was not delivered
+└── WebhookError           a webhook was not delivered (recipes/webhooks/errors.py)
     ├── WebhookUnavailable for now: no connection, no answer in time, or 408, 425, 429, 5xx
     ├── WebhookRejected    for good: any other answer, redirects among them
-    │   └── WebhookGone    410: the receiver wants no more of them
+    │   └── WebhookGone    410: the receiver wants no more webhooks
     ├── WebhookBlocked     the address is not allowed; nothing was sent
-    └── WebhookNotVerified the signature of a webhook that came in does not match
+    └── WebhookNotVerified the signature of an incoming webhook does not match
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
-
-if TYPE_CHECKING:
-    from .recipes.webhooks import Delivery
+from typing import ClassVar
 
 
 class AsokError(Exception):
@@ -69,58 +66,6 @@ class BackendUnavailable(AsokError):
 
 class MessageRefused(AsokError):
     """Raised in a worker for a message that is not signed by the application, or malformed. Logged, never run."""
-
-
-class WebhookError(AsokError):
-    """
-    Base of the errors of webhooks. No text, here or in its causes, holds a secret or more of a URL than its host.
-
-    `delivery` is the Delivery that failed, None where there is none. Its `repr`, which is what the log shows, names the
-    webhook's id and reference, the status and the first words of the answer: do not show that to the URL's owner.
-    """
-
-    is_answer: ClassVar[bool] = True
-
-    def __init__(self, text: str, delivery: Delivery | None = None) -> None:
-        # All of it in args, which is what comes back from another process.
-        super().__init__(text, delivery)
-        self.delivery = delivery
-
-    def __str__(self) -> str:
-        return str(self.args[0])
-
-    def __repr__(self) -> str:
-        about = getattr(self.delivery, "__asok_about__", "")
-        return f"{type(self).__name__}({self.args[0]!r}{', ' if about else ''}{about})"
-
-
-class WebhookUnavailable(WebhookError):
-    """
-    Raised when trying again later may help. A task that raises it is retried.
-
-    `retry_after` is how many seconds the receiver asked to wait, None where it did not.
-    """
-
-    def __init__(self, text: str, delivery: Delivery | None = None, retry_after: float | None = None) -> None:
-        super().__init__(text, delivery)
-        self.args: tuple[Any, ...] = (text, delivery, retry_after)
-        self.retry_after = retry_after
-
-
-class WebhookRejected(WebhookError):
-    """Raised when the receiver's answer would be the same again. A task that raises it has failed."""
-
-
-class WebhookGone(WebhookRejected):
-    """Raised for a 410: the endpoint is to be disabled."""
-
-
-class WebhookBlocked(WebhookError):
-    """Raised when the URL leads to an address that is not allowed. No packet was sent there."""
-
-
-class WebhookNotVerified(WebhookError):
-    """Raised by `verify_webhook` for a request that nobody with the secret has signed just now."""
 
 
 def __getattr__(name: str) -> type[AsokError]:

@@ -43,13 +43,18 @@ def cause_of(error: BaseException) -> BaseException:
     return error.__cause__ if isinstance(error, Retry) and error.__cause__ is not None else error
 
 
+def will_retry(options: Options, attempts: int, error: BaseException) -> bool:
+    """Return True if another attempt follows attempt number `attempts`, which ended in `error`."""
+    return attempts <= options.retries and isinstance(error, (Retry, *options.retry_on))
+
+
 def next_wait(options: Options, attempts: int, error: BaseException) -> float | None:
     """
     Return the seconds from `error`, in which attempt number `attempts` ended, to the next attempt; None for no more.
 
     What another machine asked to wait (`AsokError.retry_after`) is the least. Raises what the task's own backoff does.
     """
-    if attempts > options.retries or not isinstance(error, (Retry, *options.retry_on)):
+    if not will_retry(options, attempts, error):
         return None
     if isinstance(error, Retry) and error.after is not None:
         return error.after

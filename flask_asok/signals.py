@@ -25,16 +25,6 @@ task_cancelled: NamedSignal = namespace.signal("task-cancelled")
 task_abandoned: NamedSignal = namespace.signal("task-abandoned")
 """The task was not finished when its process shut down."""
 
-webhook_failed: NamedSignal = namespace.signal("webhook-failed")
-"""
-A webhook was not delivered, and nothing will try again: `delivery` has what it takes to store and replay it, `error`
-says why.
-
-Sent in the thread and the app context of the attempt. It holds no secret: of the URL only scheme, host and port.
-"""
-webhook_gone: NamedSignal = namespace.signal("webhook-gone")
-"""The receiver answered 410: disable the endpoint. Sent before `webhook_failed`, with the same arguments."""
-
 
 def emit(signal: NamedSignal, app: Flask, **kwargs: Any) -> None:
     """Call every receiver of `signal`; one that raises is logged and keeps neither the others nor the task."""

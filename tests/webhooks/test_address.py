@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_asok import WebhookBlocked, background, send_webhook
-from flask_asok.recipes.webhooks.address import Policy, is_public, parse
+from flask_asok.recipes.webhooks.policy import Policy, is_public
+from flask_asok.recipes.webhooks.url import parse_url
 
 BAD_URLS = [
     "", "localhost", "//example.com/", "ftp://example.com/", "file:///etc/passwd", "javascript:1", "HTTP:/x", "http://",
@@ -66,7 +67,7 @@ def test_no_str(app: Flask, url: Any) -> None:
 )
 def test_good_url(url: str, shown: str, target: str) -> None:
     """Of a URL only scheme, host and port are ever shown; path and query go on the wire."""
-    parsed = parse(url)
+    parsed = parse_url(url)
 
     assert str(parsed) == shown
     assert parsed.target == target
@@ -77,7 +78,7 @@ def test_good_url(url: str, shown: str, target: str) -> None:
 def test_any_url(url: str) -> None:
     """Whatever passes names a host in plain letters, and a target in printable ASCII; the rest is a ValueError."""
     try:
-        parsed = parse(url)
+        parsed = parse_url(url)
     except ValueError:
         return
     assert parsed.scheme in ("http", "https")

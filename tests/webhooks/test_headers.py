@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from werkzeug.datastructures import CombinedMultiDict, Headers, MultiDict
 
 from flask_asok import background, send_webhook
-from flask_asok.recipes.webhooks.headers import LONGEST_RETRY_AFTER, check, retry_after
+from flask_asok.recipes.webhooks.headers import LONGEST_RETRY_AFTER, checked_headers, retry_after
 
 NOW = datetime(2026, 11, 23, 5, 0, tzinfo=UTC)
 
@@ -45,7 +45,7 @@ NOW = datetime(2026, 11, 23, 5, 0, tzinfo=UTC)
 def test_bad_name(name: str) -> None:
     """Names that are no token, or not the caller's to set, are refused."""
     with pytest.raises(ValueError, match=r"[Hh]eader"):
-        check({name: "x"})
+        checked_headers({name: "x"})
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_bad_name(name: str) -> None:
 def test_given_twice(headers: Any) -> None:
     """A header that is given twice is refused, whatever holds the two: none is dropped without a word."""
     with pytest.raises(ValueError, match="given twice"):
-        check(headers)
+        checked_headers(headers)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_given_twice(headers: Any) -> None:
 def test_bad_value(value: str) -> None:
     """Values that could end the header, or be read in two ways, are refused and not quoted."""
     with pytest.raises(ValueError, match="X-Token") as raised:
-        check({"X-Token": value})
+        checked_headers({"X-Token": value})
 
     assert "sesam" not in str(raised.value)
 
@@ -79,21 +79,21 @@ def test_bad_value(value: str) -> None:
 def test_bad_type(headers: Any) -> None:
     """Headers map a str to a str."""
     with pytest.raises(TypeError):
-        check(headers)
+        checked_headers(headers)
 
 
 def test_good_headers() -> None:
     """Ordinary headers pass, an empty value too."""
     headers = {"Authorization": "Bearer a b", "X-Empty": "", "X~odd!": "x"}
 
-    assert check(headers) == headers
+    assert checked_headers(headers) == headers
 
 
 @given(st.dictionaries(st.text(), st.text()))
 def test_any_headers(headers: dict[str, str]) -> None:
     """Whatever passes is one line of printable ASCII; anything else is a ValueError."""
     try:
-        checked = check(headers)
+        checked = checked_headers(headers)
     except ValueError:
         return
     for name, value in checked.items():

@@ -423,7 +423,7 @@ def test_waiting_is_bounded(make_app: Any, receiver: Any) -> None:
 
 def test_too_many_wait(make_app: Any, receiver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the line is too long it counts as an attempt that failed, so that what waits for a dead host has an end."""
-    monkeypatch.setattr("flask_asok.recipes.webhooks.recipe.LONGEST_LINE", 0)
+    monkeypatch.setattr("flask_asok.recipes.webhooks.sender.LONGEST_LINE", 0)
     app = make_app(ASOK_QUEUES={"webhooks": 2}, ASOK_WEBHOOK_PER_HOST=1)
     receiver.answer_when.clear()
 

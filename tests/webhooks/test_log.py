@@ -14,8 +14,8 @@ import pytest
 from flask import Flask
 
 from flask_asok import FlaskAsok, WebhookUnavailable, background, send_webhook
-from flask_asok.recipes.webhooks.address import parse
 from flask_asok.recipes.webhooks.excerpt import first_words
+from flask_asok.recipes.webhooks.url import parse_url
 from flask_asok.recipes.webhooks.webhook import Webhook, compose
 
 TIMEOUT = 10
@@ -208,15 +208,12 @@ def test_reference_is_cut(app: Flask, receiver: Any, caplog: pytest.LogCaptureFi
 
 
 def webhook(url: str = f"https://hooks.example/services/{SESAME}?key={SESAME}-2", payload: Any = None) -> Webhook:
-    return compose(
-        url, payload or {}, secret=None, extra_headers={"Authorization": f"Bearer {SESAME}-3"}, id="msg_1", timeout=1,
-        allow_private=None, reference=None, max_bytes=10_000, know_names=True,
-    )  # fmt: skip
+    return compose(url, payload or {}, headers={"Authorization": f"Bearer {SESAME}-3"}, id="msg_1", timeout=1)
 
 
 def words(body: bytes, **kwargs: Any) -> str:
     sent = webhook(**kwargs)
-    return first_words(sent, parse(sent.url), body)
+    return first_words(sent, parse_url(sent.url), body)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +255,7 @@ WAYS = {
 )
 def test_echo(way: str, url: str) -> None:
     """A receiver that echoes the request, however written, puts no secret into the log."""
-    target = parse(url).target
+    target = parse_url(url).target
     echo = f"no: {target} {url} Bearer {SESAME}-3 X: {SESAME}-3 " + json.dumps({"path": target.split("/"), "a": "<b>"})
 
     shown = words(WAYS[way](echo).encode(), url=url, payload={"card": "4111 1111 1111"})

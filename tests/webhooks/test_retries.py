@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from typing import Any
 
@@ -20,7 +21,7 @@ from flask_asok import (
     send_webhook,
     signals,
 )
-from flask_asok.recipes.webhooks.recipe import BACKOFF, backoff, prepare
+from flask_asok.recipes.webhooks.recipe import BACKOFF, backoff, deliver, deliver_queued_before, prepare
 from flask_asok.recipes.webhooks.webhook import compose
 
 TIMEOUT = 10
@@ -75,7 +76,7 @@ def test_retried(app: Flask, receiver: Any) -> None:
 def test_new_timestamp(app: Flask, receiver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each attempt has a timestamp of its own: a retry after ten minutes is not refused as a replay."""
     moments = [1_000, 1_600]
-    monkeypatch.setattr("flask_asok.recipes.webhooks.recipe.time", lambda: moments[min(receiver.received.qsize(), 1)])
+    monkeypatch.setattr("flask_asok.recipes.webhooks.sender.time", lambda: moments[min(receiver.received.qsize(), 1)])
     receiver.answers = [answer(503)]
 
     at_once(send_webhook, receiver.url, {}, secret=SECRET).result(TIMEOUT)
@@ -347,25 +348,39 @@ def test_names_of_others(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where tasks run in other processes, a name may be known only there."""
     monkeypatch.setattr(type(app.extensions["asok"].backend), "distributed", True)
 
-    (webhook, _), _ = prepare("http://localhost/", {}, secret="theirs")
+    webhook = prepare("http://localhost/", {}, secret="theirs")
 
     assert webhook.secrets == ("theirs",)
 
 
 def test_name_unknown_to_the_worker(make_app: Any, receiver: Any) -> None:
     """A worker that does not know the name sends nothing, and says so with what it takes to replay the webhook."""
-    webhook = compose(
-        receiver.url, {}, secret="theirs", extra_headers=None, id="msg_1", timeout=1, allow_private=None,
-        reference=None, max_bytes=10, know_names=False,
-    )  # fmt: skip
+    webhook = compose(receiver.url, {}, secret="theirs", id="msg_1", timeout=1, know_names=False)
     app = make_app()
     heard = Heard(app)
 
     with app.app_context(), pytest.raises(WebhookUnavailable, match="ASOK_WEBHOOK_SECRETS"):
-        send_webhook(webhook, None)  # type: ignore[arg-type]
+        deliver(webhook)
 
     assert receiver.connections == 0
     assert [said["delivery"].id for said in heard.failed] == ["msg_1"]
+
+
+def test_queued_by_the_release_before(app: Flask, receiver: Any) -> None:
+    """What the release before has queued is delivered, and tried again, as what this one queues."""
+    receiver.answers = [answer(503)]
+    webhook = prepare(receiver.url, {"n": 1}, id="msg_1")
+
+    task = background.using(backoff=0, name="send_webhook")(deliver_queued_before, webhook, None)
+
+    assert (task.result(TIMEOUT).id, task.attempts, task.queue) == ("msg_1", 2, "webhooks")
+
+
+def test_one_signature() -> None:
+    """What `send_webhook` takes is what its check takes, with the same defaults."""
+    checked = list(inspect.signature(compose).parameters.values())
+
+    assert list(inspect.signature(send_webhook).parameters.values()) == checked[:-1]
 
 
 def test_name_travels(make_app: Any, receiver: Any) -> None:

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from flask_asok import FlaskAsok, background, send_webhook, verify_webhook
-from flask_asok.errors import WebhookBlocked, WebhookUnavailable
+from flask_asok import FlaskAsok, WebhookBlocked, WebhookUnavailable, background, send_webhook, verify_webhook
 from flask_asok.recipes.webhooks import recorded
 from flask_asok.signals import webhook_failed
 
@@ -126,7 +125,7 @@ def test_nothing_is_shown(app: Flask, url: str) -> None:
 
     assert error is not None
     shown = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
-    assert "_rehearse" in shown
+    assert "rehearse" in shown
     assert "sesame" not in shown
     assert SECRET[6:] not in shown
 

@@ -18,9 +18,10 @@ import trustme
 from flask import Flask
 
 from flask_asok import FlaskAsok, WebhookRejected, WebhookUnavailable, background, send_webhook
-from flask_asok.recipes.webhooks.address import Policy, parse
 from flask_asok.recipes.webhooks.deadline import Deadline
+from flask_asok.recipes.webhooks.policy import Policy
 from flask_asok.recipes.webhooks.transport import ADDRESS_SECONDS, Transport
+from flask_asok.recipes.webhooks.url import parse_url
 
 TIMEOUT = 10
 
@@ -96,7 +97,7 @@ def test_closed_meanwhile(receiver: Any) -> None:
     transport = Transport()
     receiver.answer_when.clear()
     thread = threading.Thread(
-        target=transport.post, args=(parse(receiver.url), {}, b"{}", Policy.of(True, ""), Deadline(TIMEOUT))
+        target=transport.post, args=(parse_url(receiver.url), {}, b"{}", Policy.of(True, ""), Deadline(TIMEOUT))
     )
     thread.start()
     receiver.next()
@@ -114,7 +115,7 @@ def test_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport._resolver, "resolve", lambda host, port, deadline: [])
 
     with pytest.raises(OSError, match="no address"):
-        transport.post(parse("http://localhost/"), {}, b"{}", Policy(), Deadline(TIMEOUT))
+        transport.post(parse_url("http://localhost/"), {}, b"{}", Policy(), Deadline(TIMEOUT))
     transport.close()
 
 
@@ -451,7 +452,7 @@ def test_second_address_is_tried(receiver: Any, monkeypatch: pytest.MonkeyPatch)
         lambda host, port, deadline: [(socket.AF_INET, dead), (socket.AF_INET, ("127.0.0.1", receiver.port))],
     )
 
-    answer = transport.post(parse(receiver.url), {}, b"{}", Policy.of(True, ""), Deadline(TIMEOUT))
+    answer = transport.post(parse_url(receiver.url), {}, b"{}", Policy.of(True, ""), Deadline(TIMEOUT))
     transport.close()
 
     assert answer.status == 200
@@ -469,7 +470,7 @@ def test_first_address_is_a_black_hole(receiver: Any, monkeypatch: pytest.Monkey
     monkeypatch.setattr(transport._resolver, "resolve", lambda host, port, deadline: found)
     started = time.monotonic()
 
-    answer = transport.post(parse(receiver.url), {}, b"{}", Policy.of(True, ""), Deadline(3600))
+    answer = transport.post(parse_url(receiver.url), {}, b"{}", Policy.of(True, ""), Deadline(3600))
     transport.close()
 
     assert answer.status == 200
@@ -490,7 +491,7 @@ def test_no_socket_for_the_first_address(receiver: Any, monkeypatch: pytest.Monk
         ],
     )
 
-    answer = transport.post(parse(receiver.url), {}, b"{}", Policy.of(True, ""), Deadline(TIMEOUT))
+    answer = transport.post(parse_url(receiver.url), {}, b"{}", Policy.of(True, ""), Deadline(TIMEOUT))
     transport.close()
 
     assert answer.status == 200
@@ -512,7 +513,7 @@ def test_at_most_so_many_idle(receiver: Any, monkeypatch: pytest.MonkeyPatch) ->
 
     # Another policy is another key.
     for allow in (["127.0.0.1"], ["127.0.0.1", "::1"], ["localhost"]):
-        transport.post(parse(receiver.url), {}, b"{}", Policy.of(allow, ""), Deadline(TIMEOUT))
+        transport.post(parse_url(receiver.url), {}, b"{}", Policy.of(allow, ""), Deadline(TIMEOUT))
 
     assert receiver.done.acquire(timeout=TIMEOUT)
     assert receiver.done.acquire(timeout=TIMEOUT)

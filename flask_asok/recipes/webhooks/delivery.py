@@ -1,27 +1,14 @@
-"""What became of one attempt: the Delivery, and the error of one that failed."""
+"""The Delivery: what became of one webhook."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from time import time
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import Any
 
-from ...errors import WebhookError, WebhookGone, WebhookRejected, WebhookUnavailable
-from .address import Url, parse
-from .excerpt import excerpt, first_words
-from .headers import retry_after
-from .webhook import Webhook, about
-
-if TYPE_CHECKING:
-    from .answer import Answer
-
-TEMPORARY = frozenset({408, 425, 429})
-FROM_PROXIES = frozenset({403, 502, 503, 504})
-"""Answers that may be those of a proxy in between, which tells of itself and not of the receiver."""
+LONGEST_REFERENCE = 200
+"""Characters of a reference that a line of the log shows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,54 +51,13 @@ class Delivery:
         return json.loads(self.body)
 
 
-def delivery_of(
-    webhook: Webhook,
-    url: Url,
-    attempts: int,
-    timestamp: int,
-    duration: float,
-    status: int | None = None,
-    body: bytes = b"",
-) -> Delivery:
-    """Return the Delivery of an attempt; `status` and `body` are those of the answer."""
-    return Delivery(
-        id=webhook.id,
-        url=str(url),
-        status=status,
-        attempts=attempts,
-        duration=duration,
-        timestamp=timestamp,
-        excerpt=excerpt(body),
-        words=first_words(webhook, url, body) if status is not None and not 200 <= status < 300 else "",
-        body=webhook.body,
-        reference=webhook.reference,
-    )
-
-
-def lost(webhook: Webhook, attempts: int, why: str) -> WebhookUnavailable:
-    """Return the error of a delivery that has ended without one of its own."""
-    delivery = delivery_of(webhook, parse(webhook.url), attempts, int(time()), 0.0)
-    return WebhookUnavailable(f"The webhook for {delivery.url} was not delivered: {why}.", delivery)
-
-
-def refusal(url: Url, answer: Answer, delivery: Delivery, proxy: str | None) -> WebhookError:
-    """Return the error that an answer other than 2xx is."""
-    status = answer.status
-    is_of_proxy = proxy is not None and status in FROM_PROXIES
-    said = f"{url} or the proxy {proxy} answered {status}" if is_of_proxy else f"{url} answered {status}"
-    if status in TEMPORARY or 500 <= status < 600 or is_of_proxy:
-        return WebhookUnavailable(f"{said}.", delivery, retry_after(answer.header("retry-after")))
-    if status == 410:
-        return WebhookGone(f"{said}: the receiver wants no more webhooks there.", delivery)
-    if 300 <= status < 400:
-        said += _destination(answer)
-        return WebhookRejected(f"{said}: redirects are not followed, give the final URL.", delivery)
-    return WebhookRejected(f"{said}.", delivery)
-
-
-def _destination(answer: Answer) -> str:
-    """Return where a redirect leads, as far as that is no secret."""
-    with contextlib.suppress(ValueError, TypeError):
-        if urlsplit(location := answer.header("location") or "").netloc:
-            return f" and points to {parse(location)}"
-    return ""
+def about(id: str, reference: str | None, status: int | None = None, answer: str = "") -> str:
+    """Return what a line of the log says of a webhook, to be found by."""
+    parts = [f"webhook_id={id!r}"]
+    if reference is not None:
+        parts.append(f"reference={reference[:LONGEST_REFERENCE]!r}")
+    if status is not None:
+        parts.append(f"status={status}")
+    if answer:
+        parts.append(f"answer={answer!r}")
+    return ", ".join(parts)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from urllib.parse import unquote, unquote_plus
 
-from .address import Url
+from .url import Url
 from .webhook import DEFAULT_HEADERS, Webhook
 
 LONGEST_EXCERPT = 1000

@@ -34,7 +34,7 @@ LONGEST_RETRY_AFTER = 3600.0
 """Seconds past which a `Retry-After` is cut: no receiver may park a delivery for days."""
 
 
-def check(headers: Mapping[str, str] | None) -> dict[str, str]:
+def checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
     """
     Return a copy of the caller's headers; TypeError or ValueError for what must not go on the wire.
 

@@ -1,27 +1,22 @@
-"""What an application has delivered meanwhile, for its tests."""
+"""The webhooks that an application delivers, recorded for its tests."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
-from blinker import NamedSignal
 from flask import Flask
 
-if TYPE_CHECKING:
-    from .delivery import Delivery
-
-delivered: NamedSignal = NamedSignal("webhook-delivered")
-"""Sent for the application after each webhook that was delivered or suppressed, with its `delivery`."""
+from .delivery import Delivery
+from .signals import delivered
 
 
 @contextmanager
 def recorded(app: Flask) -> Iterator[list[Delivery]]:
     """
-    Collect the webhooks that `app` delivers meanwhile, from any thread of this process, those suppressed among them.
+    Collect the webhooks that `app` delivers in the block, on any thread of this process, suppressed ones included.
 
-    They have their `full_url` and `headers`. It does not wait: join the tasks before you leave.
+    They have their `full_url` and `headers`. Leaving the block does not wait: join the tasks before.
     """
     deliveries: list[Delivery] = []
 

@@ -1,15 +1,23 @@
-"""What one application sends its webhooks with: settings, connections and limits. Imported with the first delivery."""
+"""What one application sends its webhooks with: settings, connections, limits. Imported with the first delivery."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from time import perf_counter, time
 from typing import Any
 
-from .address import Policy, Url
-from .answer import Answer
+from ...retries import NotYet
+from .answer import Malformed
 from .deadline import Deadline
-from .host_limits import HostLimits
+from .delivery import Delivery
+from .errors import WebhookBlocked, WebhookUnavailable
+from .host_limits import LONGEST_LINE, HostLimits, Pool
+from .outcome import delivery_of, error_of, not_signed, without_frames
+from .policy import Policy
+from .reasons import describe
+from .signing import UnknownSecret
 from .transport import Transport
+from .url import parse_url
 from .webhook import Webhook, policy_for, signed_headers
 
 
@@ -21,14 +29,48 @@ class Sender:
         self._transport = Transport(config["ASOK_WEBHOOK_CA_FILE"], config["ASOK_WEBHOOK_PROXY"])
         self.limits: HostLimits = HostLimits(config["ASOK_WEBHOOK_PER_HOST"])
 
-    def send(self, webhook: Webhook, url: Url, timestamp: int, deadline: Deadline) -> Answer:
-        """Make one attempt; raises UnknownSecret, and what `Transport.post` raises."""
-        headers = signed_headers(webhook, timestamp)
-        return self._transport.post(url, headers, webhook.body, policy_for(webhook, self._policy), deadline)
+    def attempt(self, webhook: Webhook, attempts: int, pool: Pool | None, *, can_come_back: bool) -> Delivery:
+        """
+        Make attempt number `attempts` on a thread of `pool`, and return the Delivery of a 2xx.
 
-    def proxy_for(self, url: Url) -> str | None:
-        """Return the URL, without credentials, of a proxy that may have answered in place of the receiver."""
-        return self._transport.proxy_for(url)
+        Raises a WebhookError for everything else; NotYet if the host is busy and the delivery can come back later.
+        """
+        url = parse_url(webhook.url)
+        started, timestamp = perf_counter(), int(time())
+
+        def delivery(status: int | None = None, body: bytes = b"") -> Delivery:
+            return delivery_of(webhook, url, attempts, timestamp, perf_counter() - started, status, body)
+
+        deadline = Deadline(webhook.timeout)
+        seconds = self.limits.enter(url.host, None if can_come_back else webhook.timeout, pool)
+        if seconds is not None:
+            if can_come_back and seconds <= LONGEST_LINE:
+                raise NotYet(seconds)
+            raise WebhookUnavailable(f"{url} is busy with too many other webhooks.", delivery())
+        entered = perf_counter()
+        proxy = self._transport.proxy_for(url)
+        answered: bool | None = None
+        try:
+            timestamp = int(time())
+            policy = policy_for(webhook, self._policy)
+            # No variable for the headers: some loggers print those of the frames in a traceback.
+            answer = self._transport.post(url, signed_headers(webhook, timestamp), webhook.body, policy, deadline)
+            answered = True
+        except WebhookBlocked as error:
+            error.delivery = delivery()
+            raise without_frames(error) from None
+        except UnknownSecret as error:
+            raise not_signed(error, delivery()) from without_frames(error)
+        except (OSError, Malformed) as error:
+            answered = False
+            what = describe(error, str(url), proxy, webhook.timeout)
+            raise WebhookUnavailable(what, delivery()) from without_frames(error)
+        finally:
+            self.limits.leave(url.host, perf_counter() - entered, answered, pool)
+        done = delivery(answer.status, answer.body)
+        if 200 <= answer.status < 300:
+            return done
+        raise error_of(url, answer, done, proxy)
 
     def close(self) -> None:
         """Close the connections."""

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from flask import current_app, has_app_context
+
 from ...settings import Setting
+from ...state import KEY
 from ...validate import flag, or_none, text, whole
 from . import signing
-from .address import Policy, parse_proxy
+from .policy import Policy
+from .url import parse_proxy
 
 
 def _allow(name: str, value: Any) -> Any:
@@ -78,3 +82,15 @@ SETTINGS = (
 
 DEFAULTS: dict[str, Any] = {setting.name: setting.default for setting in SETTINGS}
 """For a call outside of an app context."""
+
+
+def current_settings() -> Mapping[str, Any]:
+    """Return the settings of the current app, or the defaults outside an app context."""
+    state = current_app.extensions.get(KEY) if has_app_context() else None
+    return DEFAULTS if state is None else state.config
+
+
+def is_suppressed() -> bool:
+    """Return True if webhooks are checked and signed, and not sent."""
+    suppress: bool | None = current_settings()["ASOK_WEBHOOK_SUPPRESS"]
+    return has_app_context() and current_app.testing if suppress is None else suppress

@@ -13,8 +13,8 @@ from typing import Any
 from flask import current_app, has_app_context
 from werkzeug.datastructures import Headers
 
-from ...errors import WebhookNotVerified
 from ...state import KEY
+from .errors import WebhookNotVerified
 
 PREFIX = "whsec_"
 TOLERANCE = 300

@@ -14,12 +14,13 @@ from typing import Any
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from ...errors import WebhookBlocked
-from .address import Policy, Proxy, Url, parse_proxy
 from .answer import Answer, Malformed, Reader
 from .deadline import Deadline
+from .errors import WebhookBlocked
+from .policy import Policy
 from .reasons import ProxyFailed, explain
 from .resolver import Resolver
+from .url import Proxy, Url, parse_proxy
 
 ADDRESS_SECONDS = 2.0
 """How long an address of several has to take a connection: time for a second try of the system."""

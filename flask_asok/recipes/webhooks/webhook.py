@@ -8,16 +8,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import address, headers, payload, signing
+from . import payload as payloads
+from . import signing
+from .delivery import about
+from .headers import checked_headers
+from .policy import Policy
+from .settings import current_settings
+from .url import parse_url
 
+DEFAULT_TIMEOUT = 15.0
 LONGEST_TIMEOUT = 3600
-"""Seconds; a receiver that takes so long is no receiver of webhooks."""
+"""Seconds; no receiver of webhooks takes longer."""
 
 DEFAULT_HEADERS = {"Content-Type": "application/json", "User-Agent": "Flask-Asok"}
-"""What the caller's own headers may replace."""
-
-LONGEST_REFERENCE = 200
-"""Characters of it that a line of the log shows."""
+"""The caller's own headers may replace them."""
 
 _ID = re.compile(r"[!-\-/-~]{1,200}")
 
@@ -25,7 +29,7 @@ _ID = re.compile(r"[!-\-/-~]{1,200}")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Webhook:
     """
-    What has to be known to send a webhook, in plain data. Its repr shows no secret.
+    All that is needed to send a webhook, in plain data. Its repr shows no secret.
 
     `url`, `headers` and `secrets` are credentials.
     """
@@ -47,26 +51,29 @@ class Webhook:
 
 def compose(
     url: str,
-    content: Any,
+    payload: Any,
     *,
-    secret: signing.Secret | None,
-    extra_headers: Mapping[str, str] | None,
-    id: str | None,
-    timeout: float,
-    allow_private: bool | str | Iterable[str] | None,
-    reference: str | None,
-    max_bytes: int,
-    know_names: bool,
+    secret: signing.Secret | None = None,
+    headers: Mapping[str, str] | None = None,
+    id: str | None = None,
+    timeout: float = DEFAULT_TIMEOUT,
+    allow_private: bool | str | Iterable[str] | None = None,
+    reference: str | None = None,
+    know_names: bool = True,
 ) -> Webhook:
-    """Check every argument and make the bytes; TypeError or ValueError say which is no good, and quote no secret."""
-    address.parse(url)
-    checked = headers.check(extra_headers)
-    given = {name.lower() for name in checked}
+    """
+    Check the arguments of `send_webhook` and make the bytes.
+
+    `know_names` is False if only the worker has to know the names of secrets. Raises TypeError or ValueError, which
+    name the invalid argument and quote no secret.
+    """
+    parse_url(url)
+    all_headers = checked_headers(headers)
+    given = {name.lower() for name in all_headers}
     for name, value in DEFAULT_HEADERS.items():
         if name.lower() not in given:
-            checked[name] = value
+            all_headers[name] = value
     secret_names = signing.listed(secret)
-    # A worker may know names that this process does not.
     signing.keys([name for name in secret_names if know_names or signing.is_literal(name)])
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
         raise TypeError(f"timeout must be seconds, not {type(timeout).__name__}.")
@@ -78,12 +85,12 @@ def compose(
         raise TypeError(f"reference must be a str, not {type(reference).__name__}.")
     if allow_private is not None and not isinstance(allow_private, bool):
         allow_private = (allow_private,) if isinstance(allow_private, str) else tuple(allow_private)
-        address.Policy.of(allow_private, "allow_private")
+        Policy.of(allow_private, "allow_private")
     return Webhook(
         id=f"msg_{secrets.token_hex(16)}" if id is None else id,
         url=url,
-        body=payload.encode(content, max_bytes),
-        headers=checked,
+        body=payloads.encode(payload, current_settings()["ASOK_WEBHOOK_MAX_BYTES"]),
+        headers=all_headers,
         secrets=secret_names,
         timeout=float(timeout),
         allow_private=allow_private,
@@ -103,23 +110,11 @@ def signed_headers(webhook: Webhook, timestamp: int) -> dict[str, str]:
     return headers
 
 
-def policy_for(webhook: Webhook, policy: address.Policy) -> address.Policy:
-    """Return where this webhook may go, of an application that has this `policy`."""
+def policy_for(webhook: Webhook, policy: Policy) -> Policy:
+    """Return where `webhook` may go; `policy` is the one of the application."""
     if webhook.allow_private is None:
         return policy
-    more = address.Policy.of(webhook.allow_private, "allow_private")
+    more = Policy.of(webhook.allow_private, "allow_private")
     if webhook.allow_private is False:
         return more
-    return address.Policy(policy.hosts | more.hosts, policy.networks + more.networks)
-
-
-def about(id: str, reference: str | None, status: int | None = None, answer: str = "") -> str:
-    """Return what a line of the log says of a webhook, to be found by."""
-    parts = [f"webhook_id={id!r}"]
-    if reference is not None:
-        parts.append(f"reference={reference[:LONGEST_REFERENCE]!r}")
-    if status is not None:
-        parts.append(f"status={status}")
-    if answer:
-        parts.append(f"answer={answer!r}")
-    return ", ".join(parts)
+    return Policy(policy.hosts | more.hosts, policy.networks + more.networks)
