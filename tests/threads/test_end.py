@@ -1,0 +1,195 @@
+"""The end of an app or a process: tasks are finished in time, or abandoned by name."""
+
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from flask_asok import FlaskAsok, TaskAbandoned, background
+from flask_asok.signals import task_abandoned
+
+WAIT = 10
+ONE_THREAD = {"default": 1}
+
+
+def workers():
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("asok-default-")]
+
+
+def fail():
+    raise ValueError("no stock")
+
+
+def test_close_drains(make_app):
+    """Closing finishes what is queued and running, and ends the threads."""
+    app = make_app(ASOK_QUEUES={"default": 30})
+    start = threading.Event()
+
+    with app.app_context():
+        tasks = [background(start.wait, WAIT) for _ in range(100)]
+        start.set()
+        FlaskAsok().close(app)
+
+    assert {each.state for each in tasks} == {"succeeded"}
+    assert workers() == []
+
+
+def test_close_finishes_the_tasks_of_threads_just_started(make_app):
+    """A thread that starts while the app closes gets to finish its task too."""
+    for _ in range(20):
+        app = make_app(ASOK_QUEUES={"default": 30})
+        with app.app_context():
+            tasks = [background(int) for _ in range(60)]
+            FlaskAsok().close(app)
+
+        assert {each.state for each in tasks} == {"succeeded"}
+
+
+def test_close_abandons_what_takes_too_long(make_app, gate, caplog, busy):
+    """What is not finished in time is abandoned, and logged by name and id."""
+    app = make_app(ASOK_QUEUES=ONE_THREAD)
+
+    with app.app_context(), busy(gate) as (running,):
+        queued = background.using(name="letter")(int)
+        delayed = background.using(name="reminder", delay=60)(int)
+        FlaskAsok().close(app, timeout=0.01)
+        states = running.state, queued.state, delayed.state
+        late = "not finished 0.01 s after the shutdown began."
+
+        assert states == ("abandoned", "abandoned", "abandoned")
+        assert caplog.messages == [
+            f"Background task reminder ({delayed.id}) abandoned while waiting: the application shuts down.",
+            f"Background task letter ({queued.id}) abandoned while queued: {late}",
+            f"Background task hold ({running.id}) abandoned while running: {late}",
+        ]
+        with pytest.raises(TaskAbandoned, match="Task letter was abandoned: its process ended or was forked"):
+            queued.result(0)
+
+
+def test_abandoned_stays_abandoned(make_app, gate, busy):
+    """The outcome of an abandoned task comes too late to change anything."""
+    app = make_app(ASOK_QUEUES=ONE_THREAD)
+    abandoned = []
+
+    def listen(sender, task):
+        abandoned.append(task)
+
+    with app.app_context(), task_abandoned.connected_to(listen, app), busy(gate) as (running,):
+        FlaskAsok().close(app, timeout=0)
+    for thread in threading.enumerate():
+        if thread.name == "asok-default-1":
+            thread.join(WAIT)
+
+    assert running.state == "abandoned"
+    assert abandoned == [running]
+
+
+def test_after_close_the_caller_runs(make_app):
+    """A task started after the end runs in its caller, on a queue that was never used too, and starts no thread."""
+    app = make_app()
+    FlaskAsok().close(app)
+    FlaskAsok().close(app)
+
+    with app.app_context():
+        late = background(threading.get_ident)
+
+    assert late.result(0) == threading.get_ident()
+    assert workers() == []
+
+
+@pytest.mark.parametrize("used", [False, True], ids=["unused queue", "used queue"])
+def test_no_retry_after_close(make_app, used):
+    """A task that fails after the end is not retried, but abandoned."""
+    app = make_app()
+    with app.app_context():
+        if used:
+            background(int).join(WAIT)
+        FlaskAsok().close(app)
+
+        late = background.using(retries=1)(fail)
+
+    assert late.state == "abandoned"
+
+
+def test_no_delay_after_close(make_app, caplog):
+    """A task with a delay that is started after the end is abandoned, by name: it must not run too early."""
+    app = make_app()
+    FlaskAsok().close(app)
+
+    with app.app_context():
+        late = background.using(delay=3600, timeout=60)(int)
+
+    assert late.state == "abandoned"
+    assert caplog.messages == [f"Background task int ({late.id}) abandoned while waiting: the application shuts down."]
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("asok")] == []
+
+
+def test_close_inside_a_task(make_app):
+    """A task may close its app: it does not wait for itself."""
+    app = make_app()
+
+    with app.app_context():
+        closing = background(FlaskAsok().close, app, 5)
+        closing.join(WAIT)
+
+    assert not closing.is_alive()
+
+
+@pytest.mark.parametrize("waited_for", ["asok-default-1", "asok-scheduler"])
+def test_interrupted_close(make_app, gate, monkeypatch, caplog, waited_for, busy):
+    """Ctrl-C while the app closes abandons the rest at once, by name, and goes on up."""
+    app = make_app(ASOK_QUEUES=ONE_THREAD)
+    join = threading.Thread.join
+
+    def interrupted(self, timeout=None):
+        if self.name == waited_for and self.is_alive():
+            raise KeyboardInterrupt
+        join(self, timeout)
+
+    with app.app_context(), busy(gate) as (running,), monkeypatch.context() as patch:
+        background.using(delay=0.001)(int).cancel()
+        patch.setattr(threading.Thread, "join", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            FlaskAsok().close(app, WAIT)
+
+    assert running.state == "abandoned"
+    assert caplog.messages == [
+        f"Background task hold ({running.id}) abandoned while running: the shutdown was interrupted."
+    ]
+
+
+AT_EXIT = """
+import logging, sys, threading
+from flask import Flask
+from flask_asok import FlaskAsok, background
+
+app = Flask("shop")
+app.config.update(ASOK_SHUTDOWN_TIMEOUT=float(sys.argv[1]))
+FlaskAsok(app)
+gate = threading.Event()
+
+def ship(seconds):
+    gate.wait(seconds)
+    print("shipped", flush=True)
+
+with app.app_context():
+    task = background(ship, float(sys.argv[2]))
+    background.using(delay=60, name="reminder")(print)
+app.test_request_context().push()
+held = background.using(when="response", name="letter")(print)
+print(task.id)
+"""
+
+
+@pytest.mark.parametrize(("limit", "seconds", "shipped"), [("10", "0.1", True), ("0.1", "5", False)])
+def test_at_exit(limit, seconds, shipped):
+    """A process that ends finishes its tasks within the limit, and names those that it abandons."""
+    ended = subprocess.run(
+        [sys.executable, "-c", AT_EXIT, limit, seconds], capture_output=True, text=True, timeout=30, check=True
+    )
+
+    assert ("shipped" in ended.stdout) is shipped
+    assert "Background task reminder" in ended.stderr
+    assert "Background task letter" in ended.stderr
+    assert ("Background task ship (" + ended.stdout.split()[0] in ended.stderr) is not shipped
