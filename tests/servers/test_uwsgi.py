@@ -137,7 +137,7 @@ def test_fork_leaves_tasks_to_the_parent(uwsgi, control):
 def test_worker_waits_for_nothing_of_the_master(serve, uwsgi_binary, tmp_path):
     """
     What threads of the master were at when the workers were forked holds up no worker: neither the deferred tasks and
-    those waited for, nor a load of the cache or the connection of a store.
+    those waited for, nor the lock of a file to be renamed, a load of a cache or the connection of a store.
     """
     command = [
         uwsgi_binary, "--master", "--processes=1", "--http-socket=127.0.0.1:0", "--module=forked:app", "--need-app",
@@ -151,7 +151,9 @@ def test_worker_waits_for_nothing_of_the_master(serve, uwsgi_binary, tmp_path):
     assert found == {
         "deferred": "abandoned",
         "joined": 0,
+        "renamed": True,
         "loaded": "loaded",
+        "loaded into its own": "loaded",
         "inherited": 0,
         "stored": "queued",
         "of_master": "queued",

@@ -7,6 +7,8 @@ from pathlib import Path
 from flask import Flask
 
 from flask_asok import Cache, FlaskAsok, background
+from flask_asok.recipes.cache.stores.lru_store import LRUStore
+from flask_asok.recipes.images import atomic
 from flask_asok.store.base import Record
 from flask_asok.store.sqlite import SQLiteStore
 from flask_asok.waiting import waits
@@ -17,9 +19,17 @@ WAIT = 20
 app = Flask(__name__)
 FlaskAsok(app)
 cache = Cache()
+own_cache = Cache(LRUStore())
 store = SQLiteStore(str(FOLDER / "asok.sqlite3"), "forked")
 never = threading.Event()
 deferred = []
+
+
+def rename(old, new, replace=os.replace):
+    if Path(new).name == "first":
+        began.release()
+        never.wait()
+    replace(old, new)
 
 
 def wait_for_response():
@@ -34,6 +44,11 @@ def join():
     deferred[0].join()
 
 
+def replace_file():
+    (FOLDER / "temporary").touch()
+    atomic.rename(str(FOLDER / "temporary"), str(FOLDER / "first"))
+
+
 def load():
     began.release()
     never.wait()
@@ -42,6 +57,10 @@ def load():
 def fill_cache():
     with app.app_context():
         cache.remember("key", load)
+
+
+def fill_own_cache():
+    own_cache.remember("key", load)
 
 
 def add(id):
@@ -63,6 +82,12 @@ def in_time(do):
     return results[-1]
 
 
+def replace_another():
+    (FOLDER / "other").touch()
+    atomic.rename(str(FOLDER / "other"), str(FOLDER / "second"))
+    return (FOLDER / "second").exists()
+
+
 def fill_cache_here():
     with app.app_context():
         return cache.remember("key", lambda: "loaded")
@@ -75,7 +100,9 @@ def index():
     return {
         "deferred": deferred[0].state,
         "joined": len(waits),
+        "renamed": in_time(replace_another),
         "loaded": in_time(fill_cache_here),
+        "loaded into its own": in_time(lambda: own_cache.remember("key", lambda: "loaded")),
         "inherited": inherited,
         "stored": in_time(lambda: add("of the worker")),
         "of_master": in_time(lambda: store.read("of the master").state),
@@ -83,7 +110,8 @@ def index():
 
 
 began = threading.Semaphore(0)
-for target in (wait_for_response, join, fill_cache):
+os.replace = rename
+for target in (wait_for_response, join, replace_file, fill_cache, fill_own_cache):
     threading.Thread(target=target, daemon=True).start()
     assert began.acquire(timeout=WAIT)
 add("of the master")
