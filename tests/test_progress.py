@@ -580,3 +580,13 @@ def test_cancel_on_its_way(threads_app, monkeypatch):
 
         assert asok.cancel(task.id)
         assert task.state == "cancelled"
+
+
+def test_cancel_out_of_sight(threads_app, monkeypatch):
+    """A task that nobody has any more, and that was never settled, is not looked for without end."""
+    with threads_app.app_context():
+        task = background.using(delay=60)(int)
+        monkeypatch.setattr(threads_app.extensions["asok"].backend, "alive", list)
+
+        assert not asok.cancel(task.id)
+        assert task.state == "waiting"

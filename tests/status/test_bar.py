@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from flask import Flask, render_template, render_template_string
+from flask import Blueprint, Flask, render_template, render_template_string
 from jinja2 import DictLoader
 from markupsafe import Markup
 
@@ -198,6 +198,15 @@ def test_below_a_prefix(status_app, bar):
         html = render_template_string("{{ asok_progress(task) }}", task=task)
 
     assert f'src="/shop/status/{task.id}"' in html and 'href="/shop/status/assets/progress.css"' in html
+
+
+def test_beside_other_blueprints(make_app, bar):
+    """The view is found among the blueprints of the application."""
+    app = make_app()
+    app.register_blueprint(Blueprint("shop", __name__))
+    app.register_blueprint(FlaskAsok().status(), url_prefix="/status")
+
+    assert 'src="/status/' in bar(app, later(app))
 
 
 def test_two_apps(make_status, make_app, bar):
