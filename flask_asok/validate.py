@@ -98,9 +98,9 @@ def single_values(name: str, value: Any, *, takes_lists: bool = True) -> Any:
         way_out = "a dict with a list for each key" if takes_lists else "a dict with one value for each key"
         if hasattr(value, "to_dict"):
             way_out = "its to_dict(flat=False)" if takes_lists else "its to_dict()"
-        raise TypeError(
-            f"{name} cannot hold a {type(value).__name__}, in which a key may have several values: pass {way_out}."
-        )
+        kind = type(value).__name__
+        article = "an" if kind[0] in "AEIOU" else "a"
+        raise TypeError(f"{name} cannot hold {article} {kind}, in which a key may have several values: pass {way_out}.")
     return value
 
 

@@ -3,6 +3,7 @@
 import inspect
 import math
 from datetime import timedelta
+from importlib import metadata
 from pathlib import Path
 
 import cachelib
@@ -242,6 +243,16 @@ def test_other_own_stores():
     caches = [Cache(cachelib.RedisCache(client)) for client in clients]
 
     assert [own._own_loader.store._client for own in caches] == clients
+
+
+def test_private_names_of_cachelib():
+    """The private names of cachelib with which its RedisCache becomes a store are those of version 0.17."""
+    client = Redis()
+    theirs = cachelib.RedisCache(client, key_prefix="shop:")
+
+    assert metadata.version("cachelib").startswith("0.17.")
+    assert theirs._write_client is client
+    assert theirs._get_prefix() == "shop:"
 
 
 def test_store_type():

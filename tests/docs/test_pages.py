@@ -626,6 +626,7 @@ def trouble():
         for _ in range(3):
             background(work)
     webhook_trouble(said_by)
+    cache_trouble(said_by)
     FlaskAsok().close(app, 0.01)
     said_by(waiting.result)
     said_by(running.result)
@@ -664,6 +665,17 @@ def webhook_trouble(said_by):
             held.join(TIMEOUT)
         for app in (direct, proxied):
             FlaskAsok().close(app, TIMEOUT)
+
+
+def cache_trouble(said_by):
+    """Cache a form, and delete a value while Redis is down."""
+    app = Flask("cached")
+    app.config["CACHE_REDIS_URL"] = "redis://127.0.0.1:1"
+    FlaskAsok(app)
+    with app.test_request_context("/", method="POST", data={"word": "spring"}):
+        said_by(Cache().set, "search", request.form)
+        said_by(Cache().delete, "posts")
+    FlaskAsok().close(app, TIMEOUT)
 
 
 def trouble_app(name, **config):

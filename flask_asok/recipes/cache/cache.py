@@ -13,7 +13,7 @@ from flask.globals import app_ctx
 
 from ...errors import NotConfigured
 from ...logs import log
-from ...process import renew
+from ...process import FORKS_UNSEEN, renew
 from ...state import KEY, State, state_of
 from .errors import CacheUnavailable
 from .lifetime import UNSET, Lifetime, Stale, Ttl, fresh_seconds, stale_seconds
@@ -65,7 +65,7 @@ class Cache:
         loader = self._own_loader
         if loader is None:
             loader = self._current_loader()
-        else:
+        elif FORKS_UNSEEN:
             renew()
         entry = loader.store.read(self.prefix + key)
         if entry is None:

@@ -22,6 +22,8 @@ from ...validate import single_values
 SCALARS = frozenset({str, bytes, int, float, bool, type(None)})
 """Types of values that need no check."""
 
+_STR = frozenset({str})
+
 CONTAINERS = frozenset({dict, list, tuple, set, frozenset})
 """Types that matter by their items alone."""
 
@@ -73,12 +75,16 @@ def check_object(key: str, value: Any) -> None:
 
 def refuse_what_json_loses(key: str, value: Any) -> None:
     """Raise TypeError if JSON would silently keep only a part of `value`, at whatever level."""
-    pending, seen = [value], set()
+    pending: list[Any] = [value]
+    seen: set[int] = set()
     for item in pending:  # grows, and keeps alive what `seen` knows by its id
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
         if isinstance(item, dict):
             if type(item) is not dict:
                 single_values(f"{key!r} cannot be cached: JSON", item)
-            if any(type(name) is not str for name in item):
+            if not _STR.issuperset(map(type, item)):
                 _refuse_equal_names(key, item)
             inner: Iterable[Any] = item.values()
         elif isinstance(item, (list, tuple)):
@@ -87,10 +93,7 @@ def refuse_what_json_loses(key: str, value: Any) -> None:
             inner = [getattr(item, field.name, None) for field in dataclasses.fields(item)]
         else:
             continue
-        for one in inner:
-            if type(one) not in SCALARS and id(one) not in seen:
-                seen.add(id(one))
-                pending.append(one)
+        pending += [one for one in inner if type(one) not in SCALARS]
 
 
 def _refuse_equal_names(key: str, value: dict[Any, Any]) -> None:
