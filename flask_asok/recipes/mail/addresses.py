@@ -1,4 +1,4 @@
-"""Mail addresses: what a caller may pass, and what goes into a header and into an SMTP command."""
+"""Email addresses: what a caller may pass, and what goes into a header and into an SMTP command."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from .domains import ascii_domain
 from .safe_text import checked_line, shown
 
-# No two parts of it match the same letters: texts from a form may be long, and made to be tried in every way.
+# No two parts match the same characters: text from a form may be long, and built to make the pattern backtrack.
 _NAMED = re.compile(r'(?:"(?P<quoted>(?:[^"\\]|\\.)*)"\s*|(?P<name>[^"<>]*))<(?P<spec>[^<>]*)>')
 _LOOKS_LIKE_ONE = re.compile(r"[^\s@]+@[^\s@]+")
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
@@ -25,18 +25,18 @@ class Address:
     """A checked address."""
 
     name: str
-    """What people read, "" for none."""
+    """The display name, "" if there is none."""
     spec: str
     """The bare address, its domain in ASCII: for headers and SMTP commands."""
     value: str | tuple[str, str]
-    """For Flask-Mail's Message: as it was given, in a form that Flask-Mail reads as it was meant."""
+    """For Flask-Mail's Message: as given, in a form that Flask-Mail parses to the same name and address."""
 
 
 def some_addresses(name: str, value: Any, problems: list[str]) -> list[Address]:
     """
     Return the addresses in `value`: None, one address, or several in any iterable, in their order.
 
-    Adds a reason to `problems` for each text that is not an address. Raises TypeError for what is not text.
+    Adds a reason to `problems` for each text that is not an address. Raises TypeError for a value of another type.
     """
     if value is None:
         return []
@@ -54,7 +54,7 @@ def some_addresses(name: str, value: Any, problems: list[str]) -> list[Address]:
 
 
 def one_address(name: str, value: Any) -> Address:
-    """Return the one address `value`. Raises ValueError for a text that is not an address, or is several."""
+    """Return the single address in `value`. Raises ValueError for text that is not an address, or is several."""
     return _address(name, value, only=True)
 
 
@@ -67,7 +67,7 @@ def _address(name: str, value: Any, *, only: bool = False) -> Address:
         display, spec = _split(name, _line(name, value), only=only)
     elif isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(item, str) for item in value):
         display, spec = (_line(name, item).strip() for item in value)
-        # In to, cc and bcc a tuple is a name and an address, whatever the name looks like, as for Flask-Mail.
+        # In to, cc and bcc a tuple is a name and an address, whatever the name looks like, as in Flask-Mail.
         if (only or isinstance(value, list)) and _is_another(display, spec):
             raise ValueError(f"{name}: {shown(display)} and {shown(spec)} are two addresses where one is wanted.")
     else:
@@ -80,7 +80,7 @@ def _address(name: str, value: Any, *, only: bool = False) -> Address:
         return Address("", ascii_spec, spec)
     if not isinstance(value, str) and not only:
         return Address(display, ascii_spec, (display, spec))
-    # Flask-Mail reads a str with parseaddr(), which takes `Doe, John <...>` for the address "Doe", and calls itself for
+    # Flask-Mail parses a str with parseaddr(), which reads `Doe, John <...>` as the address "Doe", and recurses for
     # each parenthesis.
     text = value if isinstance(value, str) else f"{display} <{spec}>"
     is_read_well = len(text) < _LONGEST_TEXT and parseaddr(text) == (display, spec)
@@ -100,12 +100,12 @@ def _split(name: str, text: str, *, only: bool) -> tuple[str, str]:
     if found["quoted"] is not None:
         return re.sub(r"\\(.)", r"\1", found["quoted"]).strip(), found["spec"].strip()
     display, spec = found["name"].strip(), found["spec"].strip()
-    # Only where no second address can be meant is a comma part of the name.
+    # A comma is part of the name only if the text cannot mean a second address.
     if re.search("[,;]", display) and (not only or "@" in display):
         raise ValueError(
             f'{name}: {shown(text)} may be several addresses. {_instead(only)} Quote a name: "Doe, John" <...>.'
         )
-    # Flask-Mail's Message makes such a text of a pair of two addresses.
+    # Flask-Mail's Message turns a pair of two addresses into such a text.
     if only and _is_another(display, spec):
         raise ValueError(f"{name}: {shown(display)} and {shown(spec)} are two addresses where one is wanted.")
     return display, spec
@@ -116,7 +116,7 @@ def _instead(only: bool) -> str:
 
 
 def _is_another(display: str, spec: str) -> bool:
-    """Return True if what stands in the place of a name is an address, and not the very one that it names."""
+    """Return True if the display name is itself an address, other than the one it belongs to."""
     return _LOOKS_LIKE_ONE.fullmatch(display) is not None and display.casefold() != spec.casefold()
 
 

@@ -1,4 +1,4 @@
-"""Files that go along with a mail, read when the mail is queued."""
+"""Files attached to an email, read when it is queued."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from .safe_text import LONGEST_LINE, HeaderInjectionError, checked_headers, checked_line
 
-# Without a second slash, at which Flask-Mail would divide it.
+# Without a second slash, where Flask-Mail would split it.
 _CONTENT_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(?:\s*;[\t -.0-~]*)?")
 
 _COMPRESSED = {"gzip": "application/gzip", "bzip2": "application/x-bzip2"}
@@ -19,7 +19,7 @@ _COMPRESSED = {"gzip": "application/gzip", "bzip2": "application/x-bzip2"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttachedFile:
-    """One file of a letter, with its bytes."""
+    """One file of an email, with its bytes."""
 
     filename: str | None
     content_type: str
@@ -34,7 +34,7 @@ def attached_file(value: Any, problems: list[str]) -> AttachedFile:
 
     A path; `(filename, data)` or `(filename, data, content_type)`, with data of str, bytes or a file open for reading;
     a file that has a name (an upload); a Flask-Mail Attachment. Adds a reason to `problems` for a name that cannot be
-    sent, which may be a visitor's. Raises OSError for a file that cannot be read.
+    sent, since a visitor may have chosen it. Raises OSError for a file that cannot be read.
     """
     from flask_mail import Attachment
 
@@ -50,7 +50,7 @@ def attached_file(value: Any, problems: list[str]) -> AttachedFile:
         name = getattr(value, "filename", None) or getattr(value, "name", None)
         if not isinstance(name, str) or not name:
             raise TypeError("An attached file needs a name: pass (filename, file).")
-        # The type of an upload is what a browser says.
+        # The type of an upload is the browser's claim.
         said = getattr(value, "mimetype", None)
         kind = _unless_guessed(said, name) if isinstance(said, str) and _CONTENT_TYPE.fullmatch(said) else None
         return _file(problems, os.path.basename(name), value, kind)
@@ -101,14 +101,14 @@ def _checked_name(filename: Any, problems: list[str]) -> str:
 
 
 def _guessed(name: str) -> str | None:
-    # It takes a name for a URL, of which "data:text/html,x.pdf" is one.
+    # guess_type() reads a name as a URL, and "data:text/html,x.pdf" is one.
     kind, encoding = guess_type(re.sub("[:/]", "_", name))
-    # The type is that of what is inside of a compressed file.
+    # For a compressed file, `kind` is the type of the content.
     return kind if encoding is None else _COMPRESSED.get(encoding, "application/octet-stream")
 
 
 def _unless_guessed(kind: Any, name: Any) -> Any:
-    """Return the type of a file, but None where it was guessed from the name as if the file were not compressed."""
+    """Return the type, or None if it was guessed from the name as if the file were not compressed."""
     if isinstance(name, str) and guess_type(name)[1] is not None and kind == guess_type(name)[0]:
         return None
     return kind

@@ -1,4 +1,4 @@
-"""Deliver mails over one connection, and sort what the server answers."""
+"""Deliver emails over one connection, and sort the answers of the server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...errors import AsokError
 from ...logs import log, log_exception
 from ...signals import emit
 from .errors import MailRefused, MailUnavailable
-from .outgoing import OutgoingMail, Unsendable
+from .outgoing import Composed, OutgoingMail, Unsendable
 from .receipt import Receipt, Refusal
 from .signals import mail_refused
 from .smtp import Connection, readable
@@ -23,20 +23,18 @@ from .smtp_errors import failure_of
 
 LOGGER = "asok.mail"
 
-Mail = OutgoingMail | Unsendable
-
 Later = Callable[[list[OutgoingMail]], object]
-"""Takes the mails that are to be tried again; returns when they are queued."""
+"""Takes the emails to try again; returns when they are queued."""
 
 
-def deliver(mails: Sequence[Mail], later: Later | None = None) -> list[Receipt]:
+def deliver(mails: Sequence[Composed], later: Later | None = None) -> list[Receipt]:
     """
     Send `mails` over one connection, each once, and return their receipts in the same order.
 
-    What the server put off goes to `later` as soon as anything else was settled, so that what was accepted is never
-    sent twice; without `later` it counts as refused. Raises, after all were tried, MailRefused when the server accepted
-    some mail for nobody, or one is Unsendable; MailUnavailable when the server only put mails off, with `later`
-    only when nothing was settled.
+    Emails that the server put off go to `later` once any other was settled, so an accepted email is never sent twice;
+    without `later` they count as refused. After all were tried, raises MailRefused if the server accepted some email
+    for no recipient, or one is Unsendable; MailUnavailable if the server only put emails off, with `later` only if
+    nothing was settled.
     """
     if not mails:
         return []
@@ -61,9 +59,9 @@ def deliver(mails: Sequence[Mail], later: Later | None = None) -> list[Receipt]:
     return known
 
 
-def _attempt(app: Flask, mails: Sequence[Mail]) -> tuple[list[Receipt | None], MailUnavailable | None]:
-    """Return a receipt for each mail that got an answer, and the error that ended the attempt before the last one."""
-    # The receipt of an Unsendable names nobody.
+def _attempt(app: Flask, mails: Sequence[Composed]) -> tuple[list[Receipt | None], MailUnavailable | None]:
+    """Return a receipt for each email that got an answer, and the error that ended the attempt early."""
+    # The receipt of an Unsendable names no recipient.
     unsent = [Receipt(mail.message_id, []) if isinstance(mail, Unsendable) else None for mail in mails]
     sendable = {index: mail for index, mail in enumerate(mails) if isinstance(mail, OutgoingMail)}
     if not sendable:
@@ -85,13 +83,13 @@ def _attempt(app: Flask, mails: Sequence[Mail]) -> tuple[list[Receipt | None], M
 
 
 def _transmit(connection: Connection, mail: OutgoingMail) -> Receipt | None:
-    """Send one mail; None when the connection was lost and the server may have it. Raises when none is to be had."""
+    """Send one email; None if the connection was lost and the server may have it. Raises if it cannot reconnect."""
     while True:
         is_fresh = connection.num_emails == 0
         try:
             return _receipt(mail, connection.transmit(mail))
         except (smtplib.SMTPException, OSError):
-            # A server that ends a connection after some mails is no failure: go on with a new one.
+            # Servers may close a connection after a number of emails: continue on a new one.
             if is_fresh:
                 raise
         was_unsure = connection.is_unsure
@@ -110,8 +108,8 @@ def _is_settled(receipt: Receipt) -> bool:
     return bool(receipt.accepted) or any(not refusal.is_temporary for refusal in receipt.refused)
 
 
-def _put_off(mails: Sequence[Mail], receipts: Sequence[Receipt | None]) -> list[OutgoingMail]:
-    """Return the mails to try again, each for the recipients that are left."""
+def _put_off(mails: Sequence[Composed], receipts: Sequence[Receipt | None]) -> list[OutgoingMail]:
+    """Return the emails to try again, each for its remaining recipients."""
     put_off = []
     for mail, receipt in zip(mails, receipts, strict=True):
         if isinstance(mail, Unsendable):
@@ -125,12 +123,12 @@ def _put_off(mails: Sequence[Mail], receipts: Sequence[Receipt | None]) -> list[
 
 
 def _handed_on(
-    later: Later, put_off: list[OutgoingMail], receipts: list[Receipt | None], mails: Sequence[Mail]
+    later: Later, put_off: list[OutgoingMail], receipts: list[Receipt | None], mails: Sequence[Composed]
 ) -> list[Receipt | None]:
     try:
         later(put_off)
     except AsokError:
-        # Raising would send again what was accepted.
+        # Raising would send the accepted emails again.
         log_exception("%d mails that the server put off cannot be queued again", len(put_off), logger=LOGGER)
         return receipts
     handed_on: list[Receipt | None] = []
@@ -144,11 +142,11 @@ def _handed_on(
     return handed_on
 
 
-def _recipients(mail: Mail) -> list[str]:
+def _recipients(mail: Composed) -> list[str]:
     return mail.envelope_to if isinstance(mail, OutgoingMail) else []
 
 
-def _lost(mail: Mail, lost: MailUnavailable | None) -> Receipt:
+def _lost(mail: Composed, lost: MailUnavailable | None) -> Receipt:
     text = str(lost) if lost else "the connection was lost before the answer"
     code = (lost.code if lost else None) or 421
     refused = [Refusal(address, code, readable(text)) for address in _recipients(mail)]
@@ -191,8 +189,8 @@ def backoff(attempt: int) -> float:
     """
     Return the seconds to wait before attempt 2, 3 and 4: about 2, 30 and 360, up to a fifth more.
 
-    The first is for a connection that broke, the last is past the 300 s for which greylisting servers put off a sender
-    they do not know.
+    The first is for a broken connection; the last exceeds the 300 s for which greylisting servers put off an unknown
+    sender.
     """
     seconds = (2.0, 30.0, 360.0)[min(attempt, 4) - 2]
     return seconds * (1 + 0.2 * random.random())

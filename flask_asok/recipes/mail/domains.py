@@ -1,4 +1,4 @@
-"""Names of mail domains and of this machine, in ASCII."""
+"""Names of email domains and of this machine, in ASCII."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f.:]+\]|\[IPv6:[0-9A-Fa-f.:]+\]")
 
 _LETTERS = frozenset({"Ll", "Lo", "Lm", "Mn", "Mc", "Nd"})
-"""General categories of what IDNA 2008 takes; 2003 takes symbols as well."""
+"""General categories of the characters that IDNA 2008 allows; 2003 allows symbols as well."""
 
 _RETIRED = re.compile(
     "[\u0640\u07fa\u1100-\u11ff\u17b4\u17b5\u180b-\u180f\u20d0-\u20ff\u302e\u302f\u3031-\u3035\u303b"
     "\ua960-\ua97f\ud7b0-\ud7ff\U0001d100-\U0001d24f]"
 )
-"""Letters that IDNA 2008 takes out again (RFC 5892, 2.6 and 2.9)."""
+"""Letters that IDNA 2008 disallows again (RFC 5892, 2.6 and 2.9)."""
 
 
 def ascii_domain(domain: str) -> str:
     """
     Return a domain, or an address in brackets, in ASCII; "" for an invalid one.
 
-    "" too for a name that IDNA 2003 and IDNA 2008 read differently, such as one with ß or full-width letters: it may be
-    two domains of two owners.
+    Also "" for a name that IDNA 2003 and IDNA 2008 read differently, such as one with ß or full-width letters: it may
+    stand for two domains of two owners.
     """
     if not domain.isascii():
         domain = _encoded(domain)
@@ -35,7 +35,7 @@ def _encoded(domain: str) -> str:
     if not all(label.isascii() or _is_agreed(label) for label in plain.split(".")):
         return ""
     try:
-        # Python's codec is IDNA 2003. What it changed on the way is what 2008 reads in another way, or not at all.
+        # Python's codec is IDNA 2003. If decoding gives another name, IDNA 2008 reads it differently, or not at all.
         encoded = plain.encode("idna")
         return encoded.decode("ascii") if encoded.decode("idna") == plain else ""
     except UnicodeError:
@@ -43,7 +43,7 @@ def _encoded(domain: str) -> str:
 
 
 def _is_agreed(label: str) -> bool:
-    """Return True if IDNA 2008 too takes every letter of the label, as it is (RFC 5891, 4.2.3)."""
+    """Return True if IDNA 2008, too, allows every character of the label unchanged (RFC 5891, 4.2.3)."""
     return (
         all(re.fullmatch("[a-z0-9-]", char) if char.isascii() else _is_letter(char) for char in label)
         and not label.startswith("-")
@@ -60,7 +60,7 @@ def _is_letter(char: str) -> bool:
 
 
 def _reads_one_way(label: str) -> bool:
-    """Return True if what is written from right to left stands by itself (RFC 5893, 2)."""
+    """Return True if the label does not mix writing directions (RFC 5893, 2)."""
     directions = [unicodedata.bidirectional(char) for char in label]
     if {"R", "AL", "AN"}.isdisjoint(directions):
         return True

@@ -13,7 +13,7 @@ from flask import current_app
 
 from .addresses import one_address, some_addresses
 from .attachments import attached_file
-from .outgoing import OutgoingMail, Unsendable
+from .outgoing import Composed, OutgoingMail, Unsendable
 from .safe_text import (
     checked_charset,
     checked_header,
@@ -108,7 +108,7 @@ def draft_of_message(message: Message) -> Draft:
     )
 
 
-def composed(draft: Draft) -> OutgoingMail | Unsendable:
+def composed(draft: Draft) -> Composed:
     """Return the checked, complete email; raise for a mistake of the caller."""
     if not draft.sender:
         raise ValueError("The mail has no sender. Pass sender= or set MAIL_DEFAULT_SENDER.")

@@ -1,4 +1,4 @@
-"""The text of a mail's headers: encoded, quoted, and folded into lines that every server takes."""
+"""The header fields of an email: encoded, quoted, and folded into lines that every server accepts."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _WIDTH = 76
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9!#$&'*+/^_`{|}~-]+(?: [A-Za-z0-9!#$&'*+/^_`{|}~-]+)*")
 _LONGEST_NAME = 200
 
-# Some clients, and Python's older parser, misread what is quoted with a backslash.
+# Some clients, and Python's older parser, misread backslash escapes.
 _QUOTABLE = re.compile(r"[!#-\[\]-~](?:[ !#-\[\]-~]*[!#-\[\]-~])?")
 
 
 class Field(str):
-    """A header in its final form: EmailMessage keeps a value that has a `name`, and calls its `fold`."""
+    """A header in its final form: EmailMessage keeps a value that has a `name`, and calls its `fold()`."""
 
     name: str
 
@@ -41,7 +41,7 @@ def unstructured(name: str, text: str) -> Field:
 
 
 def verbatim(name: str, text: str) -> Field:
-    """Return a header that programs read: folded between words, never encoded if it is ASCII."""
+    """Return a header for programs to read: folded between words, never encoded if it is ASCII."""
     if "\r\n" in text:
         return Field(name, text)
     if not text.isascii():
@@ -56,7 +56,7 @@ def addresses(name: str, values: Iterable[Address]) -> Field:
 
 
 def disposition(value: str, filename: str | None) -> Field:
-    """Return a Content-Disposition; what is not plain ASCII in the name is written as RFC 2231 has it."""
+    """Return a Content-Disposition; a name that is not plain ASCII is encoded by RFC 2231."""
     if not filename:
         return Field("Content-Disposition", value)
     if _QUOTABLE.fullmatch(filename) and "=?" not in filename and len(filename) < LONGEST_LINE:
@@ -73,7 +73,7 @@ def _parameters(value: str, parameters: list[str]) -> list[str]:
 def _extended(name: str, text: str) -> list[str]:
     whole = "utf-8''" + quote(text, safe="")
     if len(whole) < LONGEST_LINE:
-        # In one piece while a line can hold it, since not every client puts pieces together.
+        # In one piece if a line can hold it, since not every client joins pieces.
         return [f"{name}*={whole}"]
     # Only the first piece names the character set.
     pieces = [quote(text[start : start + 60], safe="") for start in range(0, len(text), 60)]
@@ -93,7 +93,7 @@ def _mailbox(address: Address) -> str:
 
 
 def _folded(name: str, pieces: Iterable[str]) -> str:
-    """Join pieces, each of which begins with the space before it but for the first, to lines of some 76 letters."""
+    """Join pieces into lines of about 76 characters; each piece but the first starts with its leading space."""
     lines, line = [], f"{name}: "
     for number, piece in enumerate(pieces):
         if number == 0:
@@ -103,7 +103,7 @@ def _folded(name: str, pieces: Iterable[str]) -> str:
         else:
             lines.append(line)
             line = piece
-        # A piece may have lines of its own.
+        # A piece may itself contain line breaks.
         *whole, line = line.split("\r\n")
         lines += whole
     return "\r\n".join([*lines, line])[len(name) + 2 :]

@@ -1,4 +1,4 @@
-"""A mail as the bytes that go over the wire."""
+"""An email as the bytes that go over the wire."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .outgoing import OutgoingMail
 from .safe_text import LONGEST_LINE
 
 _POLICY = SMTP.clone(cte_type="7bit", max_line_length=76)
-"""No server needs 8BITMIME; lines of quoted-printable end at 76 letters (RFC 2045, 6.7)."""
+"""The server need not support 8BITMIME; lines of quoted-printable end at 76 characters (RFC 2045, 6.7)."""
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 
@@ -26,7 +26,7 @@ _METHOD = re.compile(r"^METHOD:([A-Za-z-]{1,30})\s*$", re.IGNORECASE | re.MULTIL
 
 
 def as_bytes(mail: OutgoingMail, *, ascii_names: bool = False) -> bytes:
-    """Return the finished mail, without Bcc; `ascii_names` removes from file names what is not ASCII."""
+    """Return the finished email, without Bcc; `ascii_names` strips non-ASCII characters from file names."""
     if mail.content is not None:
         return mail.content
     message = EmailMessage(_POLICY)
@@ -44,7 +44,7 @@ def _headers(mail: OutgoingMail) -> list[fields.Field]:
     found = [
         fields.unstructured("Subject", mail.subject) if mail.subject else None,
         fields.addresses("From", [mail.sender]),
-        # RFC 5322, 3.6.3: these are not empty.
+        # RFC 5322, 3.6.3: these must not be empty.
         fields.addresses("To", mail.to) if mail.to else None,
         fields.addresses("Cc", mail.cc) if mail.cc else None,
         fields.addresses("Reply-To", [mail.reply_to]) if mail.reply_to else None,
@@ -62,7 +62,7 @@ def _content(mail: OutgoingMail, ascii_names: bool) -> MIMEPart:
     for file in mail.attachments:
         (inline if html is not None and _is_shown_in(html, file) else files).append(_file(file, ascii_names))
     forms = [_text(mail.body or "", "plain", mail.charset)] if _has_text(mail) else []
-    # Clients show the last form that they know, and those that know invitations show the buttons.
+    # Clients show the last form that they support; those that support invitations then show the buttons.
     for subtype, text in sorted(mail.alternatives.items(), key=lambda item: item[0] == "calendar"):
         form = _text(text, subtype, mail.charset)
         forms.append(_multipart("related", [form, *inline]) if subtype == "html" and inline else form)
@@ -72,7 +72,7 @@ def _content(mail: OutgoingMail, ascii_names: bool) -> MIMEPart:
 
 
 def _has_text(mail: OutgoingMail) -> bool:
-    """Return True if the mail has a text part: some clients would show an empty one instead of the HTML."""
+    """Return True if the email gets a text part: some clients would show an empty one instead of the HTML."""
     return bool(mail.body) or not (mail.alternatives or (mail.attachments and mail.body is None))
 
 
@@ -92,7 +92,7 @@ def _text(text: str, subtype: str, charset: str | None) -> MIMEPart:
         subtype=subtype,
         charset=charset or "utf-8",
         cte=_encoding(text.encode(charset or "utf-8")),
-        # RFC 6047, 2.4: without a method clients show no buttons.
+        # RFC 6047, 2.4: without a method, clients show no buttons.
         params={"method": method[1].upper()} if method else None,
     )
     return part
@@ -101,13 +101,13 @@ def _text(text: str, subtype: str, charset: str | None) -> MIMEPart:
 def _encoding(data: bytes) -> str:
     if _is_seven_bit(data, LONGEST_LINE):
         return "7bit"
-    # The shorter one; quoted-printable takes three letters for what is not ASCII.
+    # The shorter one; quoted-printable needs three characters for each non-ASCII byte.
     ascii_only = data.translate(None, delete=_NOT_ASCII)
     return "base64" if len(ascii_only) < len(data) * 5 / 6 else "quoted-printable"
 
 
 def _is_seven_bit(data: bytes, longest: int) -> bool:
-    """Return True if SMTP carries the text as it is; its lines end at CR and LF only."""
+    """Return True if SMTP carries the text unchanged; only CR and LF end its lines."""
     return data.isascii() and b"\0" not in data and max(map(len, _LINE_END.split(data))) <= longest
 
 
@@ -132,7 +132,7 @@ def _file(file: AttachedFile, ascii_names: bool) -> MIMEPart:
 
 
 def _is_shown_in(html: str, file: AttachedFile) -> bool:
-    """Return True for a picture that the HTML shows: clients would list it as a loose file otherwise."""
+    """Return True for an image that the HTML shows: clients would list it as a separate file otherwise."""
     for name, text in file.headers.items():
         if name.lower() == "content-id":
             return file.disposition.lower() == "inline" or f"cid:{text.strip('<>')}" in html
@@ -140,6 +140,6 @@ def _is_shown_in(html: str, file: AttachedFile) -> bool:
 
 
 def _in_ascii(name: str) -> str:
-    # What Flask-Mail does with MAIL_ASCII_ATTACHMENTS.
+    # As Flask-Mail does for MAIL_ASCII_ATTACHMENTS.
     name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode("ascii")
     return " ".join(name.split())

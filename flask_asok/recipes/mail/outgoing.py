@@ -55,3 +55,7 @@ class Unsendable:
 
     message_id: str
     why: str
+
+
+Composed = OutgoingMail | Unsendable
+"""What becomes of the caller's arguments: the record that the task gets."""

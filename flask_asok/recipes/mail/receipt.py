@@ -1,4 +1,4 @@
-"""What became of a mail: who accepted it, who was refused, who is tried again."""
+"""The outcome of an email: the recipients accepted, refused and still to be tried."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The answer of the SMTP server to one recipient."""
+    """The answer of the SMTP server about one recipient."""
 
     address: str
     code: int
@@ -25,13 +25,13 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a sent mail gives back: `Mail.send(...).result()`. Addresses are bare, without names."""
+    """The result of a sent email: `Mail.send(...).result()`. Addresses are bare, without names."""
 
     message_id: str
     """With its angle brackets; the same in every attempt."""
     accepted: list[str]
-    """Recipients that the server took the mail for. (Taken is not yet delivered.)"""
+    """Recipients for whom the server accepted the email. (It may still bounce.)"""
     refused: list[Refusal] = field(default_factory=list)
-    """Recipients that it did not take the mail for, and will not be tried again."""
+    """Recipients for whom it refused the email, and that are not tried again."""
     later: list[str] = field(default_factory=list)
-    """Recipients that it asked to try again later: a further task does."""
+    """Recipients that it put off: a further task tries them again."""

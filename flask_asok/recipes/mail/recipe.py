@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from flask_mail import Message
 
     from .batch import Later
-    from .outgoing import OutgoingMail, Unsendable
+    from .outgoing import Composed, OutgoingMail
 
 RETRIES = 3
 
@@ -28,7 +28,7 @@ def _backoff(attempt: int) -> float:
     return backoff(attempt)
 
 
-def compose(*args: Any, **kwargs: Any) -> OutgoingMail | Unsendable:
+def compose(*args: Any, **kwargs: Any) -> Composed:
     """Return what the arguments of `send_mail` describe; raise for a mistake of the caller."""
     from flask_mail import Message
 
@@ -50,12 +50,12 @@ def _signature() -> inspect.Signature:
     return inspect.signature(send_mail)
 
 
-def compose_all(mails: Iterable[Message | Mapping[str, Any]]) -> list[OutgoingMail | Unsendable]:
+def compose_all(mails: Iterable[Message | Mapping[str, Any]]) -> list[Composed]:
     """Do the same for each of several."""
     return list(map(_compose_one, mails))
 
 
-def _compose_one(mail: Any) -> OutgoingMail | Unsendable:
+def _compose_one(mail: Any) -> Composed:
     if isinstance(mail, Mapping):
         single_values("The arguments of an email", mail, takes_lists=False)
         return compose(**mail)
@@ -64,17 +64,17 @@ def _compose_one(mail: Any) -> OutgoingMail | Unsendable:
     return compose(mail)
 
 
-def deliver_mail(mail: OutgoingMail | Unsendable) -> Receipt:
+def deliver_mail(mail: Composed) -> Receipt:
     """Send what `send_mail` has composed: the task of `background(send_mail, ...)`."""
     return _deliver([mail], later=_send_later)[0]
 
 
-def deliver_mails(mails: Sequence[OutgoingMail | Unsendable]) -> list[Receipt]:
+def deliver_mails(mails: Sequence[Composed]) -> list[Receipt]:
     """Send what `send_mails` has composed: the task of `background(send_mails, ...)`."""
     return _deliver(mails, later=_send_later)
 
 
-def _deliver(mails: Sequence[OutgoingMail | Unsendable], later: Later | None = None) -> list[Receipt]:
+def _deliver(mails: Sequence[Composed], later: Later | None = None) -> list[Receipt]:
     from .batch import deliver
 
     return deliver(mails, later)
@@ -85,9 +85,7 @@ def _send_later(mails: list[OutgoingMail]) -> None:
     background.using(delay=_backoff(2), name="send_mails")(deliver_mails, mails)
 
 
-@task(
-    queue="mail", retries=RETRIES, retry_on=MailUnavailable, backoff=_backoff, prepare=compose, run=deliver_mail
-)  # fmt: skip
+@task(queue="mail", retries=RETRIES, retry_on=MailUnavailable, backoff=_backoff, prepare=compose, run=deliver_mail)
 def send_mail(
     to: Any,
     subject: Any = "",
@@ -131,9 +129,7 @@ def send_mail(
     return _deliver([compose(**locals())])[0]
 
 
-@task(
-    queue="mail", retries=RETRIES, retry_on=MailUnavailable, backoff=_backoff, prepare=compose_all, run=deliver_mails
-)  # fmt: skip
+@task(queue="mail", retries=RETRIES, retry_on=MailUnavailable, backoff=_backoff, prepare=compose_all, run=deliver_mails)
 def send_mails(mails: Iterable[Message | Mapping[str, Any]]) -> list[Receipt]:
     """
     Send several emails over one connection, now; `background(send_mails, [...])`, which `Mail.send_many` is, later.

@@ -1,4 +1,4 @@
-"""What text a mail may carry: nothing that ends a header or an SMTP command early."""
+"""Check text, so that nothing in it ends a header or an SMTP command early."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from ...validate import single_values
 
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _FIELD_NAME = re.compile(r"[!-9;-~]{1,76}")
-"""RFC 5322, 3.6.8: printable ASCII but the colon. As long as a line of an encoded header may be."""
+"""RFC 5322, 3.6.8: printable ASCII except the colon; at most as long as a line of an encoded header."""
 _TOKEN = re.compile(r"[A-Za-z0-9!#$&^_.+-]+")
 
 LONGEST_LINE = 900
-"""Octets; RFC 5322, 2.1.1, ends at 998, and servers refuse the mail or cut the line."""
+"""Octets. Past the 998 of RFC 5322, 2.1.1, servers refuse the email or cut the line."""
 
 _LONGEST_SHOWN = 200
 
 _UTF_8 = Charset("utf-8")
 _LONGEST_CHUNK = 39
-"""Octets of text in an encoded word, which may have 75 letters."""
+"""Octets of text in an encoded word, which may have 75 characters."""
 
 BREAKABLE: re.Pattern[str] = re.compile(r"[ \t]*[^ \t]+")
-"""What may stand on a line of its own in a header: a word and the space before it."""
+"""The smallest piece of a header that can be a line: a word and the space before it."""
 
 _CHARSET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
 
@@ -42,20 +42,20 @@ _OWN_HEADERS = {
     "content-transfer-encoding": "nothing, it is set",
     "content-disposition": "the attachment's disposition",
 }
-"""Headers that would be there twice, and what to use instead."""
+"""Headers that would appear twice, and what to use instead."""
 
 
 class HeaderInjectionError(ValueError, BadHeaderError):
-    """Raised for a line break or another control character where it would let text become a header or a command."""
+    """Raised for a control character, such as a line break, that would turn text into a header or a command."""
 
 
 def shown(text: str) -> str:
-    """Return a text that a visitor may have typed for an error and the log: on one line, and not longer than that."""
+    """Return text that a visitor may have typed, for an error and the log: on one line, cut at 200 characters."""
     return repr(text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "...")
 
 
 def checked_line(name: str, value: Any) -> str:
-    """Return `value` as one line of text. Lazy strings (a translation) become the text they are in this thread."""
+    """Return `value` as one line of text. A lazy string, such as a translation, is evaluated in this thread."""
     text = checked_text(name, value) or ""
     if found := _CONTROL.search(text):
         raise HeaderInjectionError(f"{name} holds the control character {found[0]!r}: it must be one line of text.")
@@ -77,20 +77,20 @@ def checked_text(name: str, value: Any, charset: str | None = None) -> str | Non
 
 
 def checked_charset(value: Any) -> str | None:
-    """Return the name of a character set that a text part may have; None, which stands for UTF-8, for None."""
+    """Return a character set that a text part may use; None, which means UTF-8, for None."""
     if value is None:
         return None
     if not isinstance(value, str) or not _CHARSET.fullmatch(value):
         raise HeaderInjectionError(f"{value!r} is no character set.")
     try:
-        # UTF-16 has other line ends than SMTP.
+        # UTF-16 encodes line ends differently from SMTP.
         return value if "\r\n".encode(value) == b"\r\n" else None
     except LookupError as error:
         raise ValueError(f"The body cannot be encoded: {error}") from error
 
 
 def encoded_words(text: str) -> str:
-    """Return `text` in the encoded words of RFC 2047, one on a line. Python's Header loses U+2028 and its like."""
+    """Return `text` as encoded words (RFC 2047), one per line. Python's Header drops U+2028 and similar."""
     chunks, size = [""], 0
     for char in text:
         size += len(char.encode())
@@ -109,14 +109,14 @@ def checked_token(name: str, value: Any) -> str:
 
 
 def checked_option(name: str, value: Any) -> str:
-    """Return an option of the MAIL or RCPT command: a single word, or it could end the command and begin another."""
+    """Return an option of the MAIL or RCPT command: one word, since more could start another command."""
     if not isinstance(value, str) or not value.isascii() or not value.isprintable() or " " in value:
         raise HeaderInjectionError(f"{name}: {value!r} is no SMTP parameter.")
     return value
 
 
 def checked_headers(headers: Mapping[str, Any]) -> dict[str, str]:
-    """Return further headers, ready to be written; the Message-ID under just this name."""
+    """Return further headers, ready to be written; the Message-ID in this spelling."""
     refuse_form("headers", headers)
     checked: dict[str, str] = {}
     for name, value in headers.items():
@@ -133,15 +133,15 @@ def checked_headers(headers: Mapping[str, Any]) -> dict[str, str]:
 
 
 def refuse_form(name: str, value: object) -> None:
-    """Raise TypeError for a dict of several values for a key. `Headers` are no dict: each of their values is seen."""
+    """Raise TypeError for a dict with several values per key. `Headers` is not a dict: iteration shows every value."""
     if isinstance(value, Mapping):
         single_values(f"The {name} of an email", value, takes_lists=False)
 
 
 def checked_header(name: str, value: Any) -> str:
-    """Return the text of a header that is written as it is."""
+    """Return the text of a header that is written unchanged."""
     text = checked_line(f"The header {name}", value)
-    # What it ends with counts too: " " as often would be a line without a word.
+    # With a word at the end: trailing space alone would be a line without a word.
     longest = max(map(len, BREAKABLE.findall(text + ".")))
     if text.isascii() and longest > LONGEST_LINE:
         raise ValueError(f"The header {name} has a word of {LONGEST_LINE} letters or more: no line of a mail holds it.")

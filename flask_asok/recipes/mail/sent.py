@@ -1,4 +1,4 @@
-"""What the receivers of Flask-Mail's `email_dispatched` get of a mail."""
+"""The Message that receivers of Flask-Mail's `email_dispatched` get."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from .outgoing import OutgoingMail
 
 
 class SentMessage(Message):
-    """A Flask-Mail Message like any other, whose bytes are those that were sent."""
+    """A Flask-Mail Message like any other; its bytes are those that were sent."""
 
     def __init__(self, mail: OutgoingMail, content: bytes) -> None:
-        # Message() would look up the name of this machine for a Message-ID that this one has already; a test holds that
-        # nothing is missing.
+        # Not by Message(), which would look up the name of this machine for a new Message-ID. A test compares the
+        # attributes.
         self.subject: str = mail.subject
         self.sender: str | tuple[str, str] = mail.sender.value
         self.recipients: list[str | tuple[str, str]] = [each.value for each in mail.to]
@@ -34,9 +34,9 @@ class SentMessage(Message):
         self._content = content
 
     def as_bytes(self) -> bytes:
-        """Return the mail as it went over the wire."""
+        """Return the email as it went over the wire."""
         return self._content
 
     def as_string(self) -> str:
-        """Return the mail as it went over the wire."""
+        """Return the email as it went over the wire."""
         return self._content.decode("utf-8", "replace")

@@ -16,7 +16,7 @@ _OFF = frozenset({"0", "false", "f", "no", "n", "off", "none", ""})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """Where and how mail is sent."""
+    """Where and how email is sent."""
 
     host: str
     port: int
@@ -53,7 +53,7 @@ class Server:
             username=str(mail.username or ""),
             password=str(mail.password or ""),
             max_emails=_number("MAIL_MAX_EMAILS", mail.max_emails),
-            # Not that of Flask-Mail, which is on in debug mode: a worker that reads FLASK_DEBUG would log every mail.
+            # Flask-Mail's own value is on in debug mode: a worker that reads FLASK_DEBUG would log every email.
             debug=_debug_level(app.config.get("MAIL_DEBUG")),
         )
 
@@ -62,7 +62,7 @@ class Server:
 
 
 def is_on(key: str, value: Any) -> bool:
-    """Return the value of a switch, which may be text from the environment. Raises MailRefused for any other text."""
+    """Return a switch, which may be text from the environment. Raises MailRefused for other text."""
     if not isinstance(value, str):
         return bool(value)
     word = value.strip().lower()
@@ -72,7 +72,7 @@ def is_on(key: str, value: Any) -> bool:
 
 
 def _number(key: str, value: Any) -> int:
-    """Return a number, which may be text from the environment; 0 where none is set."""
+    """Return a number, which may be text from the environment; 0 if it is not set."""
     text = "" if value is None else str(value).strip()
     if text and not (text.isascii() and text.isdigit()):
         raise MailRefused(f"{key} is {value!r}. Set it to a whole number.")

@@ -1,4 +1,4 @@
-"""The settings of mail: their defaults, what they must look like, and Flask-Mail's own where the app has no Mail."""
+"""The settings of email, and Flask-Mail's own for an app without a `flask_mail.Mail`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def _hello(name: str, value: object) -> str:
-    """Return a name that is valid in SMTP's EHLO."""
+    """Return a name that is valid in SMTP's EHLO command."""
     hello = text(name, value)
     if not hello.isascii() or not ascii_domain(hello) or len(hello) > 255:
         raise ValueError(
@@ -41,9 +41,9 @@ SETTINGS = (
 
 class FlaskMailState:
     """
-    What Flask-Mail keeps at `app.extensions["mail"]`, for an app that has no `flask_mail.Mail(app)`.
+    Stands in for Flask-Mail's state at `app.extensions["mail"]`, in an app without a `flask_mail.Mail(app)`.
 
-    The first mail, or the first Message, imports Flask-Mail and reads its `MAIL_*` keys.
+    The first email, or the first Message, imports Flask-Mail and reads its `MAIL_*` keys.
     """
 
     _state: Any = None
@@ -58,11 +58,11 @@ class FlaskMailState:
             import flask_mail
 
             app = self._app
-            # It would take MAIL_DEBUG="false" for a number, and turn it on in debug mode; a Server reads it.
+            # Flask-Mail would read MAIL_DEBUG="false" as a number, and turn it on in debug mode; Server reads that key.
             self._state = flask_mail.Mail().init_mail({**app.config, "MAIL_DEBUG": 0}, False, app.testing)
         return getattr(self._state, name)
 
 
 def set_up(app: Flask) -> None:
-    """Let Flask-Mail's Message work on `app` from the start; a `flask_mail.Mail(app)`, before or later, counts."""
+    """Make Flask-Mail's Message work on `app` from the start; a `flask_mail.Mail(app)`, earlier or later, wins."""
     app.extensions.setdefault("mail", FlaskMailState(app))

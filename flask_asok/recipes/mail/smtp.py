@@ -1,4 +1,4 @@
-"""Flask-Mail's Connection, made safe: bounded in time, TLS verified, refusals kept."""
+"""Flask-Mail's Connection with time limits and verified TLS; it returns refusals instead of raising them."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 
 _CHUNK = 64 * 1024
 
-_DATA_PATIENCE = 6
+_DATA_FACTOR = 6
 """
-How many times longer the answer to the mail itself may take than the answer to a command.
+How many times longer the answer to the email itself may take than the answer to a command.
 
-Servers scan before they answer, and a client that hangs up meanwhile sends the mail twice: RFC 5321, 4.5.3.2.6, asks
-for ten minutes where it asks for five elsewhere.
+Servers scan before they answer, and a client that hangs up meanwhile sends the email twice: RFC 5321, 4.5.3.2.6, asks
+for ten minutes there and for five elsewhere.
 """
 
 _naming = threading.Lock()
-"""Held while the name of this machine is looked up, which may take seconds, once in a process."""
+"""Held during the look-up of this machine's name, which may take seconds, once per process."""
 
 
 def _renew_lock() -> None:
@@ -51,7 +51,7 @@ after_fork(_renew_lock)
 
 @functools.cache
 def _own_name() -> str:
-    """Return what this machine says to be: its full name, or its address. smtplib would ask for it every time."""
+    """Return this machine's full name, or its address. smtplib would look it up for each connection."""
     return smtplib.SMTP().local_hostname
 
 
@@ -65,11 +65,11 @@ def _hello(asked_for: str | None) -> str:
 
 
 class NoMailServer(smtplib.SMTPException):
-    """Raised for a server whose greeting is not SMTP."""
+    """Raised if the server's greeting is not SMTP."""
 
 
 class _Replies:
-    """Read what a server answers, by a deadline for the whole answer: one byte at a time does not renew it."""
+    """Reads an answer of the server within one deadline, which single bytes do not extend."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -95,23 +95,23 @@ class _Replies:
         return line
 
     def close(self) -> None:
-        """Nothing of its own to close: the socket is smtplib's."""
+        """Do nothing: the socket belongs to smtplib."""
 
 
 class _Bounded(smtplib.SMTP):
-    """smtplib's client, which knows a timeout for each read and none for an answer."""
+    """smtplib's client with a deadline for each answer; its own timeout is per read."""
 
     file: Any | None
     in_data: bool = False
-    """Whether the server has asked for the mail itself (354) and not yet answered it."""
+    """Has the server asked for the email itself (354) and not yet answered it?"""
     is_greeted: bool = False
 
     def getreply(self) -> tuple[int, bytes]:
         if self.file is None and self.sock is not None:
             self.file = _Replies(self.sock)
         if isinstance(self.file, _Replies):
-            patience = _DATA_PATIENCE if self.in_data else 1
-            self.file.deadline = time.monotonic() + self.timeout * patience
+            factor = _DATA_FACTOR if self.in_data else 1
+            self.file.deadline = time.monotonic() + self.timeout * factor
         answer = super().getreply()
         if answer[0] == -1:
             said = readable(self.file.last.strip()) if isinstance(self.file, _Replies) else ""
@@ -126,12 +126,12 @@ class _Bounded(smtplib.SMTP):
     def ehlo(self, name: str = "") -> tuple[int, bytes]:
         answer = super().ehlo(name)
         if 400 <= answer[0] < 500:
-            # smtplib would take a server that is busy for one without TLS and login.
+            # smtplib would treat a busy server as one without TLS and login.
             raise smtplib.SMTPHeloError(*answer)
         return answer
 
     def send(self, s: Any) -> None:
-        # In pieces, since sendall() counts its timeout for the whole: 20 MB would never get through a slow line.
+        # In pieces, since the timeout of sendall() covers all of it: 20 MB would never pass a slow line.
         for start in range(0, len(s), _CHUNK):
             if self.sock is not None:
                 self.sock.settimeout(self.timeout)
@@ -147,7 +147,7 @@ class Connection(flask_mail.Connection):
     One connection to the SMTP server of `app`, for one thread, used as a context manager.
 
     Entering and sending raise what smtplib and the socket raise; leaving raises nothing. With `MAIL_SUPPRESS_SEND` it
-    connects to nothing, and sending only sends Flask-Mail's signal.
+    does not connect, and sending only emits Flask-Mail's signal.
     """
 
     host: smtplib.SMTP | smtplib.SMTP_SSL | None
@@ -162,12 +162,12 @@ class Connection(flask_mail.Connection):
         self.hello: str | None = asok.config["ASOK_MAIL_HELLO"]
         self.tls: ssl.SSLContext | None = None
         if self.server is not None and (self.server.use_ssl or self.server.use_tls):
-            # Reading the system's certificates takes some 20 ms.
+            # Reading the system's certificates takes about 20 ms.
             self.tls = asok.shared("mail.tls", lambda: _tls(asok.config["ASOK_MAIL_CA_FILE"]))
 
     @property
     def is_unsure(self) -> bool:
-        """Whether the server may have the last mail although its answer is missing."""
+        """May the server have the last email although its answer is missing?"""
         return isinstance(self.host, _Bounded) and self.host.in_data
 
     def __enter__(self) -> Self:
@@ -179,7 +179,7 @@ class Connection(flask_mail.Connection):
         self.disconnect()
 
     def disconnect(self) -> None:
-        """Say goodbye. What goes wrong there changes nothing: the mail is sent or it is not."""
+        """Quit. Errors are ignored: by now each email is sent, or it is not."""
         is_unsure = self.is_unsure
         host, self.host = self.host, None
         if host is None:
@@ -193,7 +193,7 @@ class Connection(flask_mail.Connection):
             host.close()
 
     def reconnect(self) -> None:
-        """Begin a new connection; the old one may be lost."""
+        """Open a new connection; the old one may be lost."""
         self.disconnect()
         self.__enter__()
 
@@ -219,7 +219,7 @@ class Connection(flask_mail.Connection):
         return host
 
     def send(self, message: flask_mail.Message, envelope_from: Any = None) -> None:
-        """Send a Message as Flask-Mail's Connection does; SMTPRecipientsRefused when no recipient was accepted."""
+        """Send a Message as Flask-Mail's Connection does; SMTPRecipientsRefused if no recipient was accepted."""
         from .draft import composed, draft_of_message
         from .outgoing import Unsendable
 
@@ -235,9 +235,9 @@ class Connection(flask_mail.Connection):
 
     def transmit(self, mail: OutgoingMail) -> list[Refusal]:
         """
-        Send a mail to the recipients of its envelope, and return those that the server refused, be it all of them.
+        Send an email to the recipients of its envelope, and return those that the server refused, possibly all.
 
-        Raises when the connection is lost, which the answer 421 announces.
+        Raises if the connection is lost; the answer 421 announces that.
         """
         if self.server is not None and 0 < self.server.max_emails <= self.num_emails:
             self.reconnect()
@@ -261,7 +261,7 @@ class Connection(flask_mail.Connection):
                     raise smtplib.SMTPResponseException(code, text) from error
             return error.recipients
         except smtplib.SMTPNotSupportedError as error:
-            # RFC 6531, 3.2: what a server without SMTPUTF8 would have answered.
+            # RFC 6531, 3.2: the answer of a server without SMTPUTF8.
             return dict.fromkeys(mail.envelope_to, (553, str(error).encode()))
         except (smtplib.SMTPSenderRefused, smtplib.SMTPDataError) as error:
             if error.smtp_code == 421:
@@ -281,7 +281,7 @@ def _log_in(host: smtplib.SMTP, username: str, password: str) -> None:
 
 
 def readable(text: bytes | str) -> str:
-    """Return what a server said as one printable line."""
+    """Return text from a server as one printable line."""
     if isinstance(text, bytes):
         text = text.decode("utf-8", "backslashreplace")
     return "".join(char if char.isprintable() else " " for char in text)[:500]

@@ -1,4 +1,4 @@
-"""What went wrong with the mail server, as an error whose text says what to do."""
+"""Map errors of the SMTP connection to MailUnavailable and MailRefused, whose texts say what to do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CLOCK = frozenset({9, 10})
 
 
 def failure_of(error: smtplib.SMTPException | OSError, server: str) -> MailError:
-    """Return the error of ours for what ended a connection to `server`, or kept it from being made."""
+    """Map a connection error to MailUnavailable or MailRefused; `server` is named in its text."""
     if isinstance(error, smtplib.SMTPResponseException):
         kind = MailUnavailable if 400 <= error.smtp_code < 500 else MailRefused
         return kind(f"{server}: {error.smtp_code} {readable(error.smtp_error)}", code=error.smtp_code)
@@ -35,5 +35,5 @@ def _advice(error: ssl.SSLCertVerificationError) -> str:
 
 
 def _is_final(error: Exception) -> bool:
-    # SMTPException is an OSError itself, so this one would pass for a lost connection.
+    # SMTPException is itself an OSError, so it would pass for a lost connection.
     return isinstance(error, smtplib.SMTPException) and not isinstance(error, smtplib.SMTPServerDisconnected)

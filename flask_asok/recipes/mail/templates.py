@@ -1,4 +1,4 @@
-"""The text and HTML of a mail out of a pair of templates."""
+"""The text and HTML of an email, rendered from a pair of templates."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from jinja2 import Template, TemplateNotFound
 
 def rendered(name: str, context: Mapping[str, Any]) -> tuple[str | None, str | None]:
     """
-    Return `name`.txt and `name`.html, rendered here and now; None for the one that does not exist.
+    Return `name`.txt and `name`.html, rendered now; None for a template that does not exist.
 
-    Raises TemplateNotFound when neither does.
+    Raises TemplateNotFound if neither exists.
     """
     text, html = _template(f"{name}.txt"), _template(f"{name}.html")
     if text is None and html is None:
@@ -28,5 +28,5 @@ def _template(name: str) -> Template | None:
     try:
         return current_app.jinja_env.get_template(name)
     except TemplateNotFound:
-        # Of this one only: those that it includes are looked for when it is rendered.
+        # This one only: the templates that it includes are looked up when it is rendered.
         return None
