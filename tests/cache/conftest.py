@@ -162,7 +162,7 @@ def app(request, make_app, clock):
 
 @pytest.fixture(params=["memory", "redis"])
 def raced_app(request, make_app, clock):
-    """An application on each store that settles races between all who share it."""
+    """An application on each store that decides races between all processes that share it."""
     return STORES[request.param](make_app, clock, request)
 
 

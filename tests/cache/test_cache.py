@@ -391,7 +391,7 @@ class Harm:
 
 
 def test_pickle_in_a_file(make_app, tmp_path):
-    """Otherwise somebody who can write a file runs no code here."""
+    """Without it, writing a file is not enough to run code here."""
     (tmp_path / "cache").mkdir()
     app = make_app(CACHE_TYPE="FileSystemCache", CACHE_DIR=str(tmp_path / "cache"))
     cachelib.FileSystemCache(str(tmp_path / "cache")).set("asok:a", Harm(tmp_path / "harm"))
@@ -489,7 +489,7 @@ def test_unreadable_value(make_app, tmp_path, caplog):
 
 
 def test_loaded_meanwhile(app):
-    """Who is about to load a value that somebody else has just stored gets that one."""
+    """A reader that is about to load a value which another one has just stored gets that."""
     with app.app_context():
         cache.set("a", 1)
 

@@ -1,4 +1,4 @@
-"""The store in memory: its bound, who leaves first, and what it costs to be full."""
+"""The store in memory: its bound, which value leaves first, and what it costs to be full."""
 
 import threading
 import time

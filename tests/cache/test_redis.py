@@ -75,7 +75,7 @@ def test_one_load_for_four_processes(redis):
 
 
 def test_killed_holder(make_app, redis):
-    """When the process that loads is killed, those who wait go on by the lock's limit."""
+    """When the process that loads is killed, the waiting readers go on after the lock's timeout."""
     app = make_app(CACHE_REDIS_URL=redis.url, ASOK_CACHE_LOCK_TIMEOUT=0.5)
     with reader(redis.url, 1, "hang") as process:
         assert process.stdout.readline() == "ready\n"
@@ -328,7 +328,7 @@ def test_foreign_value(redis_app, redis, caplog):
     ids=["type", "empty", "pickle", "times", "time", "json", "lock"],
 )
 def test_foreign_value_is_replaced(redis_app, redis, value):
-    """Whatever somebody else has left under a key of ours is loaded over, warmed over and deleted like nothing."""
+    """A foreign value under a key of ours counts as missing: a load and a warm replace it, and it can be deleted."""
 
     def spoil():
         connection.delete("asok:a")
@@ -604,7 +604,7 @@ def test_restart_between_requests(make_app, own_redis, caplog):
 
 
 def test_probe_is_alone(own_redis):
-    """When the rest is over one call tries; the others do not wait with it."""
+    """When the cooldown is over one call tries; the others do not wait with it."""
     from redis import Redis
     from redis.backoff import NoBackoff
     from redis.retry import Retry

@@ -138,7 +138,7 @@ def test_loader_error(app, loader):
 
 
 def test_loader_error_for_all(memory_app, loader):
-    """Those who wait for a load get its error as well, without a load each."""
+    """The readers that wait for a load get its error as well, without a load each."""
     loader.error = LookupError("no database")
     loader.gate.clear()
     threads, results = in_threads(memory_app, 8, lambda: cache.remember("a", loader))
@@ -274,7 +274,7 @@ def test_refresh_fails(memory_app, clock, loader, settled, caplog):
 
 
 def test_cool_down(make_app, clock, loader, settled):
-    """The rest after a failed refresh doubles with each failure, up to a minute, and is forgotten on success."""
+    """The cooldown after a failed refresh doubles with each failure, up to a minute, and is forgotten on success."""
     app = make_app()
     state_of(app).shared("cache", lambda: Loader(LRUStore(clock=clock), clock=clock))
     with app.app_context():
@@ -370,7 +370,7 @@ def test_refresh_queue_full(make_app, clock, loader, gate):
 
 
 def test_refresh_where_tasks_travel(memory_app, clock, loader, monkeypatch):
-    """Where tasks run in other processes, which may not find the loader, the reader who comes first refreshes."""
+    """Where tasks run in other processes, which may not find the loader, the first reader refreshes."""
     monkeypatch.setattr(type(memory_app.extensions["asok"].backend), "distributed", True)
     with memory_app.app_context():
         cache.remember("a", loader, ttl=10, stale=60)
@@ -478,7 +478,7 @@ def test_clear_beats_load(app, loader):
 
 
 def test_reader_after_delete(app, loader):
-    """Who reads after a delete gets a value that was loaded after it, though an older load is under way."""
+    """A read after a delete gets a value that was loaded after it, though an older load is in progress."""
     loader.gate.clear()
     threads, _ = in_threads(app, 1, lambda: cache.remember("a", loader))
     assert loader.entered.acquire(timeout=10)

@@ -289,7 +289,7 @@ def test_shared_run_of_a_stuck_thread(make_app, gate):
 
 
 def test_exit_in_shared_run(memory_app, gate):
-    """Who shares a run with a thread that is told to exit runs again."""
+    """A call that shares the run of a thread that is told to exit runs again."""
     entered = threading.Event()
     calls = []
 
@@ -324,7 +324,7 @@ def test_warms_itself(memory_app):
 
 
 def test_readers_join(memory_app, gate):
-    """A reader who finds nothing waits for the warm under way, and loads nothing itself."""
+    """A reader that finds nothing waits for the warm in progress, and loads nothing itself."""
     entered = threading.Event()
 
     def slow():
@@ -416,7 +416,7 @@ def test_distributed_refuses(redis_app, monkeypatch):
 
 
 class Row:
-    """A row in a database: each write gives it a new value, which is there for who reads from then on."""
+    """A row in a database: each write gives it a new value, which every later read sees."""
 
     def __init__(self):
         self.value = 0
