@@ -1,4 +1,4 @@
-"""Read the answer to one POST off its socket: until a deadline, up to a size, whatever a receiver makes of HTTP."""
+"""The answer to one POST, read off its socket: until a deadline, up to a size, however the receiver bends HTTP."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from .deadline import Deadline
 
 LONGEST_ANSWER = 64 * 1024
-"""Bytes of an answer that are read, its head included."""
+"""The most bytes of an answer to read, its head included."""
 BODY_SECONDS = 1.0
-"""How long the body may take that follows a head: what became of the webhook is known by then, and its lane held."""
+"""How long the body may take after its head: the outcome is known by then, and the delivery still holds its slot."""
 LONGEST_REASON = 100
 _PIECE = 16 * 1024
 
@@ -24,22 +24,22 @@ Fields = dict[str, list[str]]
 
 
 class Malformed(Exception):
-    """The answer is not HTTP, or more of it than anybody needs. Its text quotes nothing that the receiver sent."""
+    """The answer is not HTTP, or its head is too long. The text quotes nothing that the receiver sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the receiver said."""
+    """What the receiver answered."""
 
     status: int
     reason: str = field(repr=False)
-    """The words after the status, as far as they can be printed."""
+    """The words after the status, without unprintable characters."""
     fields: Mapping[str, list[str]] = field(repr=False)
     """The values of each header, by its name in lower case."""
     body: bytes = field(repr=False)
-    """The first bytes of it, never decompressed; possibly cut."""
+    """Its first bytes, never decompressed; possibly cut off."""
     is_reusable: bool
-    """Is the connection good for another request?"""
+    """True if the connection can carry another request."""
 
     def header(self, name: str) -> str | None:
         """Return the first value of a header, named in lower case."""
@@ -50,8 +50,8 @@ class Reader:
     """
     Reads one answer off a socket.
 
-    By ourselves, since http.client refuses an answer for its hundredth header, and takes a line without a colon for the
-    end of the head. A 2xx whose status came is a delivery, whatever is wrong with the rest of it.
+    http.client would not do: it refuses an answer with a hundred headers, and takes a line without a colon for the end
+    of the head. Here a 2xx is a delivery as soon as its status has arrived, even if the rest is broken.
     """
 
     def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
@@ -63,14 +63,14 @@ class Reader:
 
     @property
     def began(self) -> bool:
-        """Did any byte of an answer come?"""
+        """Return True if any byte of an answer has arrived."""
         return bool(self._read)
 
     def answer(self) -> Answer:
         """
-        Return the final answer, all interim ones skipped. 101 is final: nobody asked for another protocol.
+        Return the final answer, skipping interim ones. 101 is final: the request asked for no other protocol.
 
-        Raises OSError, TimeoutError among them, when its head does not come; Malformed when it is none.
+        Raises OSError, TimeoutError included, if no head arrives; Malformed if it is not HTTP.
         """
         minor, status, reason, fields = self._head()
         lengths = {length.strip() for value in fields.get("content-length", ()) for length in value.split(",")}
@@ -101,7 +101,7 @@ class Reader:
         line = b""
         while not line:
             if self._is_over:
-                # What ends like this has a text of its own, and may be tried anew at once.
+                # This end has a text of its own, and on a kept connection the POST is repeated at once.
                 raise ConnectionResetError("closed without an answer")
             line = self._line()
         match = _STATUS_LINE.fullmatch(line)
@@ -129,7 +129,7 @@ class Reader:
         return fields
 
     def _body(self, body: bytearray, fields: Fields, length: str) -> bool:
-        """Read the body into `body`, which has what came before an error; return True when that was all of it."""
+        """Read the body into `body`, which keeps what arrives before an error; return True if it is complete."""
         codings = ",".join(fields.get("transfer-encoding", ())).lower()
         if codings.rpartition(",")[2].strip() == "chunked":
             return self._chunks(body) and not length
@@ -152,7 +152,7 @@ class Reader:
                 return False
 
     def _line(self) -> bytes:
-        """Return the next line without its end; what there is of it at the end of the connection, maybe nothing."""
+        """Return the next line without its end; at the end of the connection what is left, possibly nothing."""
         while (end := self._read.find(b"\n", self._at)) < 0 and self._receive():
             pass
         line = bytes(self._read[self._at : end if end >= 0 else None])
@@ -160,7 +160,7 @@ class Reader:
         return line.removesuffix(b"\r")
 
     def _bytes(self, body: bytearray, count: int) -> bool:
-        """Move `count` bytes to `body`; False when the connection ended before."""
+        """Move `count` bytes to `body`; return False if the connection ended before."""
         while count:
             if self._at == len(self._read) and not self._receive():
                 return False
@@ -171,13 +171,13 @@ class Reader:
         return True
 
     def _receive(self) -> bool:
-        """Wait for more of the answer; False when there is none."""
+        """Wait for more of the answer; return False if there is none."""
         if self._is_over:
             return False
         left = LONGEST_ANSWER - len(self._read)
         if not left:
             raise Malformed("the answer is not HTTP: its head is too long")
-        # Before each read: a byte now and then would renew any timeout set once.
+        # Before each read: a receiver that sends a byte now and then would renew a timeout that is set once.
         self._sock.settimeout(self._deadline.left())
         data = self._sock.recv(min(left, _PIECE))
         self._read += data

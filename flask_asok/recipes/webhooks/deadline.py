@@ -20,7 +20,7 @@ class Deadline:
         return self if left <= seconds else Deadline(seconds)
 
     def left(self) -> float:
-        """Return the seconds left, more than 0; TimeoutError when there are none."""
+        """Return the seconds left, more than 0; TimeoutError if there are none."""
         left = self._at - time.monotonic()
         if left <= 0:
             raise TimeoutError(f"no answer within {self.seconds:g} s")
@@ -28,5 +28,5 @@ class Deadline:
 
     @property
     def passed(self) -> bool:
-        """Is it over?"""
+        """Return True if the deadline has passed."""
         return time.monotonic() >= self._at

@@ -12,14 +12,14 @@ class WebhookError(AsokError):
     """
     Base of the errors of webhooks. No text, here or in its causes, holds a secret or more of a URL than its host.
 
-    `delivery` is the Delivery that failed, None where there is none. Its `repr`, which is what the log shows, names the
-    webhook's id and reference, the status and the first words of the answer: do not show that to the URL's owner.
+    `delivery` is the Delivery that failed, or None. The error's `repr`, which the log shows, names the webhook's id and
+    reference, the status and the first words of the answer: do not show it to the owner of the URL.
     """
 
     is_answer: ClassVar[bool] = True
 
     def __init__(self, text: str, delivery: Delivery | None = None) -> None:
-        # All of it in args, which is what comes back from another process.
+        # All of it in args: another process makes the error again from them.
         super().__init__(text, delivery)
         self.delivery = delivery
 
@@ -35,7 +35,7 @@ class WebhookUnavailable(WebhookError):
     """
     Raised when trying again later may help. A task that raises it is retried.
 
-    `retry_after` is how many seconds the receiver asked to wait, None where it did not.
+    `retry_after` is how many seconds the receiver asked to wait, None if it did not.
     """
 
     def __init__(self, text: str, delivery: Delivery | None = None, retry_after: float | None = None) -> None:
@@ -49,7 +49,7 @@ class WebhookRejected(WebhookError):
 
 
 class WebhookGone(WebhookRejected):
-    """Raised for a 410: the endpoint is to be disabled."""
+    """Raised for a 410: disable the endpoint."""
 
 
 class WebhookBlocked(WebhookError):
@@ -57,4 +57,4 @@ class WebhookBlocked(WebhookError):
 
 
 class WebhookNotVerified(WebhookError):
-    """Raised by `verify_webhook` for a request that nobody with the secret has signed just now."""
+    """Raised by `verify_webhook` for a request without a current signature by that secret."""

@@ -1,4 +1,4 @@
-"""What a receiver said, for people: an excerpt for the application, and a few words for the log."""
+"""What a receiver answered, for people to read: an excerpt for the application, a few words for the log."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .webhook import DEFAULT_HEADERS, Webhook
 LONGEST_EXCERPT = 1000
 LONGEST_WORDS = 120
 SHORTEST_SECRET = 4
-"""Characters of what is masked: fewer tell nothing, and stand in every text."""
+"""Characters of a text that is masked: shorter ones reveal nothing, and occur everywhere."""
 SHORTEST_PART = 12
-"""Letters of what is masked within a word too: /hook must not make a riddle of webhook."""
+"""Letters of a text that is masked inside words too: /hook must not turn webhook into web***."""
 SHORTEST_VALUE = 8
-"""Characters of a payload's text that is masked."""
+"""Characters of a text in the payload that is masked."""
 _LOOKED_AT = 16 * 1024
 _MASK = "***"
 
@@ -32,7 +32,7 @@ _STRING_VALUE = re.compile(r'[:\[,]\s*"((?:[^"\\]|\\.)*)"')
 
 
 def excerpt(body: bytes) -> str:
-    """Return the first characters of an answer. Whatever drives a terminal is left out."""
+    """Return the first characters of an answer, without those that control a terminal."""
     text = body[: 4 * LONGEST_EXCERPT].decode(errors="replace")[:LONGEST_EXCERPT]
     return "".join(character for character in text if character.isprintable() or character in "\n\t")
 
@@ -41,8 +41,8 @@ def first_words(webhook: Webhook, url: Url, body: bytes) -> str:
     """
     Return the beginning of an answer on one line, without markup.
 
-    A receiver may echo what it was sent: what is in the path, the headers and the payload of `webhook` is masked, as
-    are other URLs' paths and credentials.
+    A receiver may echo what it was sent. So path, headers and payload of `webhook` are masked, and so are the paths of
+    other URLs and their credentials.
     """
     text = body[:_LOOKED_AT].decode(errors="replace")
     for secret in sorted(_written(_credentials(webhook, url)) | _texts(webhook), key=len, reverse=True):
@@ -73,7 +73,7 @@ def _texts(webhook: Webhook) -> set[str]:
 
 
 def _written(secrets: Iterable[str]) -> set[str]:
-    """Return the ways in which these may be written in an answer."""
+    """Return the forms in which an answer may contain these secrets."""
     found: set[str] = set()
     for secret in secrets:
         for plain in {secret, unquote(secret), unquote_plus(secret)}:

@@ -28,23 +28,23 @@ OURS = frozenset(
         "upgrade",
     }
 )
-"""Headers that say where a message ends or who is at the other end: not the caller's to set."""
+"""Headers that frame the request or belong to the connection: callers cannot set them."""
 
 LONGEST_RETRY_AFTER = 3600.0
-"""Seconds past which a `Retry-After` is cut: no receiver may park a delivery for days."""
+"""Seconds to which a `Retry-After` is cut: no receiver may park a delivery for days."""
 
 
 def checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
     """
-    Return a copy of the caller's headers; TypeError or ValueError for what must not go on the wire.
+    Return a copy of the caller's headers; TypeError or ValueError for an invalid one.
 
-    Names are tokens of RFC 9110, values printable ASCII. Texts of errors quote no value: it may be a credential.
+    Names are tokens of RFC 9110, values printable ASCII. The text of an error quotes no value: it may be a credential.
     """
     if headers is not None and not hasattr(headers, "items"):
         raise TypeError(f"headers must map names to values, not be a {type(headers).__name__}.")
     checked: dict[str, str] = {}
     seen: set[str] = set()
-    # Only in this way does a MultiDict show a header that is given twice.
+    # Only `multi` shows a header that a MultiDict holds twice.
     given = headers.items(multi=True) if isinstance(headers, MultiDict) else (headers or {}).items()
     for name, value in given:
         if not isinstance(name, str) or not isinstance(value, str):
@@ -67,9 +67,9 @@ def checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
 
 def retry_after(value: str | None, now: datetime | None = None) -> float | None:
     """
-    Return the seconds that a `Retry-After` asks to wait, from 0 to an hour; None for none, or for rubbish.
+    Return the seconds that a `Retry-After` asks to wait, from 0 to an hour; None if it is missing or invalid.
 
-    Both forms of RFC 9110 are read: seconds (digits only) and a date.
+    Reads both forms of RFC 9110: seconds (digits only) and a date.
     """
     text = (value or "").strip(" \t")
     if re.fullmatch(r"[0-9]{1,10}", text):

@@ -1,4 +1,4 @@
-"""The bytes that are sent and signed, made from the caller's payload."""
+"""The bytes to sign and send, made from the caller's payload."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from uuid import UUID
 from ...validate import single_values
 
 DEEPEST = 100
-"""Levels of nesting past which a payload is taken for a mistake."""
+"""Levels of nesting; a payload with more is a mistake."""
 
 
 def encode(payload: Any, max_bytes: int) -> bytes:
     """
     Return `payload` as bytes: str and bytes as they are, everything else as compact JSON in UTF-8.
 
-    Dates become ISO 8601, UUID and Decimal strings, dataclasses objects. Raises TypeError for what JSON has no word for
+    Dates become ISO 8601, UUID and Decimal strings, dataclasses objects. Raises TypeError for what JSON cannot express
     (a set, a key that is not a str or may be repeated), ValueError for NaN and infinities of any type, a circular
-    structure, a lone surrogate, or more than `max_bytes`. No text of an error quotes the payload.
+    structure, a lone surrogate, or more than `max_bytes`. The text of an error never quotes the payload.
     """
     if isinstance(payload, (bytes, bytearray, memoryview)):
         body = bytes(payload)
@@ -41,7 +41,7 @@ def encode(payload: Any, max_bytes: int) -> bytes:
 def _utf_8(text: str) -> bytes:
     with contextlib.suppress(UnicodeEncodeError):
         return text.encode()
-    # Out here, so that it does not carry the codec's error, which holds the payload.
+    # Outside the block, so that it does not carry the codec's error, which holds the payload.
     raise ValueError("The webhook's payload holds a lone surrogate, which UTF-8 cannot write.")
 
 
@@ -49,7 +49,7 @@ def _json(payload: Any) -> str:
     try:
         return json.dumps(_plain(payload, 0), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     except ValueError as error:
-        # NaN, or an int of more digits than Python will write; json's words name no value.
+        # NaN, or an int with more digits than Python writes; the text by json names no value.
         raise ValueError(f"The webhook's payload cannot be written as JSON: {error}.") from None
 
 

@@ -18,8 +18,7 @@ def _networks(*texts: str) -> tuple[Network, ...]:
     return tuple(ip_network(text) for text in texts)
 
 
-# By ourselves, since ipaddress.is_global changes from one patch release of Python to the next and lets through NAT64,
-# 6to4 and multicast.
+# ipaddress.is_global would not do: it changes between patch releases of Python, and allows NAT64, 6to4 and multicast.
 DENIED = _networks(
     "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
     "192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.168.0.0/16", "192.175.48.0/24",
@@ -47,11 +46,11 @@ METADATA = _networks(
     "fd00:42::42/128",  # Scaleway
     "fd00:a9fe:a9fe::1/128",  # Akamai (Linode)
 )
-"""Where clouds hand out credentials: never allowed, by no setting."""
+"""Where clouds hand out credentials: no setting allows them."""
 
 
 def in_figures(host: str) -> Address | None:
-    """Return the address that `host` is, also where it is written in an old way such as 0x7f.1; None for a name."""
+    """Return the address that `host` is, also if it is written in an old form such as 0x7f.1; None for a name."""
     with contextlib.suppress(ValueError):
         return ip_address(host)
     with contextlib.suppress(OSError):
@@ -60,31 +59,31 @@ def in_figures(host: str) -> Address | None:
 
 
 def _unmapped(address: Address) -> Address:
-    """Return the IPv4 address that an IPv6 one merely writes differently, or stands for by NAT64."""
+    """Return the IPv4 address that an IPv6 address maps or stands for by NAT64; any other address as it is."""
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:
             return address.ipv4_mapped
-        # An IPv6-only host reaches the IPv4 internet in this way.
+        # This is how an IPv6-only host reaches the IPv4 internet.
         if address in NAT64:
             return IPv4Address(int(address) & 0xFFFFFFFF)
     return address
 
 
 def is_metadata(address: Address) -> bool:
-    """Is this address, none of the public internet, or the IPv4 one it may carry, where a cloud keeps credentials?"""
+    """Return True if a cloud keeps credentials at this address, which is not public, or at an IPv4 address in it."""
     address = _unmapped(address)
     forms = [address]
     if isinstance(address, IPv6Address):
         packed = address.packed
-        # ::a.b.c.d, SIIT, ISATAP and NAT64 keep it in the last four bytes, Teredo there as well, inverted; 6to4 after
-        # the first two; NAT64 with a prefix of 48 bits around a byte that is left out.
-        carried = (packed[12:], bytes(~byte & 0xFF for byte in packed[12:]), packed[2:6], packed[6:8] + packed[9:11])
-        forms += map(IPv4Address, carried)
+        # ::a.b.c.d, SIIT, ISATAP and NAT64 keep it in the last four bytes; Teredo too, inverted; 6to4 after the first
+        # two bytes; NAT64 with a prefix of 48 bits around one unused byte.
+        embedded = (packed[12:], bytes(~byte & 0xFF for byte in packed[12:]), packed[2:6], packed[6:8] + packed[9:11])
+        forms += map(IPv4Address, embedded)
     return any(form in network for form in forms for network in METADATA)
 
 
 def is_public(address: Address) -> bool:
-    """Is this an address of the public internet?"""
+    """Return True for an address of the public internet."""
     address = _unmapped(address)
     if isinstance(address, IPv6Address) and (address.scope_id is not None or address not in GLOBAL_UNICAST):
         return False
@@ -100,7 +99,7 @@ class Policy:
 
     @classmethod
     def of(cls, allow: bool | str | Iterable[str], what: str) -> Policy:
-        """Return the policy that the setting `what` spells: hosts and networks, or True for the private networks."""
+        """Return the policy that the setting or argument `what` gives: hosts and networks, True for private ones."""
         if isinstance(allow, bool):
             return cls(networks=PRIVATE if allow else ())
         hosts: set[str] = set()
@@ -120,7 +119,7 @@ class Policy:
         return cls(frozenset(hosts), tuple(networks))
 
     def refusal(self, host: str, addresses: Iterable[str]) -> str | None:
-        """Return why a webhook must not go to `host`, that has these addresses; None when it may."""
+        """Return why a webhook must not go to `host`, which has these addresses; None if it may."""
         for text in addresses:
             address = ip_address(text)
             if is_public(address):

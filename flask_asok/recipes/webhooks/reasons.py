@@ -1,4 +1,4 @@
-"""What went wrong on the way to a receiver, in words that hold nothing which the receiver sent."""
+"""Why a receiver was not reached, in words that quote nothing that it sent."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ProxyFailed(OSError):
 
 
 def describe(error: Exception, receiver: str, proxy: str | None, timeout: float) -> str:
-    """Return the text of a delivery to `receiver` that `error` has ended; `proxy` may be to blame."""
+    """Return the text for a delivery to `receiver` that ended in `error`; `proxy` may have caused it."""
     through = "" if proxy is None or isinstance(error, ProxyFailed) else f" through the proxy {proxy}"
     if isinstance(error, TimeoutError):
         return f"{receiver} did not answer{through} within {timeout:g} s."
@@ -32,7 +32,7 @@ def describe(error: Exception, receiver: str, proxy: str | None, timeout: float)
 
 
 def explain(error: Exception) -> str:
-    """Return what `error`, which `Transport.post` has raised, means."""
+    """Return what an error of `Transport.post` means."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate was not accepted: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
@@ -43,7 +43,7 @@ def explain(error: Exception) -> str:
         return "it closed the connection without an answer"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    # A proxy's words, for one.
+    # The words of a proxy, for example.
     return "".join(character for character in str(error) if character.isprintable())
 
 
@@ -55,5 +55,5 @@ def _of_tls(reason: str) -> str:
     if reason in _NO_CIPHER:
         return f"the receiver and this machine's OpenSSL have no cipher in common ({reason})"
     if reason in _CLIENT_CERTIFICATE:
-        return f"the receiver asks for a client certificate, which webhooks have not ({reason})"
+        return f"the receiver asks for a client certificate, which webhooks do not have ({reason})"
     return reason

@@ -15,9 +15,9 @@ MOST_NAMES = 256
 """Names that are being resolved, or wait for it."""
 IDLE_SECONDS = 10.0
 
-Found = list[tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int]]]
+Addresses = list[tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int]]]
 Name = tuple[str, int]
-Waiter = tuple[Deadline, "SimpleQueue[Found | OSError]"]
+Waiter = tuple[Deadline, "SimpleQueue[Addresses | OSError]"]
 
 
 class Resolver:
@@ -35,14 +35,14 @@ class Resolver:
         self._waiters: dict[Name, list[Waiter]] = {}  # guarded by the lock
         self._threads = HelperThread("asok-webhooks-dns", self._turn, lambda: not self._jobs.empty(), most=size)
 
-    def resolve(self, host: str, port: int, deadline: Deadline) -> Found:
-        """Return all addresses of `host`; OSError when there are none, TimeoutError (one too) past the deadline."""
+    def resolve(self, host: str, port: int, deadline: Deadline) -> Addresses:
+        """Return all addresses of `host`; OSError if it has none, TimeoutError past the deadline."""
         try:
-            # An address in figures needs no thread. 0x7f.1 counts as one here, as it does when it is connected to.
+            # An address in figures needs no thread. 0x7f.1 is one here, as it is for `connect`.
             return _lookup(host, port, socket.AI_NUMERICHOST)
         except OSError:
             pass
-        answer: SimpleQueue[Found | OSError] = SimpleQueue()
+        answer: SimpleQueue[Addresses | OSError] = SimpleQueue()
         with self._lock:
             is_first = (host, port) not in self._waiters
             if is_first and len(self._waiters) >= MOST_NAMES:
@@ -88,9 +88,9 @@ class Resolver:
         return True
 
     def _answer(self, name: Name) -> None:
-        found: Found | OSError
+        found: Addresses | OSError
         with self._lock:
-            # No caller waits any more.
+            # No caller is waiting any more.
             if all(deadline.passed for deadline, _ in self._waiters[name]):
                 del self._waiters[name]
                 return
@@ -105,7 +105,7 @@ class Resolver:
             answer.put(found)
 
 
-def _lookup(host: str, port: int, flags: int) -> Found:
+def _lookup(host: str, port: int, flags: int) -> Addresses:
     try:
         records = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
     except UnicodeError:

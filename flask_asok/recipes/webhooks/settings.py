@@ -81,7 +81,7 @@ SETTINGS = (
 )  # fmt: skip
 
 DEFAULTS: dict[str, Any] = {setting.name: setting.default for setting in SETTINGS}
-"""For a call outside of an app context."""
+"""For a call outside an app context."""
 
 
 def current_settings() -> Mapping[str, Any]:

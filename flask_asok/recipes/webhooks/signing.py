@@ -1,4 +1,4 @@
-"""Sign and verify as Standard Webhooks 1.0.0 says: HMAC-SHA256 over `id.timestamp.body`."""
+"""Sign and verify as Standard Webhooks 1.0.0 specifies: HMAC-SHA256 over `id.timestamp.body`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .errors import WebhookNotVerified
 
 PREFIX = "whsec_"
 TOLERANCE = 300
-"""Seconds that the sender's clock, and the network, may be off: five minutes."""
+"""Seconds that the sender's clock and the network may be off: five minutes."""
 
 Secret = str | Sequence[str]
 """A `whsec_...` secret, or the name of an entry of `ASOK_WEBHOOK_SECRETS`; or several, the newest first."""
@@ -29,12 +29,12 @@ class UnknownSecret(ValueError):
 
 
 def is_literal(secret: str) -> bool:
-    """Is this a secret itself, and not the name of one?"""
+    """Return True for a secret itself, False for the name of one."""
     return secret.startswith(PREFIX)
 
 
 def listed(secret: Secret | None) -> tuple[str, ...]:
-    """Return `secret` as a tuple, empty for None; TypeError for what is neither a str nor several."""
+    """Return `secret` as a tuple, empty for None; TypeError if it is neither a str nor a list of them."""
     if secret is None:
         return ()
     secrets = (secret,) if isinstance(secret, str) else tuple(secret)
@@ -47,16 +47,16 @@ def keys(secrets: Sequence[str]) -> list[bytes]:
     """
     Return the keys of `secrets`, names looked up in `ASOK_WEBHOOK_SECRETS` of the current app.
 
-    Raises ValueError for a secret that is no good and for an unknown name, quoting neither.
+    Raises ValueError for an invalid secret and for an unknown name, and quotes neither.
     """
-    found: list[bytes] = []
+    all_keys: list[bytes] = []
     for secret in secrets:
-        found += literal_keys((secret,) if is_literal(secret) else _named(secret))
-    return found
+        all_keys += literal_keys((secret,) if is_literal(secret) else _named(secret))
+    return all_keys
 
 
 def literal_keys(secrets: Sequence[str]) -> list[bytes]:
-    """Return the keys of `whsec_` secrets; ValueError, which quotes none, for one that is no good."""
+    """Return the keys of `whsec_` secrets; ValueError, which quotes none, if one is invalid."""
     return [_key(secret) for secret in secrets]
 
 
@@ -65,7 +65,7 @@ def _named(name: str) -> tuple[str, ...]:
     if has_app_context() and KEY in current_app.extensions:
         configured = current_app.extensions[KEY].config["ASOK_WEBHOOK_SECRETS"]
     if name not in configured:
-        # The name is not shown: it may be a secret that lost its prefix.
+        # The text does not quote the name: it may be a secret that lost its prefix.
         raise UnknownSecret(
             "secret must begin with whsec_, or be the name of an entry of ASOK_WEBHOOK_SECRETS of the current app."
         )
@@ -78,14 +78,14 @@ def _key(secret: str) -> bytes:
             key = base64.b64decode(secret[len(PREFIX) :], validate=True)
         except (binascii.Error, ValueError):
             key = b""
-        # Encoded again: base64 has spare bits at its end, and the decoder overlooks them.
+        # Encoded again: base64 has spare bits at its end, which the decoder ignores.
         if 24 <= len(key) <= 64 and base64.b64encode(key).decode() == secret[len(PREFIX) :]:
             return key
     raise ValueError('A webhook secret is "whsec_" and the base64 of 24 to 64 random bytes.')
 
 
 def sign(keys: Sequence[bytes], id: str, timestamp: int, body: bytes) -> str:
-    """Return the value of `webhook-signature`: one signature for each key, one space between."""
+    """Return the value of `webhook-signature`: one signature for each key, separated by spaces."""
     content = f"{id}.{timestamp}.".encode() + body
     return " ".join("v1," + base64.b64encode(hmac.digest(key, content, "sha256")).decode() for key in keys)
 
@@ -102,10 +102,10 @@ def verify_webhook(
     Check that a webhook was signed with `secret` within the last five minutes; return its id.
 
     `headers` are the request's (`request.headers`, or any mapping; case does not matter), `body` its bytes exactly as
-    they came (`request.get_data()`). The id is the same whenever the sender tries again: keep it to do the work once.
+    they came (`request.get_data()`). The id stays the same when the sender tries again: keep it to do the work once.
     `now` is the time as `time.time()` gives it.
 
-    Raises WebhookNotVerified, whatever the request holds; ValueError only for a `secret` that is no good.
+    Raises WebhookNotVerified, whatever the request holds; ValueError only for an invalid `secret`.
     """
     known = keys(listed(secret))
     webhook_id, timestamp, signatures = (
@@ -118,7 +118,7 @@ def verify_webhook(
             "The headers webhook-id, webhook-timestamp and webhook-signature must all be there, each once."
         )
     if "." in webhook_id:
-        # The same signed content could be cut elsewhere: an id that ends with the time, a body without its head.
+        # The same signed content could be split differently: an id that ends with the time, a shorter body.
         raise WebhookNotVerified("The header webhook-id must not hold a full stop.")
     if not re.fullmatch(r"[0-9]{1,12}", timestamp):
         raise WebhookNotVerified("The header webhook-timestamp must be whole seconds.")
@@ -140,7 +140,7 @@ def verify_webhook(
 
 
 def _header(headers: Mapping[str, str] | Headers, name: str) -> str:
-    """Return the value of the header; "" where it is not there, or twice: whoever reads it next may take the other."""
+    """Return the value of the header; "" if it is missing, or there twice: another reader may take the other one."""
     values = [value for key, value in headers.items() if isinstance(key, str) and key.lower() == name]
     return values[0] if len(values) == 1 and isinstance(values[0], str) else ""
 

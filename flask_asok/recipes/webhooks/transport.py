@@ -1,4 +1,4 @@
-"""Send one POST and read its answer: pooled, verified, to checked addresses, and over at its deadline."""
+"""Connections that send one POST and read its answer: kept, verified, to checked addresses, until a deadline."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from .resolver import Resolver
 from .url import Proxy, Url, parse_proxy
 
 ADDRESS_SECONDS = 2.0
-"""How long an address of several has to take a connection: time for a second try of the system."""
+"""How long each of several addresses has to accept a connection: enough for a second try by the system."""
 MOST_IDLE = 64
-"""Connections that are kept open for the next delivery, all hosts together."""
+"""Connections to keep open for further deliveries, for all hosts together."""
 IDLE_SECONDS = 30.0
 _PIECE = 16 * 1024
 
@@ -33,7 +33,7 @@ Key = tuple[str, str, int, Policy]
 
 
 class _Connection(HTTPConnection):
-    """A connection to the address that was checked. `deadline` is that of the delivery that has it."""
+    """A connection to a checked address. `deadline` is the one of the delivery that uses it now."""
 
     deadline: Deadline
     reader: Reader | None = None
@@ -61,8 +61,8 @@ class Transport:
     """
     The connections of one application in one process; any number of threads may use it.
 
-    urllib3 verifies; its pools are not used, since they log the path of a URL, nor is http.client below it, for what
-    `Reader` says. Nothing is taken from the environment but OpenSSL's own `SSL_CERT_FILE` and `SSL_CERT_DIR`, and
+    urllib3 verifies certificates. Its pools would log the path of a URL; `Reader` says why http.client, below it, does
+    not read the answer. Nothing comes from the environment but OpenSSL's own `SSL_CERT_FILE` and `SSL_CERT_DIR`, and
     Python's `SSLKEYLOGFILE`.
     """
 
@@ -79,10 +79,10 @@ class Transport:
         """
         POST `body` and return the answer, whatever its status.
 
-        Raises WebhookBlocked before a packet is sent; OSError when the receiver cannot be reached or does not answer in
-        time, TimeoutError and ProxyFailed among them; Malformed when the answer is not HTTP.
+        Raises WebhookBlocked before it sends a packet; OSError if the receiver cannot be reached or does not answer in
+        time, TimeoutError and ProxyFailed included; Malformed if the answer is not HTTP.
         """
-        # A connection made under one policy must not serve a delivery under a stricter one.
+        # A delivery under a stricter policy must not use a connection made under another one.
         key = (url.scheme, url.host, url.port, policy)
         answer = self._post_again(key, url, headers, body, deadline)
         if answer is None:
@@ -92,7 +92,7 @@ class Transport:
         return answer
 
     def proxy_for(self, url: Url) -> str | None:
-        """Return the URL, without credentials, of a proxy whose answers look like the receiver's: for http."""
+        """Return the URL, without credentials, of a proxy whose answers look like the receiver's: for http only."""
         return str(self._proxy.url) if self._proxy is not None and url.scheme == "http" else None
 
     def connect(self, host: str, port: int, policy: Policy, deadline: Deadline, *, is_tls: bool) -> socket.socket:
@@ -121,7 +121,7 @@ class Transport:
             raise ProxyFailed(str(proxy.url), f"answered {self._said(answer)}")
 
     def _said(self, answer: Answer) -> str:
-        """Return the status and the words of a proxy's answer."""
+        """Return the status and the reason of a proxy's answer, without its credentials."""
         words = answer.reason
         for value in self._proxy.headers.values() if self._proxy is not None else ():
             words = words.replace(value.split()[-1], "***")
@@ -129,21 +129,21 @@ class Transport:
 
     def _dial(self, host: str, port: int, policy: Policy | None, deadline: Deadline) -> socket.socket:
         """Resolve `host` once, check every address by `policy`, and connect to one of these very addresses."""
-        found = self._resolver.resolve(host, port, deadline)
-        if policy is not None and (refusal := policy.refusal(host, (each[1][0] for each in found))):
+        addresses = self._resolver.resolve(host, port, deadline)
+        if policy is not None and (refusal := policy.refusal(host, (each[1][0] for each in addresses))):
             raise WebhookBlocked(f"Webhook not sent: {refusal}.")
         failure = OSError("the name has no address")
-        for number, (family, address) in enumerate(found, start=1):
+        for number, (family, address) in enumerate(addresses, start=1):
             sock = None
             try:
-                # Within: a system without IPv6 fails here for an address of the other kind.
+                # In the block: a system without IPv6 fails here for an IPv6 address.
                 sock = socket.socket(family, socket.SOCK_STREAM)
-                # A black hole must not use up the others' turn.
-                others = len(found) - number
+                # An address that never answers must leave time for the others.
+                others = len(addresses) - number
                 sock.settimeout(min(deadline.left() / (others + 1), ADDRESS_SECONDS) if others else deadline.left())
                 sock.connect(address)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                # The whole TLS handshake is held to this: OpenSSL's caller counts one timeout over all its reads.
+                # The whole TLS handshake gets this timeout: the ssl module counts it over all reads of one handshake.
                 sock.settimeout(deadline.left())
                 return sock
             except OSError as error:
@@ -153,11 +153,11 @@ class Transport:
         try:
             raise failure
         finally:
-            # The error's traceback holds this frame from here on, and the frame the error: a cycle.
+            # The error's traceback holds this frame, and the frame would hold the error: a cycle.
             del failure
 
     def close(self) -> None:
-        """Close the idle connections; the others are closed after their delivery."""
+        """Close the idle connections now, and each of the others after its delivery."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
@@ -168,19 +168,19 @@ class Transport:
     def _post_again(
         self, key: Key, url: Url, headers: Mapping[str, str], body: bytes, deadline: Deadline
     ) -> Answer | None:
-        """POST on a connection that was used before; None when there is none, or it was closed meanwhile."""
+        """POST on a kept connection; None if there is none, or the receiver has closed it."""
         if (conn := self._take(key)) is None:
             return None
         conn.deadline = deadline
         try:
             answer = self._exchange(conn, key, url, headers, body)
         except OSError:
-            # The receiver closed it while it was idle. Anything that was answered is an answer, though; and past
-            # the deadline the next try ends before it begins.
+            # The receiver closed it while it was idle. If any byte arrived it did answer; and past the deadline a
+            # second try ends before it begins.
             if conn.reader is not None and conn.reader.began:
                 raise
             return None
-        # A 408 was sent as this request was under way: it tells of the idle time before, and that nothing was read.
+        # The receiver sent a 408 before this request arrived: it is about the idle time, and nothing was read.
         return None if answer.status == 408 else answer
 
     def _exchange(self, conn: _Connection, key: Key, url: Url, headers: Mapping[str, str], body: bytes) -> Answer:
@@ -200,7 +200,7 @@ class Transport:
             with _stop_greenlet(conn.deadline):
                 if conn.sock is None:
                     conn.connect()
-                # It may answer without reading it all: 413, for one.
+                # The receiver may answer without reading everything, with a 413 for example.
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                     conn.send(_head(f"POST {target}", fields) + body)
                 conn.reader = Reader(conn.sock, conn.deadline)
@@ -224,7 +224,7 @@ class Transport:
         return conn
 
     def _tls(self) -> ssl.SSLContext:
-        """Return the one context: to make it reads all the system's CAs, some 50 ms."""
+        """Return the one context: making it reads all CAs of the system, which takes about 50 ms."""
         with self._lock:
             if self._context is None:
                 context = ssl.create_default_context()
@@ -234,7 +234,7 @@ class Transport:
             return self._context
 
     def _take(self, key: Key) -> _Connection | None:
-        """Take the idle connection that was used last, to let the others grow old."""
+        """Take the most recently used idle connection, so that the others can expire."""
         now = time.monotonic()
         with self._lock:
             for index in range(len(self._idle) - 1, -1, -1):
@@ -262,7 +262,7 @@ class Transport:
 
 
 def _stop_greenlet(deadline: Deadline) -> AbstractContextManager[Any]:
-    """End what is done within at the deadline, where gevent has replaced `ssl`: its own renews a timeout per byte."""
+    """End the block at the deadline if gevent has replaced `ssl`, whose sockets renew their timeout for each byte."""
     monkey = sys.modules.get("gevent.monkey")
     if monkey is None or not monkey.is_module_patched("ssl"):
         return contextlib.nullcontext()

@@ -19,7 +19,7 @@ _AS_THEY_ARE = "/%:;=@!$&'()*+,~?-._[]"
 
 @dataclass(frozen=True, slots=True)
 class Url:
-    """A checked URL. Its path and query are a credential as often as not: `str()` and `repr()` show only the rest."""
+    """A checked URL. Its path and query are often a credential: `str()` and `repr()` show only the rest."""
 
     scheme: str
     host: str
@@ -43,10 +43,10 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 
 def parse_url(url: str) -> Url:
     """
-    Return the checked `url`; TypeError or ValueError, which quote no more than its scheme, for one that is no good.
+    Return the checked `url`; TypeError or ValueError, which quote no part of it, if it is invalid.
 
-    Only http and https, with a host, without user name and password. Control characters, spaces and backslashes are
-    refused before anything is parsed: parsers differ in what they make of them.
+    Accepts only http and https, with a host, without user name and password. Refuses control characters, spaces and
+    backslashes before it parses anything: parsers disagree about them.
     """
     if not isinstance(url, str):
         raise TypeError(f"The URL of a webhook must be a str, not {type(url).__name__}.")
@@ -73,13 +73,13 @@ def _split(url: str) -> tuple[SplitResult, int | None]:
         url.encode()
         parts = urlsplit(url)
         return parts, parts.port
-    # Out here, so that it does not carry the error of urllib, which quotes the URL.
+    # Outside the block, so that it does not carry the error of urllib, which quotes the URL.
     raise ValueError("The URL of the webhook is malformed.")
 
 
 def _host(parts: SplitResult) -> str:
     host = parts.hostname or ""
-    # Some Pythons take [v1.x] for a name, and [::1]x for an address.
+    # Some versions of Python take [v1.x] for a name, and [::1]x for an address.
     if "[" in parts.netloc:
         name = _address(host) if re.fullmatch(r"\[[^]]*](:[0-9]*)?", parts.netloc) else ""
     else:
@@ -100,12 +100,12 @@ def _address(host: str) -> str:
 
 
 def ascii_name(host: str) -> str:
-    """Return the name of a host in lower case and ASCII, which is what is resolved; "" for what is none."""
-    # The older and the newer IDNA make two domains of it, which may be two owners'.
+    """Return the name of a host in lower case and ASCII, as it is resolved; "" if it is invalid."""
+    # IDNA 2003 and 2008 make two different domains of it, which may have different owners.
     if _TWO_DOMAINS.search(host):
         return ""
     try:
-        # Python's codec, which getaddrinfo would use as well: it folds ① into 1, and full-width letters.
+        # Python's codec, as getaddrinfo uses it: it folds full-width letters, and ① into 1.
         name = host.encode("idna").decode().lower()
     except UnicodeError:
         return ""
@@ -114,7 +114,7 @@ def ascii_name(host: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """Where `ASOK_WEBHOOK_PROXY` points, and the headers that let us through."""
+    """Where `ASOK_WEBHOOK_PROXY` points to, and the headers that log in there."""
 
     url: Url
     headers: dict[str, str] = field(repr=False)
