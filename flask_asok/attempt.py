@@ -135,7 +135,7 @@ class RunnableTask(JoinableTask[R]):
             return None
         summary, lane = self._summary, self.lane
         summary.attempts += 1
-        summary._started = time.time()
+        summary.started = time.time()
         summary.progress = None
         summary.state = "running"
         self._thread = thread
@@ -168,7 +168,7 @@ class RunnableTask(JoinableTask[R]):
 
     def settle(self, state: State, signal: NamedSignal, **kwargs: Any) -> None:
         """Give the claimed task its last state, tell the receivers of `signal`, then let go who waits."""
-        self._summary._finished = time.time()
+        self._summary.finished = time.time()
         self._summary.state = state
         try:
             if signal.receivers:
@@ -229,13 +229,13 @@ class RunnableTask(JoinableTask[R]):
     def log_fields(self) -> dict[str, Any]:
         """Return the `extra` fields of a log record about this task."""
         summary = self._summary
-        started = summary._started or time.time()
+        started = summary.started or time.time()
         return {
             "task_id": summary.id,
             "task_name": summary.name,
             "task_queue": summary.queue,
             "task_attempt": summary.attempts,
-            "task_queued_ms": round((started - summary._enqueued) * 1000, 3),
+            "task_queued_ms": round((started - summary.enqueued) * 1000, 3),
             "task_duration_ms": round((summary.duration or 0.0) * 1000, 3),
         }
 

@@ -15,8 +15,9 @@ import click
 from flask import current_app
 from flask.cli import AppGroup
 
+from .backends.base import NOT_SHARED
 from .dispatch import background
-from .errors import AsokError
+from .errors import AsokError, NotConfigured
 from .logs import log
 from .recipes import RECIPES
 from .state import state_of
@@ -153,6 +154,8 @@ def cancel(id: str) -> None:
 def _asked(ask: Callable[..., T], *args: object) -> T:
     """Ask the backend; where it cannot answer, exit with 2 and say why."""
     try:
+        if not state_of(current_app).backend.distributed:
+            raise NotConfigured(NOT_SHARED)
         return ask(*args)
     except (AsokError, ValueError) as error:
         click.echo(str(error), err=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Coroutine
-from types import FunctionType, MethodType
+from collections.abc import Callable, Coroutine, Mapping
+from types import FunctionType, MappingProxyType, MethodType
 from typing import Any, NoReturn, ParamSpec, TypeVar, Unpack, overload
 
 from flask import Flask
@@ -15,7 +15,16 @@ from flask.globals import app_ctx
 from .arguments import PLAIN, check_function, checked
 from .callables import check_fits, name_of, option_hint
 from .errors import NotConfigured
-from .options import DEFAULT, PER_CALL, PER_FUNCTION, Options, OptionValues, TaskOptionValues, options_of
+from .options import (
+    DEFAULT,
+    PER_CALL,
+    PER_FUNCTION,
+    Options,
+    OptionValues,
+    TaskOptionValues,
+    checked_options,
+    options_of,
+)
 from .signals import emit, task_queued
 from .state import KEY, state_of
 from .tasks import Task
@@ -81,7 +90,11 @@ def _refuse_habit(name: str, habit: str, /, *args: Any, **kwargs: Any) -> NoRetu
 
 
 class Door:
-    """What `background` is: called, it runs a function in the background; `using` sets options for one call."""
+    """What `background` is: called, it runs a function in the background; `using` returns one with options set."""
+
+    def __init__(self, options: Mapping[str, Any] = MappingProxyType({})) -> None:
+        self._options = options
+        """Checked."""
 
     @overload
     def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs) -> Task[R]: ...
@@ -98,11 +111,13 @@ class Door:
         Raises NotConfigured without an app context or without `FlaskAsok` on its app; TypeError or ValueError for what
         cannot be run: not callable, an argument that ends with the request, an unknown queue; QueueFull at a bound.
         """
+        if self._options:
+            return _enqueue(fn, args, kwargs, dataclasses.replace(options_of(fn), **self._options))
         # The short way for most calls: nothing on a plain function answers oddly.
         own = type(fn) is FunctionType
         return _enqueue(fn, args, kwargs, getattr(fn, "__asok_options__", DEFAULT) if own else options_of(fn))
 
-    def using(self, **options: Unpack[OptionValues]) -> Using:
+    def using(self, **options: Unpack[OptionValues]) -> Door:
         """
         Return a `background` with options: `background.using(retries=3, delay=60)(fn, ...)`.
 
@@ -114,32 +129,16 @@ class Door:
         - `timeout` (seconds or timedelta): a thread past it is logged with its stack; a worker process is stopped.
         - `when`: "now"; "response", after the last byte was sent; "commit", after the outermost database commit.
 
-        They beat the ones of `@task()`. Raises TypeError or ValueError for an option that is no good.
+        They beat the ones of `@task()`; a further `.using()` adds to them, and beats them. Raises TypeError or
+        ValueError for an invalid option.
         """
         for name in PER_FUNCTION - PER_CALL:
             if name in options:
                 raise TypeError(f"{name!r} belongs to the function: set it with @task({name}=...).")
-        DEFAULT.replace(**options)
-        return Using(options)
+        return Door({**self._options, **checked_options(options)})
 
     def __repr__(self) -> str:
         return "<flask_asok.background>"
-
-
-class Using:
-    """A `background` with options set. It holds nothing else and can be called any number of times."""
-
-    def __init__(self, options: OptionValues) -> None:
-        self._options = options
-
-    @overload
-    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs) -> Task[R]: ...
-    @overload
-    def __call__(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Task[R]: ...
-
-    def __call__(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task[Any]:
-        """Run `fn(*args, **kwargs)` as `background()` does, with these options."""
-        return _enqueue(fn, args, kwargs, options_of(fn).replace(**self._options))
 
 
 background: Door = Door()

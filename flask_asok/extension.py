@@ -16,7 +16,6 @@ from .backends.settings import CELERY_SETTINGS
 from .backends.settings import SETTINGS as BACKEND_SETTINGS
 from .cli import asok_cli
 from .dispatch import background, in_background
-from .finding import find_task
 from .recipes import RECIPES
 from .recipes.cache import warm_all, warm_cache
 from .recipes.images import resize_image
@@ -103,10 +102,9 @@ class FlaskAsok:
         TaskCancelled in it from now on, and it is cancelled with that. False if the task is settled or unknown. On
         Celery a task that runs goes on.
         """
-        app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-        task = find_task(app, id)
+        backend = _state().backend
+        task = backend.find(id)
         if task is None:
-            backend = state_of(app).backend
             return backend.distributed and backend.cancel(id)
         return task.cancel() or (running and task.stop())
 

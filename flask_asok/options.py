@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal, TypedDict, Unpack
@@ -60,14 +60,16 @@ class Options:
     """A worker that is lost while it runs the task may have done it: do not run it again."""
 
     def replace(self, **values: Unpack[TaskOptionValues]) -> Options:
-        """Return options with `values` in place of these; TypeError or ValueError says which value is no good."""
-        checked: dict[str, Any] = {}
-        for name, value in values.items():
-            check = _CHECKS.get(name)
-            if check is None:
-                raise TypeError(f"Unknown option {name!r}. Options are: {', '.join(sorted(_CHECKS))}.")
-            checked[name] = check(name, value)
-        return dataclasses.replace(self, **checked)
+        """Return options with `values` in place of these; TypeError or ValueError says which value is invalid."""
+        return dataclasses.replace(self, **checked_options(values))
+
+
+def checked_options(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options as they will be used; TypeError or ValueError says which name or value is invalid."""
+    unknown = next((name for name in values if name not in _CHECKS), None)
+    if unknown is not None:
+        raise TypeError(f"Unknown option {unknown!r}. Options are: {', '.join(sorted(_CHECKS))}.")
+    return {name: _CHECKS[name](name, value) for name, value in values.items()}
 
 
 def seconds(name: str, value: object) -> float:

@@ -29,16 +29,17 @@ class TaskSummary:
     """
 
     __slots__ = (
-        "_enqueued", "_finished", "_id", "_number", "_started",
-        "attempts", "error", "name", "progress", "queue", "state",
+        "_id", "_number",
+        "attempts", "enqueued", "error", "finished", "name", "progress", "queue", "started", "state",
     )  # fmt: skip
 
-    def __init__(self, name: str, queue: str) -> None:
+    def __init__(self, name: str, queue: str, id: str | None = None) -> None:
         self._number = next(_numbers)
-        self._id: str | None = None
-        self._enqueued = time.time()
-        self._started = 0.0
-        self._finished = 0.0
+        self._id = id
+        # For backends, in seconds since the epoch, 0.0 before.
+        self.enqueued = time.time()
+        self.started = 0.0
+        self.finished = 0.0
         self.name: str = name
         self.queue: str = queue
         self.state: State = "queued"
@@ -58,22 +59,22 @@ class TaskSummary:
     @property
     def enqueued_at(self) -> datetime:
         """When `background()` was called."""
-        return datetime.fromtimestamp(self._enqueued, UTC)
+        return datetime.fromtimestamp(self.enqueued, UTC)
 
     @property
     def started_at(self) -> datetime | None:
         """When the latest attempt began."""
-        return datetime.fromtimestamp(self._started, UTC) if self._started else None
+        return datetime.fromtimestamp(self.started, UTC) if self.started else None
 
     @property
     def finished_at(self) -> datetime | None:
         """When the task was settled."""
-        return datetime.fromtimestamp(self._finished, UTC) if self._finished else None
+        return datetime.fromtimestamp(self.finished, UTC) if self.finished else None
 
     @property
     def duration(self) -> float | None:
         """Seconds from the start of the latest attempt to its end, or until now; None before the first."""
-        return (self._finished or time.time()) - self._started if self._started else None
+        return (self.finished or time.time()) - self.started if self.started else None
 
     def as_dict(self) -> dict[str, Any]:
         """

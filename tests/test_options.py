@@ -7,10 +7,10 @@ from datetime import timedelta
 import pytest
 from flask import current_app
 
-from flask_asok import Retry, background, current_task, task
+from flask_asok import Retry, WebhookUnavailable, background, current_task, task
 from flask_asok.backends.threads import ThreadsBackend
 from flask_asok.options import Options
-from flask_asok.retries import NotYet, wait_before
+from flask_asok.retries import NotYet, next_wait, wait_before
 from flask_asok.signals import task_retried
 from flask_asok.state import state_of
 
@@ -615,3 +615,58 @@ def test_in_time(time, threads_app, caplog):
 
         assert retried.exception(WAIT) is None
     assert "timeout" not in caplog.text
+
+
+# Options upon options
+
+
+def test_using_chains(app):
+    """A further `using()` adds to the options of the one before, and beats them; neither changes the other."""
+    mailing = background.using(queue="mail", name="letter")
+    urgent = mailing.using(name="telegram", retries=2)
+
+    with app.app_context():
+        tasks = [urgent(int), mailing(int), background(int)]
+        for each in tasks:
+            each.join(WAIT)
+
+    assert [(each.queue, each.name) for each in tasks] == [("mail", "telegram"), ("mail", "letter"), ("default", "int")]
+    assert [each.options.retries for each in tasks] == [2, 0, 0]
+
+
+def test_options_are_checked_once():
+    """An invalid option raises where it is set, also upon others."""
+    with pytest.raises(ValueError, match="retries must not be negative"):
+        background.using(queue="mail").using(retries=-1)
+
+
+# The one decision when to try again
+
+
+@pytest.mark.parametrize(
+    ("attempts", "error", "wait"),
+    [
+        (1, OSError(), 5.0),
+        (2, OSError(), 5.0),
+        (3, OSError(), None),
+        (1, LookupError(), None),
+        (1, Retry(), 5.0),
+        (1, Retry(after=1), 1.0),
+        (3, Retry(after=1), None),
+        (1, WebhookUnavailable("busy", retry_after=60), 60.0),
+        (1, WebhookUnavailable("busy", retry_after=1), 5.0),
+        (1, WebhookUnavailable("busy"), 5.0),
+        (3, WebhookUnavailable("busy", retry_after=60), None),
+    ],
+)
+def test_next_wait(attempts, error, wait):
+    """A retry comes after the backoff, or when the task or the other machine says; none past `retries`."""
+    options = Options(retries=2, backoff=5, retry_on=(OSError, WebhookUnavailable))
+
+    assert next_wait(options, attempts, error) == wait
+
+
+def test_a_backoff_that_raises():
+    """What a backoff raises comes out of the decision; the task logs it, and fails with its own error."""
+    with pytest.raises(TypeError, match="backoff must be seconds or a timedelta"):
+        next_wait(Options(retries=1, backoff=lambda attempt: None), 1, OSError())

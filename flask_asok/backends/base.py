@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import time
 from abc import ABC, abstractmethod
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType
 from typing import Any, ClassVar
@@ -17,7 +19,18 @@ from ..context import Adapters, capture
 from ..errors import NotConfigured
 from ..options import Options
 from ..settings import Setting
-from ..summaries import TaskSummary
+from ..summaries import SETTLED, TaskSummary
+from ..triggers import all_held
+
+NOT_SHARED = (
+    "Tasks live in the memory of the web process, which no other process can see. "
+    'Set ASOK_BACKEND = "celery" to share them.'
+)
+"""What a command says of a backend that is not distributed."""
+
+LOOKS = 50
+LOOK_SECONDS = 0.001
+"""How often, and after which pause, a task is looked for that changes hands."""
 
 
 class Backend(ABC):
@@ -40,6 +53,7 @@ class Backend(ABC):
     """Do waiting tasks stay in this process, and hold no thread?"""
 
     def __init__(self, app: Flask, config: Mapping[str, Any]) -> None:
+        self.app: Flask = app
         self.queues: dict[str, int] = config["ASOK_QUEUES"]
         """The number of threads or processes for each queue, by its name."""
         self._recent: deque[TaskSummary] = deque(maxlen=config["ASOK_RECENT_TASKS"])
@@ -100,30 +114,41 @@ class Backend(ABC):
     def close(self, timeout: float | None = None) -> None:  # noqa: B027 - nothing to do by default
         """Finish within `timeout` seconds what was accepted; log by name and id what was not."""
 
-    # What only a distributed backend can do; the commands ask for it.
+    def find(self, id: str) -> RunnableTask[Any] | None:
+        """Return the task with this id that this process runs, or will; None if it is settled or unknown."""
+        for _ in range(LOOKS):
+            deferred = (task for task in all_held() if task.app is self.app)
+            task = next((task for task in (*self.alive(), *deferred) if task.id == id and task.is_alive()), None)
+            if task is not None or self.distributed:
+                return task
+            summary = self.get(id)
+            if summary is None or summary.state in SETTLED:
+                return None
+            # On its way: a thread has taken it out of its queue, and does not run it yet.
+            time.sleep(LOOK_SECONDS)
+        return None
 
-    def run_worker(self, queues: Sequence[str], arguments: Sequence[str]) -> None:
-        """Run tasks of `queues` in this process, all queues when empty, with the engine's own `arguments`."""
-        raise NotConfigured(_NOT_SHARED)
+    # These answer for this process; in a distributed backend for all that run its tasks.
 
     def status(self) -> dict[str, Any]:
         """Return `workers`, the names of those that answer, and `queued`, the number of tasks in each queue."""
-        raise NotConfigured(_NOT_SHARED)
+        queued = Counter(task.queue for task in self.alive() if task.summary.state == "queued")
+        return {"workers": [f"process {os.getpid()}"], "queued": {queue: queued[queue] for queue in self.queues}}
 
     def failed(self) -> list[TaskSummary]:
         """Return the failed tasks that are remembered, the latest first."""
-        raise NotConfigured(_NOT_SHARED)
-
-    def retry(self, id: str) -> bool:
-        """Run a failed task once more; False when there is none with this id."""
-        raise NotConfigured(_NOT_SHARED)
+        found = [summary for summary in self.tasks() if summary.state == "failed"]
+        return sorted(found, key=lambda summary: summary.finished_at or summary.enqueued_at, reverse=True)
 
     def cancel(self, id: str) -> bool:
         """Keep a task from running; False when it runs, ran, or is unknown."""
-        raise NotConfigured(_NOT_SHARED)
+        task = self.find(id)
+        return task is not None and task.cancel()
 
+    def retry(self, id: str) -> bool:
+        """Run a failed task once more; False when there is none with this id whose call is still known."""
+        return False
 
-_NOT_SHARED = (
-    "Tasks live in the memory of the web process, which no other process can see. "
-    'Set ASOK_BACKEND = "celery" to share them.'
-)
+    def run_worker(self, queues: Sequence[str], arguments: Sequence[str]) -> None:
+        """Run tasks of `queues` in this process, all queues when empty, with the engine's own `arguments`."""
+        raise NotConfigured(NOT_SHARED)

@@ -138,9 +138,8 @@ class CeleryBackend(Backend):
         fields = self.records.read(id) if self.records is not None else {}
         if not fields:
             return super().get(id)
-        summary = TaskSummary(fields["name"], fields["queue"])
-        summary._id = id
-        summary._enqueued = float(fields["enqueued"])
+        summary = TaskSummary(fields["name"], fields["queue"], id)
+        summary.enqueued = float(fields["enqueued"])
         return fill(summary, fields)
 
     def close(self, timeout: float | None = None) -> None:
@@ -276,7 +275,7 @@ class CeleryBackend(Backend):
             "once": task.options.at_most_once,
             "timeout": self._checked_timeout(task.options.timeout),
             "attempt": 1,
-            "enqueued": task.summary._enqueued,
+            "enqueued": task.summary.enqueued,
             "due": 0.0,
         }
 

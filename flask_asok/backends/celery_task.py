@@ -168,8 +168,8 @@ def fill(summary: TaskSummary, fields: Mapping[str, str]) -> TaskSummary:
     summary.attempts = int(fields.get("attempts", attempt - 1))
     claim = fields.get(f"claim:{attempt}", "").split(" ")
     if len(claim) == 2:
-        summary._started = float(claim[1])
+        summary.started = float(claim[1])
         summary.attempts = attempt
-    summary._finished = float(fields.get("finished", 0))
+    summary.finished = float(fields.get("finished", 0))
     summary.error = fields.get("error")
     return summary

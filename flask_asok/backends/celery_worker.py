@@ -226,9 +226,8 @@ class CeleryWorker:
         carried: Carried = (self._backend.app, decode(message["g"]), _trace_variables(message.get("trace")), adapter)
         args = tuple(decode(arg) for arg in message["args"])
         kwargs = {key: decode(arg) for key, arg in message["kwargs"].items()}
-        summary = TaskSummary(message["name"], message["queue"])
-        summary._id = message["id"]
-        summary._enqueued = float(message["enqueued"])
+        summary = TaskSummary(message["name"], message["queue"], message["id"])
+        summary.enqueued = float(message["enqueued"])
         summary.attempts = int(message["attempt"]) - 1
         task: CeleryTask[Any] = CeleryTask(
             (fn, args, kwargs, carried), options, summary, Remote(self._backend), self._backend.app
