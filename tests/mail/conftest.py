@@ -10,6 +10,7 @@ import queue
 import re
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from email.message import EmailMessage
 from typing import Any
@@ -20,9 +21,10 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
 from flask import Flask
 
-from flask_asok import FlaskAsok, Mail, MailRefused
+from flask_asok import FlaskAsok, Mail, MailRefused, Task, background, send_mail
 from flask_asok.recipes.mail.mime import as_bytes
 from flask_asok.recipes.mail.recipe import compose
+from flask_asok.signals import task_succeeded
 
 TIMEOUT = 10
 
@@ -220,3 +222,33 @@ def written() -> Callable[..., bytes]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retry without the minutes that servers are given to come to terms."""
     monkeypatch.setattr("flask_asok.recipes.mail.batch.backoff", lambda attempt: 0.01)
+
+
+@pytest.fixture(scope="session")
+def attempt() -> Callable[..., tuple[BaseException | None, float]]:
+    """Send once, and give the error and how long it took."""
+
+    def send(app: Flask, **changed: Any) -> tuple[BaseException | None, float]:
+        started = time.monotonic()
+        with app.app_context():
+            mail = {"to": "user@example.com", "subject": "Hello", "body": "World", **changed}
+            error = background.using(retries=0)(send_mail, **mail).exception(15)
+        return error, time.monotonic() - started
+
+    return send
+
+
+@pytest.fixture
+def succeeded() -> Iterator[Callable[[int], None]]:
+    """Wait until so many tasks have succeeded, those included that nobody holds."""
+    tasks: queue.Queue[Task[Any]] = queue.Queue()
+
+    def receiver(sender: Flask, task: Task[Any]) -> None:
+        tasks.put(task)
+
+    def wait(count: int) -> None:
+        for _ in range(count):
+            tasks.get(timeout=TIMEOUT)
+
+    with task_succeeded.connected_to(receiver):
+        yield wait

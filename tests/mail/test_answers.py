@@ -3,35 +3,16 @@
 from __future__ import annotations
 
 import logging
-import queue
 import socket
 
 import flask_mail
 import pytest
 
 from flask_asok import Mail, MailRefused, MailUnavailable, background, send_mail
-from flask_asok.recipes.mail import batch, send_mails
-from flask_asok.signals import mail_refused, task_succeeded
+from flask_asok.recipes.mail import batch
+from flask_asok.signals import mail_refused
 
 TIMEOUT = 10
-
-
-@pytest.fixture
-def succeeded():
-    """Every task that succeeds, those included that nobody holds."""
-    tasks = queue.Queue()
-
-    def receiver(sender, task) -> None:
-        tasks.put(task)
-
-    with task_succeeded.connected_to(receiver):
-        yield tasks
-
-
-def take_two(tasks) -> None:
-    """Wait for the task of the call, and for the further task that it started."""
-    for _ in range(2):
-        tasks.get(timeout=TIMEOUT)
 
 
 def drop(server) -> str:
@@ -143,7 +124,7 @@ def test_half_put_off(app, handler, succeeded):
     assert (receipt.accepted, receipt.later, receipt.refused) == (["a@example.com"], ["b@example.com"], [])
     assert handler.take().rcpt_tos == ["a@example.com"]
     assert handler.take().rcpt_tos == ["b@example.com"]
-    take_two(succeeded)
+    succeeded(2)
     assert handler.received.empty()
 
 
@@ -175,102 +156,6 @@ def test_queue_is_full_for_what_is_put_off(app, handler, monkeypatch, caplog):
     assert [each.address for each in receipt.refused] == ["b@example.com"]
     assert "cannot be queued again" in caplog.text
     assert handler.received.qsize() == 1
-
-
-@pytest.mark.usefixtures("quick")
-def test_batch_with_a_refusal(app, handler):
-    """In a batch the others are sent; the task fails with the receipts of all."""
-    handler.rcpt_answers = {"u1@example.com": ["550 unknown"]}
-
-    task = Mail.send_many([{"to": f"u{n}@example.com", "body": "Hi"} for n in range(3)])
-
-    with pytest.raises(MailRefused, match=r"1 of 3 mails were refused.*u1@example.com: 550 unknown") as caught:
-        task.result(TIMEOUT)
-    assert [len(receipt.accepted) for receipt in caught.value.receipts] == [1, 0, 1]
-    assert handler.received.qsize() == 2
-    assert task.attempts == 1
-
-
-@pytest.mark.usefixtures("quick")
-def test_batch_put_off_in_part(app, handler, succeeded):
-    """In a batch only the mails that were put off are sent again."""
-    handler.data_answers = ["", "451 later", "", "451 again", ""]
-
-    receipts = Mail.send_many([{"to": f"u{n}@example.com", "subject": str(n)} for n in range(3)]).result(TIMEOUT)
-
-    assert [receipt.later for receipt in receipts] == [[], ["u1@example.com"], []]
-    assert [handler.take().message["Subject"] for _ in range(3)] == ["0", "2", "1"]
-    take_two(succeeded)
-    assert handler.received.empty()
-
-
-@pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("answer", ["421 too many mails", "421 to a recipient", "drop"])
-def test_batch_goes_on_with_a_new_connection(app, handler, answer):
-    """A server that ends a connection after some mails gets the rest over another, at once and each once."""
-    if answer == "421 too many mails":
-        handler.mail_answers = ["", "", answer]
-    elif answer == "421 to a recipient":
-        handler.rcpt_answers = {"u2@example.com": [answer, "250"]}
-    else:
-        mails = iter(range(10))
-        real = handler.handle_MAIL
-
-        async def handle_mail(server, session, envelope, address, options):
-            if next(mails) == 2:
-                return drop(server)
-            return await real(server, session, envelope, address, options)
-
-        handler.handle_MAIL = handle_mail
-
-    task = Mail.send_many([{"to": f"u{n}@example.com", "subject": str(n)} for n in range(5)])
-
-    assert all(receipt.accepted for receipt in task.result(TIMEOUT))
-    assert [handler.take().message["Subject"] for _ in range(5)] == list("01234")
-    assert handler.connections == 2
-    assert task.attempts == 1
-
-
-@pytest.mark.usefixtures("quick")
-def test_batch_with_an_unsure_mail(app, handler):
-    """When the answer to a mail is lost the others go on, and only that one is sent again, under its Message-ID."""
-    calls = iter(range(10))
-    handler.data_hook = lambda server: drop(server) if next(calls) == 1 else ""
-
-    receipts = Mail.send_many([{"to": f"u{n}@example.com", "subject": str(n)} for n in range(3)]).result(TIMEOUT)
-
-    assert [receipt.later for receipt in receipts] == [[], ["u1@example.com"], []]
-    assert [handler.take().message["Subject"] for _ in range(3)] == ["0", "2", "1"]
-    assert handler.seen_ids.count(receipts[1].message_id) == 2
-
-
-@pytest.mark.usefixtures("quick")
-def test_batch_cut_short(app, handler, succeeded):
-    """When the server goes away in a batch, the rest is sent when it is back."""
-    handler.mail_answers = ["", "421 restart", "421 restart", "421 restart"]
-
-    receipts = Mail.send_many([{"to": f"u{n}@example.com", "subject": str(n)} for n in range(3)]).result(TIMEOUT)
-
-    assert [bool(receipt.later) for receipt in receipts] == [False, True, True]
-    assert sorted(handler.take().message["Subject"] for _ in range(3)) == list("012")
-    take_two(succeeded)
-    assert handler.received.empty()
-
-
-@pytest.mark.parametrize("lost", ["server", "answer"])
-def test_batch_cut_short_when_called_directly(app, handler, lost):
-    """Called as a plain function a batch that is cut short raises, and tells which mails were sent."""
-    if lost == "server":
-        handler.mail_answers = ["", "421 restart", "421 restart"]
-    else:
-        calls = iter(range(10))
-        handler.data_hook = lambda server: drop(server) if next(calls) > 0 else ""
-
-    with pytest.raises(MailUnavailable) as caught:
-        send_mails([{"to": f"u{n}@example.com", "subject": str(n)} for n in range(3)])
-
-    assert [bool(receipt.accepted) for receipt in caught.value.receipts] == [True, False, False]
-    assert caught.value.code == 421
 
 
 def test_server_without_smtputf8(make_app, serve, handler):

@@ -24,7 +24,7 @@ def form(request):
 def test_arguments(app, handler, form):
     """A batch takes dicts of arguments, not forms, and says so at the call; the dict of a form is taken."""
     for send in (Mail.send_many, send_mails):
-        with pytest.raises(TypeError, match=rf"cannot hold a {type(form).__name__}, .*pass its to_dict\(\)"):
+        with pytest.raises(TypeError, match=rf"cannot hold an? {type(form).__name__}, .*pass its to_dict\(\)"):
             send([{"to": "user@example.com", "body": "Hi"}, form])
 
     assert Mail.send_many([form.to_dict()]).result(TIMEOUT)[0].accepted == ["a@example.com"]
@@ -38,7 +38,7 @@ def test_argument(app, form, name):
 
     for send in (Mail.send, send_mail):
         with pytest.raises(
-            TypeError, match=rf"{name} of an email cannot hold a {type(form).__name__}, .*pass its to_dict\(\)"
+            TypeError, match=rf"{name} of an email cannot hold an? {type(form).__name__}, .*pass its to_dict\(\)"
         ):
             send("user@example.com", "Hello", **given)
 
@@ -59,7 +59,7 @@ def test_of_a_message(app, form):
 def test_without_to_dict(app):
     """Where there is no `to_dict`, the text says what a dict must be like."""
     with pytest.raises(
-        TypeError, match=r"headers of an email cannot hold a HTTPHeaderDict, .*a dict with one value for each key"
+        TypeError, match=r"headers of an email cannot hold an? HTTPHeaderDict, .*a dict with one value for each key"
     ):
         Mail.send("user@example.com", "Hello", "Hi", headers=HTTPHeaderDict({"X-A": "1"}))
 
