@@ -100,7 +100,7 @@ class RunnableTask(JoinableTask[R]):
         self.stopping = True
         return not self._done
 
-    def is_held(self) -> bool:
+    def is_deferred(self) -> bool:
         """Does the task wait for a response or a commit?"""
         return self.trigger is not None
 

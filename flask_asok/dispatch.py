@@ -28,7 +28,7 @@ from .options import (
 from .signals import emit, task_queued
 from .state import KEY, state_of
 from .tasks import Task
-from .triggers import hold
+from .triggers import defer
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -196,7 +196,7 @@ def _enqueue(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, An
     if options.when == "now":
         backend.start(task)
     else:
-        hold(task, app, backend.start)
+        defer(task, app, backend.start)
     return task
 
 

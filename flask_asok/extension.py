@@ -25,7 +25,7 @@ from .settings import Setting
 from .state import KEY, State, state_of
 from .status import Access, StatusBlueprint, asok_progress
 from .summaries import TaskSummary
-from .triggers import abandon_held, listen
+from .triggers import abandon_deferred, listen
 from .validate import anything
 
 ROOMS: dict[str, tuple[Setting, ...]] = {
@@ -134,7 +134,7 @@ class FlaskAsok:
         another way. Closing twice is harmless.
         """
         state_of(app).close(timeout)
-        abandon_held(app)
+        abandon_deferred(app)
 
     send_webhook: Final = staticmethod(in_background(send_webhook))
     resize_image: Final = staticmethod(in_background(resize_image))

@@ -20,7 +20,7 @@ from ..errors import NotConfigured
 from ..options import Options
 from ..settings import Setting
 from ..summaries import SETTLED, TaskSummary
-from ..triggers import all_held
+from ..triggers import all_deferred
 
 NOT_SHARED = (
     "Tasks live in the memory of the web process, which no other process can see. "
@@ -117,7 +117,7 @@ class Backend(ABC):
     def find(self, id: str) -> RunnableTask[Any] | None:
         """Return the task with this id that this process runs, or will; None if it is settled or unknown."""
         for _ in range(LOOKS):
-            deferred = (task for task in all_held() if task.app is self.app)
+            deferred = (task for task in all_deferred() if task.app is self.app)
             task = next((task for task in (*self.alive(), *deferred) if task.id == id and task.is_alive()), None)
             if task is not None or self.distributed:
                 return task

@@ -145,7 +145,7 @@ class AsokTasks:
         In production the server does it when it closes the response; the Flask test client never does, unless the test
         calls `response.close()`.
         """
-        held = [call.task for call in self.calls if call.options.when == "response" and call.task.is_held()]
+        held = [call.task for call in self.calls if call.options.when == "response" and call.task.is_deferred()]
         for task in held:
             release(task, self._recorder.start, bounded=True)
         return [*held]
@@ -219,7 +219,7 @@ class AsokTasks:
             self._next_tries[task] = time.monotonic() + wait
 
     def _is_on_its_way(self, call: RecordedCall) -> bool:
-        return call.task.is_alive() and not call.task.is_held() and call.task not in self._recorder.kept
+        return call.task.is_alive() and not call.task.is_deferred() and call.task not in self._recorder.kept
 
     def _delay_of(self, call: RecordedCall) -> str:
         """Say why a task is not settled yet."""
@@ -239,7 +239,7 @@ class AsokTasks:
         task = call.task
         if task in self._recorder.kept:
             return f"{call!r} is kept until asok_tasks.run()"
-        if task.is_held():
+        if task.is_deferred():
             end = "asok_tasks.release()" if call.options.when == "response" else "the commit"
             return f"{call!r} is held until {end}"
         return f"{call!r} failed with {task.exception()!r}" if task.state == "failed" else f"{call!r} {task.state}"

@@ -7,16 +7,16 @@ from typing import Any
 from flask import Flask
 
 from ..attempt import RunnableTask
-from .commit import hold_for_commit
-from .held import Start, abandon_held, all_held, release
-from .response import hold_for_response, listen
+from .commit import defer_to_commit
+from .deferred import Start, abandon_deferred, all_deferred, release
+from .response import defer_to_response, listen
 
-__all__ = ["abandon_held", "all_held", "hold", "listen", "release"]
+__all__ = ["abandon_deferred", "all_deferred", "defer", "listen", "release"]
 
 
-def hold(task: RunnableTask[Any], app: Flask, start: Start) -> None:
-    """Call `start(task)` at the moment that its `when` option names; at once where none is to come."""
+def defer(task: RunnableTask[Any], app: Flask, start: Start) -> None:
+    """Defer `start(task)` to the response or commit named by `when`; call it now if there is none."""
     if task.options.when == "response":
-        hold_for_response(task, app, start)
+        defer_to_response(task, app, start)
     else:
-        hold_for_commit(task, app, start)
+        defer_to_commit(task, app, start)

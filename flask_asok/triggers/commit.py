@@ -1,41 +1,47 @@
-"""Hold tasks until the transaction of their caller is committed."""
+"""Defer tasks until the transaction of their caller is committed."""
 
 from __future__ import annotations
 
 import threading
 import weakref
-from typing import Any
+from typing import Any, NamedTuple
 
 from flask import Flask, has_app_context
 
 from ..attempt import RunnableTask
 from ..errors import NotConfigured
-from .held import Held, Start, cancel_all, cancel_dropped, keep, release_all
+from .deferred import Deferred, Start, cancel_all, cancel_dropped, release_all, wait_for
 
-_SESSION_KEY = "flask_asok.held"
+_SESSION_KEY = "flask_asok.deferred"
+
+
+class _Entry(NamedTuple):
+    """A deferred task, and the transaction that it waits for."""
+
+    deferred: Deferred
+    transaction: Any
 
 
 class _Waiting:
-    """The tasks that one session holds; it lives in that session's `info`."""
+    """The tasks that wait for one session; it lives in that session's `info`."""
 
     def __init__(self) -> None:
-        self.entries: list[tuple[RunnableTask[Any], Start, Any]] = []
-        """Each with the transaction that it waits for."""
+        self.entries: list[_Entry] = []
 
     def __del__(self) -> None:
         if self.entries:
-            cancel_dropped(_held(self.entries), "its session was dropped, neither committed nor closed")
+            cancel_dropped(_tasks_of(self.entries), "its session was dropped, neither committed nor closed")
 
 
-def _held(entries: list[tuple[RunnableTask[Any], Start, Any]]) -> list[Held]:
-    return [(task, start) for task, start, _ in entries]
+def _tasks_of(entries: list[_Entry]) -> list[Deferred]:
+    return [entry.deferred for entry in entries]
 
 
-class _CommitHold:
+class _CommitTrigger:
     def __init__(self, app: Flask, session: Any) -> None:
         self.app = app
         self.thread: int = threading.get_ident()
-        # Not kept alive by who keeps the task: a session that nobody closes is noticed when it is dropped.
+        # A reference to the task keeps no session alive: one that is never closed is noticed when it is dropped.
         self._session = weakref.ref(session)
 
     def is_ours(self) -> bool:
@@ -53,8 +59,8 @@ def _session_of(app: Flask) -> Any:
         ) from None
 
 
-def hold_for_commit(task: RunnableTask[Any], app: Flask, start: Start) -> None:
-    """Call `start(task)` after the outermost commit of the current session; now where no transaction is open."""
+def defer_to_commit(task: RunnableTask[Any], app: Flask, start: Start) -> None:
+    """Call `start(task)` after the outermost commit of the current session; now if no transaction is open."""
     try:
         session = _session_of(app)
     except NotConfigured:
@@ -72,18 +78,18 @@ def hold_for_commit(task: RunnableTask[Any], app: Flask, start: Start) -> None:
         transaction = transaction.parent
     if not task.postpone():
         return
-    keep(task, _CommitHold(app, session))
+    wait_for(_CommitTrigger(app, session), task)
     if _SESSION_KEY not in session.info:
         from sqlalchemy import event
 
         session.info[_SESSION_KEY] = _Waiting()
         event.listen(session, "after_commit", _after_commit)
         event.listen(session, "after_transaction_end", _after_transaction_end)
-    session.info[_SESSION_KEY].entries.append((task, start, transaction))
+    session.info[_SESSION_KEY].entries.append(_Entry(Deferred(task, start), transaction))
 
 
 def _is_committed(transaction: Any) -> bool:
-    """Is this a listener of `after_commit`, in which the committed transaction is still the session's?"""
+    """Return True in a listener of `after_commit`, where the committed transaction is still the session's."""
     # SQLAlchemy has no public name that tells this from a transaction that only a rollback is left for.
     return getattr(getattr(transaction, "_state", None), "name", None) == "COMMITTED"
 
@@ -94,20 +100,20 @@ def _after_commit(session: Any) -> None:
     savepoint = session.get_nested_transaction()
     if savepoint is not None:
         waiting.entries = [
-            (task, start, savepoint.parent if transaction is savepoint else transaction)
-            for task, start, transaction in waiting.entries
+            entry._replace(transaction=savepoint.parent) if entry.transaction is savepoint else entry
+            for entry in waiting.entries
         ]
         return
     entries, waiting.entries = waiting.entries, []
     # Not in this thread, full queue or not: it is in the middle of its commit.
-    release_all(_held(entries), bounded=False)
+    release_all(_tasks_of(entries), bounded=False)
 
 
 def _after_transaction_end(session: Any, transaction: Any) -> None:
     """Cancel what waited for a transaction that ended otherwise: rolled back, or closed."""
     waiting: _Waiting = session.info[_SESSION_KEY]
-    ended = [entry for entry in waiting.entries if entry[2] is transaction]
+    ended = [entry for entry in waiting.entries if entry.transaction is transaction]
     if ended:
-        waiting.entries = [entry for entry in waiting.entries if entry[2] is not transaction]
+        waiting.entries = [entry for entry in waiting.entries if entry.transaction is not transaction]
         what = "savepoint" if transaction.nested else "transaction"
-        cancel_all(_held(ended), f"its {what} was rolled back, or closed without a commit")
+        cancel_all(_tasks_of(ended), f"its {what} was rolled back, or closed without a commit")

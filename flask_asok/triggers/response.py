@@ -1,4 +1,4 @@
-"""Hold tasks until the response to their request has been sent."""
+"""Defer tasks until the response to their request has been sent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from flask.ctx import AppContext
 from ..attempt import RunnableTask
 from ..context import request_of
 from .body import closing
-from .held import Held, Start, cancel_all, keep, release_all, release_dropped
+from .deferred import Deferred, Start, cancel_all, release_all, release_dropped, wait_for
 
 _ENVIRON_KEY = "flask_asok.exchange"
 
@@ -32,16 +32,16 @@ _request_context = _proxy._get_current_object
 
 class _Exchange:
     """
-    A request and its response, with the tasks that are held until that has been sent.
+    A request and its response, with the tasks that wait until that has been sent.
 
-    Kept by the environ and, once it holds a task, by the response and its body: by each that may still send a byte, and
-    by nothing else. Where nobody closes the response, as some bridges to ASGI do not, what is left is started when the
-    last of them is gone.
+    The environ keeps it and, once a task waits for it, so do the response and its body: each that may still send a
+    byte, and nothing else. If the server never closes the response, as some bridges to ASGI do not, the tasks are
+    started when the last of those is gone.
     """
 
     # Each request makes one.
     __slots__ = (
-        "__weakref__", "_context", "_hold", "_is_awaited", "_response", "held", "is_over", "outer", "thread",
+        "__weakref__", "_context", "_is_awaited", "_response", "_trigger", "deferred", "is_over", "outer", "thread",
     )  # fmt: skip
 
     def __init__(self, context: Any, outer: _Exchange | None = None) -> None:
@@ -49,23 +49,23 @@ class _Exchange:
         self.outer = outer
         """The exchange with the same environ that this one is in the middle of: its view has called an app again."""
         self.is_over = False
-        """Has the response been sent, or the request ended without one?"""
-        self.held: list[Held] = []
+        """True once the response has been sent, or the request has ended without one."""
+        self.deferred: list[Deferred] = []
         self._context = weakref.ref(context)
-        self._hold: _ResponseHold | None = None
+        self._trigger: _ResponseTrigger | None = None
         self._response: weakref.ref[Response] | None = None
         self._is_awaited = False
 
     def __del__(self) -> None:
-        if self.held:
-            release_dropped(self.held)
+        if self.deferred:
+            release_dropped(self.deferred)
 
     @property
     def is_alive(self) -> bool:
         return self._context() is not None
 
     def is_of(self, context: Any) -> bool:
-        """Is this its own context? Others of the same request, copies for helper threads above all, end sooner."""
+        """Return True for its own context. Others of the same request, such as copies for threads, end sooner."""
         return self._context() is context
 
     @property
@@ -73,10 +73,10 @@ class _Exchange:
         return self._response is not None
 
     def add(self, task: RunnableTask[Any], start: Start) -> None:
-        if self._hold is None:
-            self._hold = _ResponseHold(self)
-        keep(task, self._hold)
-        self.held.append((task, start))
+        if self._trigger is None:
+            self._trigger = _ResponseTrigger(self)
+        wait_for(self._trigger, task)
+        self.deferred.append(Deferred(task, start))
         self._await_response(is_called=True)
         if self.is_over:
             # By now, in another thread, which may not have seen this one.
@@ -96,16 +96,16 @@ class _Exchange:
         self._release()
 
     def cancel(self, error: BaseException | None) -> None:
-        cancel_all(self.held, f"its request failed with {type(error).__name__}")
+        cancel_all(self.deferred, f"its request failed with {type(error).__name__}")
 
     def _release(self) -> None:
         self.is_over = True
-        release_all(self.held, bounded=True)
+        release_all(self.deferred, bounded=True)
 
     def _await_response(self, *, is_called: bool = False) -> None:
         # Only where there is something to release: one response, kept by the application, may answer each request.
         response = None if self._response is None else self._response()
-        if response is None or not self.held or self._is_awaited:
+        if response is None or not self.deferred or self._is_awaited:
             return
         self._is_awaited = True
         response.call_on_close(self._release)
@@ -116,8 +116,8 @@ class _Exchange:
             response.response = closing(response.response, self._release, is_of_server=is_of_server)  # type: ignore[arg-type]
 
 
-class _ResponseHold:
-    """What a held task refers to. It keeps no exchange alive: the end of that one is waited for."""
+class _ResponseTrigger:
+    """What a deferred task refers to. It keeps no exchange alive: the task waits for the end of that one."""
 
     def __init__(self, exchange: _Exchange) -> None:
         self.thread: int = exchange.thread
@@ -130,8 +130,8 @@ class _ResponseHold:
         return found is not None
 
 
-def hold_for_response(task: RunnableTask[Any], app: Flask, start: Start) -> None:
-    """Call `start(task)` when the response to the current request has been sent; now where there is no request."""
+def defer_to_response(task: RunnableTask[Any], app: Flask, start: Start) -> None:
+    """Call `start(task)` when the response to the current request has been sent; now if there is no request."""
     exchange = None if request_of(app) is None else _exchange(_request_context())
     if exchange is None or exchange.is_over:
         start(task)
@@ -167,12 +167,12 @@ def _begin(sender: Flask, **_: Any) -> None:
 
 
 def _answer(sender: Flask, response: Response, **_: Any) -> None:
-    # Also where nothing is held yet: a teardown may do so, or the body of the response while it is streamed.
+    # Also if no task waits yet: a teardown may start one, or the body of the response while it is streamed.
     _exchange(_request_context()).answer(response)
 
 
 def _fail(sender: Flask, exception: BaseException | None = None, **_: Any) -> None:
-    """Cancel what is held, after the response was made too: it will not be sent. The error page holds its own."""
+    """Cancel the deferred tasks, after the response was made too: it will not be sent. The error page has its own."""
     context = _request_context()
     environ = context.request.environ
     found: _Exchange | None = environ.get(_ENVIRON_KEY)
