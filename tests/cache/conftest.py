@@ -7,10 +7,12 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 
 import flask_caching
 import pytest
 
+from flask_asok.recipes.cache import decorator
 from flask_asok.recipes.cache.loader import Loader
 from flask_asok.recipes.cache.stores.lru_store import LRUStore
 from flask_asok.state import state_of
@@ -53,6 +55,12 @@ class RedisServer:
             if "Ready to accept connections" in line:
                 return
         raise RuntimeError(f"redis-server ended with {self._process.wait(5)}")
+
+    def client(self, **options):
+        """Return a client of redis-py; the test closes it."""
+        from redis import Redis
+
+        return Redis(port=self.port, **options)
 
     def stop(self):
         """End it as a crash would."""
@@ -101,9 +109,7 @@ def shared_redis(tmp_path_factory):
 @pytest.fixture
 def redis(shared_redis):
     """That Redis, empty."""
-    from redis import Redis
-
-    with Redis(port=shared_redis.port) as client:
+    with shared_redis.client() as client:
         client.flushall()
     return shared_redis
 
@@ -119,6 +125,29 @@ def own_redis(tmp_path):
 @pytest.fixture
 def clock():
     return Clock()
+
+
+@pytest.fixture
+def eventually():
+    """Wait until a condition is true: the test sees late what another process or a next try does."""
+
+    def wait(condition):
+        deadline = time.monotonic() + 10
+        while not condition():
+            assert time.monotonic() < deadline
+
+    return wait
+
+
+@pytest.fixture(autouse=True)
+def registry(monkeypatch):
+    """Each test has the cached functions that it defines, and no others."""
+    monkeypatch.setattr(decorator, "_registered", {})
+
+
+@pytest.fixture
+def loads():
+    return []
 
 
 def _memory(make_app, clock, request):

@@ -10,7 +10,7 @@ from flask_caching import Cache as FlaskCaching
 from flask_sqlalchemy import SQLAlchemy
 
 from flask_asok import Cache, background, cached, warm_cache
-from flask_asok.recipes.cache import decorator, warm_all
+from flask_asok.recipes.cache import warm_all
 
 db = SQLAlchemy()
 
@@ -66,11 +66,6 @@ def shop(make_app, tmp_path):
 @pytest.fixture
 def app(shop):
     return shop()
-
-
-@pytest.fixture(autouse=True)
-def registry(monkeypatch):
-    monkeypatch.setattr(decorator, "_registered", {})
 
 
 @pytest.mark.parametrize(
