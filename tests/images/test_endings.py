@@ -55,6 +55,62 @@ def test_pixels_are_missing(studio, progressive, kept, box, size):
     assert studio.read(path) == before
 
 
+@pytest.mark.usefixtures("switch")
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("kept", [0.5, 0.9, 0.99])
+@pytest.mark.parametrize("box", [1000, 500, 100], ids=["fits", "shrunk", "small"])
+@pytest.mark.parametrize("behind", [b"", b"a trailer of a phone"], ids=["", "trailer"])
+def test_pixels_are_missing_before_an_end(studio, mode, kept, box, behind):
+    """A JPEG that lacks pixels is damaged even if a program put an end mark behind what is left."""
+    data = studio.encoded(studio.photo((900, 600)).convert(mode), "JPEG", quality=90)
+    path = studio.put(data[: int(len(data) * kept)] + b"\xff\xd9" + behind, "photo.jpg")
+
+    with pytest.raises(ImageError) as caught:
+        resize_image(path, box)
+
+    assert caught.value.reason == "damaged"
+
+
+def test_first_scan_is_cut_off(studio):
+    """So is a progressive one whose first scan breaks off."""
+    data = jpeg_of(studio, progressive=True)
+    first = data.index(b"\xff\xda")
+    path = studio.put(data[: data.index(b"\xff\xc4", first) - 500] + b"\xff\xd9", "photo.jpg")
+
+    with pytest.raises(ImageError) as caught:
+        resize_image(path, 100)
+
+    assert caught.value.reason == "damaged"
+
+
+@pytest.mark.parametrize("progressive", [False, True], ids=["baseline", "progressive"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_grey_at_the_end(studio, progressive, mode):
+    """An image whose last pixels are middle grey, the colour of missing ones, is whole."""
+    image = studio.photo((900, 600))
+    image.paste((128, 128, 128), (0, 300, 900, 600))
+    data = studio.encoded(image.convert(mode), "JPEG", progressive=progressive)
+
+    assert resize_image(studio.put(data + b"trailer", "photo.jpg"), 500).width == 500
+
+
+def test_gif_without_its_trailer(studio):
+    """A GIF says nowhere how many frames it has: without its trailer, it is whole if its last frame is."""
+    frames = [studio.photo((60, 40)).rotate(90 * number) for number in range(3)]
+    data = studio.encoded(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=100)
+    path = studio.put(data[:-1], "moving.gif")
+    second = data.index(b"!\xf9\4", data.index(b"!\xf9\4") + 1)
+    between = studio.put(data[:second], "between.gif")
+    announced = studio.put(data[: second + 8], "announced.gif")
+
+    assert resize_image(path, 30).frames == 3
+    assert resize_image(between, 30).frames == 1
+    with pytest.raises(ImageError) as caught:
+        resize_image(announced, 30)
+
+    assert caught.value.reason == "damaged"
+
+
 def test_something_behind(studio):
     """What is appended to a JPEG, whether its end is marked or not, is no part of it."""
     data = jpeg_of(studio)

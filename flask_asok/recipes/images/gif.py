@@ -29,26 +29,32 @@ class ImageBlock:
 
 
 def images(data: bytes) -> Iterator[ImageBlock]:
-    """Yield the frames; of one that is cut off what there is of it. ValueError where it does not get so far."""
+    """
+    Yield the frames; of one that is cut off, what there is of it. ValueError if the file ends before its pixels.
+
+    A file without its trailer that ends behind a whole frame is taken for whole: a GIF does not say how many it has.
+    """
     start, position = -1, _after_header(data)
-    common, control = data[13:position], bytes(4)
+    common, control, is_announced = data[13:position], bytes(4), False
     try:
         while data[position] != _TRAILER:
             start = position
             if data[start] == _EXTENSION:
                 position = _after_blocks(data, start + 2)
                 if data[start + 1] == _GRAPHIC_CONTROL and data[start + 2] >= 4:
-                    control = data[start + 3 : start + 7]
+                    control, is_announced = data[start + 3 : start + 7], True
             elif data[start] == _IMAGE:
                 position = _after_image(data, start)
                 yield _image(data, start, position, common, control)
-                # It speaks of one frame only.
-                control = bytes(4)
+                # It is about one frame only.
+                control, is_announced = bytes(4), False
             else:
                 position += 1
     except IndexError:
         if start == position:
             yield _cut_off(data, start, common, control)
+        elif is_announced:
+            raise ValueError("it is cut off") from None
 
 
 def loops(data: bytes) -> int | None:

@@ -37,7 +37,10 @@ def shown(data: bytes, screen: tuple[int, int]) -> Iterator[tuple[Image.Image, f
 
 def still(data: bytes, screen: tuple[int, int]) -> Image.Image:
     """Return the screen with the first frame on it, if possible in few colours: a large one needs a quarter so."""
-    block = next(gif.images(data))
+    blocks = gif.images(data)
+    block = next(blocks)
+    # Raises if the file ends in the middle of what announces a second one.
+    next(blocks, None)
     frame = _decode(block)
     if frame is not None and block.box == (0, 0, *screen):
         return frame

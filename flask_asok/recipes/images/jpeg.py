@@ -76,6 +76,11 @@ def missing_end(file: BinaryIO) -> bytes:
     return found
 
 
+def end_of(data: bytes) -> int | None:
+    """Return where the end mark stands, None if there is none."""
+    return next((start for kind, start, _ in _segments(data) if kind == _END), None)
+
+
 def scans(data: bytes, most: int) -> int:
     """Return how often the picture is gone through, or `most` and one where that is more."""
     count = 0

@@ -11,12 +11,15 @@ from math import ceil
 
 from PIL import Image, ImageFile
 
+from . import jpeg
 from .jpeg import END, Layout
 
 _DENOMINATORS = {1: 8, 2: 4, 3: 3, 4: 2, 8: 1}
 """The eighths to which libjpeg shrinks while it decodes, and the denominator that selects them in Pillow."""
 _LARGEST_CHECKED = 12_000_000
 """Pixels that are decoded at most to find out whether all of them are there."""
+_INVENTED = {127, 128}
+"""Values of missing blocks, in any channel."""
 _FILLING = b"\x55" * 4096
 
 
@@ -39,18 +42,33 @@ def decode(image: Image.Image, data: bytes, eighths: int) -> Image.Image:
     return Image.frombytes(image.mode, (width, height), data, tile.codec_name, *arguments)
 
 
-def check_whole(image: Image.Image, layout: Layout, data: bytes) -> None:
+def check_end(image: Image.Image, layout: Layout, data: bytes) -> None:
     """
     Raise OSError if pixels are missing. `data` has the end mark that the file of `image` has lost.
 
-    The decoder silently invents missing pixels. So it gets two different endings: if it uses them, the results differ.
-    One pixel of each block is enough for a baseline JPEG; a progressive one is decoded as a whole, unless it is large.
+    A baseline JPEG is decoded at an eighth, where each block counts; a progressive one as a whole, unless it is large.
     """
     eighths = 8 if layout.in_scans else 1
     width, height = (ceil(side * eighths / 8) for side in image.size)
     if width * height > _LARGEST_CHECKED:
         raise OSError("it is cut off")
-    endings = (data, data.removesuffix(END) + _FILLING + END)
-    one, other = (decode(image, each, eighths) for each in endings)
+    _compare_endings(image, data, len(data) - len(END), eighths)
+
+
+def check_pixels(image: Image.Image, data: bytes, decoded: Image.Image) -> None:
+    """
+    Raise OSError if `decoded`, made from `data`, ends with pixels that the decoder invented, in spite of an end mark.
+
+    Missing blocks become middle grey, so an image whose last pixel has another colour costs nothing here. Scans that
+    would only have refined a progressive JPEG are not missed.
+    """
+    last = decoded.crop((decoded.width - 1, decoded.height - 1, decoded.width, decoded.height)).tobytes()
+    if _INVENTED.issuperset(last) and (end := jpeg.end_of(data)) is not None:
+        _compare_endings(image, data, end, 1)
+
+
+def _compare_endings(image: Image.Image, data: bytes, end: int, eighths: int) -> None:
+    """Decode with more data before `end`, and without: the results differ if the decoder lacks data there."""
+    one, other = (decode(image, data[:end] + more + END, eighths) for more in (b"", _FILLING))
     if one != other:
         raise OSError("it is cut off")

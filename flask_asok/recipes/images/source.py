@@ -93,7 +93,7 @@ class Source:
         """Raise ImageError where the pixels of a JPEG whose end was lost are not all there. Others are found later."""
         if self._end and self._layout is not None:
             with pillow_errors(f"{self.name} is damaged"):
-                jpeg_decoder.check_whole(self.image, self._layout, self.data())
+                jpeg_decoder.check_end(self.image, self._layout, self.data())
 
     def is_animated(self) -> bool:
         """Tell whether it has several frames, having checked that they are not too many. Pages are not frames."""
@@ -207,6 +207,8 @@ class Source:
                 data = first_scan or data
             with pillow_errors(f"{self.name} is damaged"):
                 decoded = jpeg_decoder.decode(image, data, eighths)
+                if not is_glance:
+                    jpeg_decoder.check_pixels(image, data, decoded)
             return decoded, (image.width * eighths / 8, image.height * eighths / 8)
         if self.format == "gif" or (self.format == "png" and self.frames > 1):
             # Not by Pillow, which has been to other frames meanwhile, and leaves nothing clear that no frame names.
