@@ -1,5 +1,5 @@
 """
-Pictures: resize_image and make_renditions against the page's recipe and libvips.
+Images: resize_image and make_renditions against the page's recipe and libvips.
 
     python benchmarks/images.py [--rounds 5] [--quick]
 
@@ -48,7 +48,7 @@ def photo(width: int, height: int) -> object:
 
 
 def make_sources(folder: Path, quick: bool) -> dict[str, Path]:
-    """Write the pictures to work on."""
+    """Write the images to work on."""
     shapes = {"12 MP": (4000, 3000)} if quick else {"12 MP": (4000, 3000), "24 MP": (6000, 4000), "48 MP": (8000, 6000)}
     sources = {}
     for name, size in shapes.items():
@@ -118,7 +118,7 @@ def ours_four(path: Path) -> None:
 
 
 def ours_unread(path: Path) -> None:
-    """resize_image, in place, without the look at the picture and at the file that was written."""
+    """resize_image, in place, without the look at the image and at the file that was written."""
     with _unread():
         ours(path)
 
@@ -207,7 +207,7 @@ def similarity(source: Path) -> dict[str, float]:
 
 
 def ssim(one: object, other: object) -> float:
-    """Return the structural similarity of the brightness of two pictures, in windows of 8 x 8."""
+    """Return the structural similarity of the brightness of two images, in windows of 8 x 8."""
     import numpy
     from numpy.lib.stride_tricks import sliding_window_view
 

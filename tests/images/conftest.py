@@ -1,12 +1,15 @@
-"""Real pictures to test with, made here: photos, drawings, animations, colour profiles."""
+"""Real images to test with, made here: photos, drawings, animations, colour profiles."""
 
 import functools
 import io
 import os
 import struct
+import time
 
 import pytest
 from PIL import Image
+
+from flask_asok.recipes.images import ImageError, resize_image
 
 CORNERS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
 
@@ -20,7 +23,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_270,
 }
-"""How an upright picture is stored under each orientation."""
+"""How an upright image is stored under each orientation."""
 
 PROFILES = {
     "P3": (2.2, (0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407)),
@@ -30,7 +33,7 @@ PROFILES = {
 
 
 def photo_of(size=(1600, 1200), mode="RGB"):
-    """A picture with something of a photo: smooth areas, edges and noise."""
+    """An image with something of a photo: smooth areas, edges and noise."""
     return _photo(size).convert(mode) if mode != "RGB" else _photo(size).copy()
 
 
@@ -46,7 +49,7 @@ def _photo(size):
 
 
 def corners_of(size=(64, 48)):
-    """An upright picture with a colour in each quarter: red and green above, blue and white below."""
+    """An upright image with a colour in each quarter: red and green above, blue and white below."""
     width, height = size
     image = Image.new("RGB", size, CORNERS["white"])
     image.paste(CORNERS["red"], (0, 0, width // 2, height // 2))
@@ -174,8 +177,15 @@ class Studio:
     def __init__(self, folder):
         self.folder = folder
 
+    def refused(self, path, **options):
+        """Resize, and return the reason of the refusal and the seconds of a processor that it took."""
+        start = time.process_time()
+        with pytest.raises(ImageError) as caught:
+            resize_image(path, **options)
+        return caught.value.reason, time.process_time() - start
+
     def save(self, image, name, format=None, **options):
-        """Write a picture, and return its path as text."""
+        """Write an image, and return its path as text."""
         path = os.fspath(self.folder / name)
         image.save(path, format, **options)
         return path
@@ -193,7 +203,7 @@ class Studio:
             return file.read()
 
     def encoded(self, image, format, **options):
-        """The bytes of a picture in a format."""
+        """The bytes of an image in a format."""
         buffer = io.BytesIO()
         image.save(buffer, format, **options)
         return buffer.getvalue()
@@ -205,7 +215,7 @@ class Studio:
 
 @pytest.fixture
 def studio(tmp_path):
-    """Makes pictures of all kinds in a folder of its own."""
+    """Makes images of all kinds in a folder of its own."""
     folder = tmp_path / "pictures"
     folder.mkdir()
     return Studio(folder)

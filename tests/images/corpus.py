@@ -1,5 +1,5 @@
 """
-Run resize_image over a folder of pictures and print a table of outcomes.
+Run resize_image over a folder of images and print a table of outcomes.
 
     python tests/images/corpus.py FOLDER [--names own photo.jpg] [--json FILE]
 
@@ -28,17 +28,17 @@ FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP")
 SECONDS, MEBIBYTES = 40, 8192
 """What a child may take."""
 MOST_MEBIBYTES = 256
-"""What a picture may take."""
+"""What an image may take."""
 OWN = "own"
 """Stands for the name that a file has."""
 TURNS = dict(zip(range(2, 9), (0, 3, 1, 5, 4, 6, 2), strict=True))
 """EXIF's orientations, and the transpositions of Pillow that undo them."""
 BATCH = 32
-"""Pictures to a child: to fork takes longer than most of them."""
+"""Images to a child: to fork takes longer than most of them."""
 
 
 def files(folder: Path) -> list[Path]:
-    """Return the files that may be pictures, in a fixed order."""
+    """Return the files that may be images, in a fixed order."""
     return sorted(
         path
         for path in folder.rglob("*")
@@ -93,7 +93,7 @@ def _judge_copy(original: Path, copy: Path) -> dict[str, Any]:
     warnings.simplefilter("ignore")
     shutil.copyfile(original, copy)
     before = copy.read_bytes()
-    # Of a processor: what else the machine does is no fault of the picture.
+    # Of a processor: what else the machine does is no fault of the image.
     start = time.process_time()
     verdict: dict[str, Any] = {"bytes_before": len(before)}
     try:
@@ -229,7 +229,7 @@ def table(verdicts: list[dict[str, Any]]) -> Iterator[tuple[str, int]]:
 
 
 def is_lost(verdict: dict[str, Any]) -> bool:
-    """Tell whether a picture that can be decoded was refused."""
+    """Tell whether an image that can be decoded was refused."""
     return verdict["outcome"] == "refused" and bool(verdict.get("decodable"))
 
 

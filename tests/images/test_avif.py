@@ -67,7 +67,7 @@ def test_cropped_and_turned(studio):
 
 
 def test_crop_that_makes_no_sense(studio, monkeypatch):
-    """A crop beyond the picture, or by parts of pixels, is none."""
+    """A crop beyond the image, or by parts of pixels, is none."""
     for numbers in ((320, 1, 24, 1, 0, 1, 0, 1), (31, 2, 24, 1, 0, 1, 0, 1), (32, 0, 24, 1, 0, 1, 0, 1)):
         monkeypatch.setattr(f"{__name__}.CLAP", b"clap" + struct.pack(">IIIIiIiI", *numbers))
         path = cropped(studio, studio.corners((64, 48)))
@@ -78,7 +78,7 @@ def test_crop_that_makes_no_sense(studio, monkeypatch):
 
 
 def test_transparency_of_an_old_encoder(studio):
-    """An AVIF whose transparency has no size is refused for that, and not for being no picture."""
+    """An AVIF whose transparency has no size is refused for that, and not for being no image."""
     data = studio.encoded(Image.new("RGBA", (64, 48), (200, 50, 50, 128)), "AVIF")
     # The second item has the same size as the first; now it has its depth twice.
     old = b"\0\2\4\1\5\x86\7"

@@ -1,4 +1,4 @@
-"""Pictures in the background."""
+"""Images in the background."""
 
 import os
 
@@ -10,7 +10,7 @@ from flask_asok.recipes.images import ImageError
 
 
 def test_in_place(app, studio):
-    """The call of the page works: in place, to fit 800 x 800, on the queue of pictures."""
+    """The call of the page works: in place, to fit 800 x 800, on the queue of images."""
     path = studio.save(studio.photo((1000, 900)), "photo.jpg")
 
     with app.app_context():
@@ -49,7 +49,7 @@ def test_renditions(app, studio, tmp_path):
 def test_errors_at_the_call(app, studio):
     """What can be known at the call is raised there: no task starts that must fail."""
     photo = studio.save(studio.photo((90, 60)), "photo.jpg")
-    text = studio.put(b"no picture", "text.jpg")
+    text = studio.put(b"no image", "text.jpg")
 
     with app.app_context():
         for call, error in (

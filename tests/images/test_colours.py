@@ -106,7 +106,7 @@ def test_cmyk(studio, format):
 
 
 def test_cmyk_with_profile(studio):
-    """Printing colours with a profile are converted by it, also where the picture fits already."""
+    """Printing colours with a profile are converted by it, also where the image fits already."""
     icc = studio.cmyk_profile()
     image = Image.new("CMYK", SQUARE, (255, 0, 0, 0))
     path = studio.save(image, "print.tif", "TIFF", icc_profile=icc)
@@ -165,7 +165,7 @@ def test_sixteen_bits(studio, mode, format):
 
 @pytest.mark.parametrize(("mode", "white"), [("F", 1.0), ("F", 255.0), ("F", 65535.0), ("I", 65535)])
 def test_numbers(studio, mode, white):
-    """A picture in numbers of any size is shown from black to white."""
+    """An image in numbers of any size is shown from black to white."""
     image = Image.new(mode, SQUARE, 0)
     image.paste(white, (0, 0, 100, 200))
     path = studio.save(image, "numbers.tif")
@@ -178,7 +178,7 @@ def test_numbers(studio, mode, white):
 
 @pytest.mark.parametrize("mode", ["1", "P"])
 def test_smooth_edges(studio, mode):
-    """Edges of a picture in black and white, or with a palette, are smoothed."""
+    """Edges of an image in black and white, or with a palette, are smoothed."""
     image = Image.new("L", (400, 400), 255)
     for number in range(0, 400, 8):
         image.paste(0, (number, 0, number + 3, 400))

@@ -2,7 +2,7 @@
 The test images of Pillow itself, over a thousand: the odd, the old and the broken.
 
 They are in its source distribution only. `nox -s tests` fetches that and names their folder in ASOK_IMAGE_CORPUS. For
-any other folder of pictures there is `python tests/images/corpus.py FOLDER`.
+any other folder of images there is `python tests/images/corpus.py FOLDER`.
 """
 
 import importlib.util
@@ -54,7 +54,7 @@ def named(verdicts):
 
 
 def test_table(corpus, verdicts, capfd):
-    """Most of them are pictures, and are worked on; the table of outcomes stands in the log."""
+    """Most of them are images, and are worked on; the table of outcomes stands in the log."""
     lines = dict(corpus.table(verdicts))
 
     with capfd.disabled():

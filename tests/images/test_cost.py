@@ -1,4 +1,4 @@
-"""What a picture costs is told by its head: it is refused before it is decoded, or stays within the bounds."""
+"""What an image costs is told by its head: it is refused before it is decoded, or stays within the bounds."""
 
 import io
 import struct
@@ -19,10 +19,10 @@ MEBIBYTES = 256
 MEASURE = """
 import sys
 from flask_asok.recipes.images import resize_image
-picture = resize_image(sys.argv[1], format=sys.argv[2], to=sys.argv[3])
+image = resize_image(sys.argv[1], format=sys.argv[2], to=sys.argv[3])
 with open("/proc/self/status") as status:
     [most] = [line.split()[1] for line in status if line.startswith("VmHWM")]
-print(picture.width, int(most) >> 10)
+print(image.width, int(most) >> 10)
 """
 """Not by getrusage, which counts what the process was before it became this one."""
 
@@ -219,7 +219,7 @@ def test_photos_of_today(studio, head):
     ids=str,
 )
 def test_within_bounds(studio, format, size, options, tmp_path):
-    """The largest picture that is accepted takes no more than 256 MiB, in a process of its own."""
+    """The largest image that is accepted takes no more than 256 MiB, in a process of its own."""
     path = studio.save(Image.new("RGB", size, (200, 90, 60)), "large", format, **options)
 
     command = [sys.executable, "-c", MEASURE, path, "png", str(tmp_path)]

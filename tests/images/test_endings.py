@@ -1,4 +1,4 @@
-"""A picture that has all of its pixels is whole, and one that lacks some is not, however it ends."""
+"""An image that has all of its pixels is whole, and one that lacks some is not, however it ends."""
 
 import os
 

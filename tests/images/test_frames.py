@@ -190,7 +190,7 @@ def test_in_place(studio, kind):
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if "stand-in" not in kind])
 def test_first_frame(studio, kind):
-    """A still picture of it has the colour of its first frame."""
+    """A still image of it has the colour of its first frame."""
     data, meant = KINDS[kind]
     path = studio.put(data, "moving")
 
@@ -307,7 +307,7 @@ def test_undrawn(studio, clear):
 
 
 def test_undrawn_in_all_colours(studio):
-    """Also where a picture has all of 256 colours, and none is left to mean that nothing is there."""
+    """Also where an image has all of 256 colours, and none is left to mean that nothing is there."""
     rainbow = b"".join(bytes((index, 255 - index, 0)) for index in range(256))
     head = b"GIF89a" + struct.pack("<HHBBB", *SIZE, 0xF7, 0, 0) + rainbow
     part = Image.new("P", (32, 32))

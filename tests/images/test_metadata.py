@@ -37,7 +37,7 @@ def talkative(studio, format, size=(150, 100)):
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF"])
 @pytest.mark.parametrize("box", [800, 100], ids=["fits", "shrunk"])
 def test_gone(studio, format, box):
-    """GPS, EXIF, XMP and comments are gone from every format, whether the picture was shrunk or not."""
+    """GPS, EXIF, XMP and comments are gone from every format, whether the image was shrunk or not."""
     path = talkative(studio, format)
     assert studio.metadata(path)
 
@@ -48,7 +48,7 @@ def test_gone(studio, format, box):
 
 
 def test_says_what(studio):
-    """The picture tells what was removed."""
+    """The image tells what was removed."""
     path = talkative(studio, "JPEG")
 
     picture = resize_image(path, 100)
@@ -91,7 +91,7 @@ def test_copyright_sign(studio, format, box):
 
 
 def test_small_picture_of_a_jpeg(studio):
-    """The small picture that JFIF allows for goes: it may show what was cut off the large one."""
+    """The small image that JFIF allows for goes: it may show what was cut off the large one."""
     data = studio.encoded(studio.photo((90, 60)), "JPEG")
     hidden = b"\xff\xe0" + struct.pack(">H", 16 + 12) + data[6:18] + b"\2\2" + b"twelve bytes"
     path = studio.put(data[:2] + hidden + data[20:], "photo.jpg")
@@ -133,7 +133,7 @@ def test_hidden_item_of_an_avif(studio):
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "WEBP"])
 def test_nothing_after_the_end(studio, format):
-    """What somebody hid behind a picture is no part of it."""
+    """What another program hid behind an image is no part of it."""
     clean = studio.encoded(studio.photo((90, 60)), format)
     path = studio.put(clean + b"PK\x03\x04 an archive, or a script", "photo")
 
@@ -144,7 +144,7 @@ def test_nothing_after_the_end(studio, format):
 
 
 def test_unknown_chunks(studio):
-    """Chunks that nobody needs to show the picture go too."""
+    """Chunks that nobody needs to show the image go too."""
     data = studio.encoded(studio.photo((90, 60)), "PNG")
     body = b"teSt" + b"hidden"
     chunk = struct.pack(">I", 6) + body + struct.pack(">I", zlib.crc32(body))
@@ -172,7 +172,7 @@ def test_animation(studio, format, box):
 
 
 def test_multi_picture(studio):
-    """A JPEG with further pictures behind it, as phones write them, is one JPEG afterwards."""
+    """A JPEG with further images behind it, as phones write them, is one JPEG afterwards."""
     images = [studio.photo((900, 600)), studio.photo((90, 60))]
     path = studio.save(images[0], "photo.jpg", "MPO", save_all=True, append_images=images[1:])
 
@@ -185,7 +185,7 @@ def test_multi_picture(studio):
 
 
 def test_multi_picture_that_fits(studio):
-    """The further pictures are cut off without touching the first."""
+    """The further images are cut off without touching the first."""
     images = [studio.photo((90, 60)), studio.photo((30, 20))]
     path = studio.save(images[0], "photo.jpg", "MPO", save_all=True, append_images=images[1:])
     with Image.open(path) as before:

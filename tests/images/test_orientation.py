@@ -92,7 +92,7 @@ def test_no_orientation(studio, orientation):
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_broken_exif(studio):
-    """EXIF data that cannot be read keeps nobody from the picture."""
+    """EXIF data that cannot be read keeps nobody from the image."""
     path = studio.save(studio.corners((96, 64)), "photo.jpg", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff rubbish")
 
     picture = resize_image(path, 48)

@@ -1,4 +1,4 @@
-"""Nothing is replaced that was not made from the same picture."""
+"""Nothing is replaced that was not made from the same image."""
 
 import os
 import shutil
@@ -86,7 +86,7 @@ def test_original_with_the_stem_of_a_rendition(studio):
 
 
 def test_to_another_original(studio, tmp_path):
-    """Written to a folder, a picture does not replace one that was there."""
+    """Written to a folder, an image does not replace one that was there."""
     path = plain(studio, "photo.jpg", "red")
     other = os.fspath(tmp_path / "photo.jpg")
     Image.new("RGB", (30, 20), "blue").save(other)
@@ -99,7 +99,7 @@ def test_to_another_original(studio, tmp_path):
 
 
 def test_to_a_file_that_is_no_picture(studio, tmp_path):
-    """Nor does it replace a file that is no picture, an empty one included."""
+    """Nor does it replace a file that is no image, an empty one included."""
     path = plain(studio, "photo.jpg", "red")
     for content in (b"", b"my notes", b"x" * 5000):
         (tmp_path / "photo.jpg").write_bytes(content)
@@ -150,7 +150,7 @@ def test_updated_elsewhere(studio, tmp_path, extension, box):
 
 
 def test_updated_after_a_move(studio, tmp_path):
-    """Pictures and renditions may be moved together, and be reached by another way."""
+    """Images and renditions may be moved together, and be reached by another way."""
     path = plain(studio, "photo.jpg", "red")
     make_renditions(path, {"t": 50}, ("keep",))
     shutil.copytree(studio.folder, tmp_path / "moved")
@@ -203,7 +203,7 @@ def test_mark_says_nothing(studio, tmp_path):
 
 @pytest.mark.parametrize("extension", FORMATS)
 def test_mark_is_no_picture(studio, tmp_path, extension):
-    """A picture that is fine is published as it is, byte for byte, with no more than the mark behind it."""
+    """An image that is fine is published as it is, byte for byte, with no more than the mark behind it."""
     path = studio.save(studio.photo((90, 60)), f"photo.{extension}")
 
     picture = resize_image(path, to=tmp_path)

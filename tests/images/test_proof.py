@@ -146,7 +146,7 @@ PICTURES = ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP"]
 @pytest.mark.parametrize("format", PICTURES)
 @pytest.mark.parametrize("fault", ["black", "size", "format", "cut off", "mirrored", "nothing"])
 def test_wrong_still(studio, monkeypatch, format, fault):
-    """A still picture that is another one, or half of one, is not published."""
+    """A still image that is another one, or half of one, is not published."""
     path = studio.save(studio.corners((240, 160)), "photo", format)
     real = encode.encode
 
@@ -244,7 +244,7 @@ def test_elsewhere(studio, monkeypatch):
 @pytest.mark.parametrize("quality", [1, 10, 40, 100])
 @pytest.mark.parametrize("size", [1, 7, 33, 200])
 def test_low_quality_is_no_fault(studio, format, quality, size):
-    """A picture in the lowest quality that was asked for, however small, is published."""
+    """An image in the lowest quality that was asked for, however small, is published."""
     path = studio.save(studio.corners((400, 300)), "photo.png")
 
     picture = resize_image(path, size, to=f"{path}.{format}", format=format, quality=quality)
@@ -263,7 +263,7 @@ def test_fine_patterns_are_no_fault(studio):
 
 
 def test_animation_of_equal_frames(studio):
-    """An animation in which nothing moves may become a still picture."""
+    """An animation in which nothing moves may become a still image."""
     same = [Image.new("RGB", (120, 80), "red") for _ in range(4)]
     data = studio.encoded(same[0], "GIF")
     start = data.index(b",", 13)

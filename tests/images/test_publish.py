@@ -35,7 +35,7 @@ def test_permissions(studio):
 
 
 def test_private_from_the_first_byte(studio, monkeypatch):
-    """What becomes of a private picture can be read by nobody else while it is written, either."""
+    """What becomes of a private image can be read by nobody else while it is written, either."""
     path = studio.save(studio.photo((900, 900)), "photo.jpg")
     os.chmod(path, 0o600)
     modes = []
@@ -87,7 +87,7 @@ def test_link_at_the_destination(studio, tmp_path):
 
 
 def test_replaced_meanwhile(studio, monkeypatch):
-    """A picture that was uploaded while the old one was worked on is not overwritten by it."""
+    """An image that was uploaded while the old one was worked on is not overwritten by it."""
     path = studio.save(studio.corners((900, 900)), "photo.png")
     newer = studio.encoded(Image.new("RGB", (1600, 400), "blue"), "PNG")
     same = atomic.is_same_file
@@ -110,7 +110,7 @@ def test_replaced_meanwhile(studio, monkeypatch):
 
 
 def test_two_tasks_on_one_picture(studio):
-    """Two that work on one picture in place both count, whoever is first."""
+    """Two that work on one image in place both count, whoever is first."""
     path = studio.save(studio.corners((900, 450)), "photo.png")
     meet = threading.Barrier(2)
 
@@ -132,7 +132,7 @@ def test_two_tasks_on_one_picture(studio):
 
 
 def test_always_replaced(studio, monkeypatch):
-    """Against somebody who writes all the time it gives up."""
+    """Against another program who writes all the time it gives up."""
     path = studio.save(studio.corners((900, 900)), "photo.png")
     monkeypatch.setattr(atomic, "is_same_file", lambda one, other: False)
 
@@ -143,7 +143,7 @@ def test_always_replaced(studio, monkeypatch):
 
 
 def test_deleted_meanwhile(studio, monkeypatch):
-    """A picture that was deleted while it was worked on stays deleted."""
+    """An image that was deleted while it was worked on stays deleted."""
     path = studio.save(studio.corners((900, 900)), "photo.png")
     run = Work.run
 
@@ -160,7 +160,7 @@ def test_deleted_meanwhile(studio, monkeypatch):
 
 
 def test_never_a_broken_file(studio):
-    """Somebody who reads all the time while a picture is resized 50 times sees only whole ones."""
+    """Somebody who reads all the time while an image is resized 50 times sees only whole ones."""
     large = studio.encoded(studio.photo((500, 400)), "JPEG")
     path = studio.put(large, "photo.jpg")
     done = threading.Event()
@@ -191,7 +191,7 @@ def test_never_a_broken_file(studio):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="It needs fork.")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_killed(studio):
-    """A process that is killed at any moment, 30 times over its whole run, leaves the old picture or the new one."""
+    """A process that is killed at any moment, 30 times over its whole run, leaves the old image or the new one."""
     before = studio.encoded(studio.photo((1600, 1200)), "JPEG")
     path = studio.put(before, "photo.jpg")
     resize_image(path)

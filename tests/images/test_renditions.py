@@ -1,4 +1,4 @@
-"""Several sizes from one picture."""
+"""Several sizes from one image."""
 
 import json
 import os
@@ -127,7 +127,7 @@ def test_upright_and_private(studio):
 
 
 def test_cover(studio):
-    """Squares are cut from the whole picture, and not from one another."""
+    """Squares are cut from the whole image, and not from one another."""
     path = studio.save(studio.corners((800, 400)), "corners.png")
 
     for one in make_renditions(path, {"small": 20, "wide": (200, 50), "square": 100}, ("keep",), fit="cover"):

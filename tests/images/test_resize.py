@@ -1,4 +1,4 @@
-"""The size, shape, name and bytes of a picture that was resized."""
+"""The size, shape, name and bytes of an image that was resized."""
 
 import os
 
@@ -168,7 +168,7 @@ def test_focus_of_a_turned_photo(studio):
 
 
 def test_cover_a_small_one(studio):
-    """A picture smaller than the size gets its shape and is not enlarged."""
+    """An image smaller than the size gets its shape and is not enlarged."""
     path = studio.save(studio.photo((60, 30)), "small.png")
 
     picture = resize_image(path, (400, 400), fit="cover")
@@ -177,7 +177,7 @@ def test_cover_a_small_one(studio):
 
 
 def test_pad(studio):
-    """A padded picture has exactly the size, with bars in the colour that was asked for."""
+    """A padded image has exactly the size, with bars in the colour that was asked for."""
     path = studio.save(Image.new("RGB", (400, 200), "red"), "red.png")
 
     resize_image(path, (100, 100), fit="pad", background="#0000ff")
@@ -211,7 +211,7 @@ def test_pad_jpeg(studio):
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP"])
 def test_left_alone(studio, format):
-    """A picture that fits and holds nothing private keeps its bytes, and is not even written."""
+    """An image that fits and holds nothing private keeps its bytes, and is not even written."""
     path = studio.save(studio.photo((90, 60)), "photo", format)
     before, stat = studio.read(path), os.stat(path)
 
@@ -252,7 +252,7 @@ def test_metadata_without_loss(studio, format):
 
 @pytest.mark.parametrize("format", ["PNG", "GIF", "WEBP", "AVIF", "TIFF"])
 def test_name_that_lies(studio, format):
-    """A picture that somebody named photo.jpg keeps its true format, its pixels and its transparency."""
+    """An image that another program named photo.jpg keeps its true format, its pixels and its transparency."""
     image = studio.photo((1000, 500), "RGBA")
     image.putalpha(Image.new("L", image.size, 255))
     image.paste((0, 0, 0, 0), (0, 0, 500, 500))
@@ -294,7 +294,7 @@ def test_to_file(studio, tmp_path):
 
 
 def test_to_unchanged(studio, tmp_path):
-    """A picture that is fine is published as it is, byte for byte."""
+    """An image that is fine is published as it is, byte for byte."""
     path = studio.save(studio.photo((90, 60)), "photo.jpg")
 
     picture = resize_image(path, to=tmp_path / "copy.jpg")
@@ -304,7 +304,7 @@ def test_to_unchanged(studio, tmp_path):
 
 
 def test_format_needs_to(studio):
-    """In place a picture does not change its format under its name; the error says what to do."""
+    """In place an image does not change its format under its name; the error says what to do."""
     path = studio.save(studio.photo((90, 60)), "photo.jpg")
 
     with pytest.raises(ValueError, match=r'Pass to="folder/"'):
@@ -360,7 +360,7 @@ def test_small_palette_stays_small(studio):
 
 
 def test_noise(studio):
-    """The hardest picture to compress, in the highest quality, is written too."""
+    """The hardest image to compress, in the highest quality, is written too."""
     noise = Image.merge("RGB", [Image.effect_noise((300, 300), 200) for _ in range(3)])
     path = studio.save(noise, "noise.png")
 
@@ -408,7 +408,7 @@ def test_quality(studio):
     ids=str,
 )
 def test_bad_options(studio, options, error):
-    """An option that is no good is refused, and the picture is as it was."""
+    """An option that is no good is refused, and the image is as it was."""
     path = studio.save(studio.photo((900, 900)), "photo.jpg")
     before = studio.read(path)
 
@@ -439,7 +439,7 @@ def test_pages(studio, tmp_path, to):
 
 @pytest.mark.parametrize("size", [(900, 900), (90, 90)], ids=["shrunk", "fits"])
 def test_first_page(studio, tmp_path, size):
-    """Elsewhere the first page is written, and nothing of the others, in which somebody's name may be."""
+    """Elsewhere the first page is written, and nothing of the others, in which another program's name may be."""
     path = scan(studio, size)
 
     picture = resize_image(path, to=tmp_path / "first.tif")

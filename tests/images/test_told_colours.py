@@ -67,7 +67,7 @@ def near(one, other, by=3):
 @pytest.mark.parametrize("box", [800, 50], ids=["fits", "shrunk"])
 @pytest.mark.parametrize("points", TOLD, ids=str)
 def test_code_points(studio, points, box):
-    """The code points in a PNG are heeded, also where the picture fits already, and are gone afterwards."""
+    """The code points in a PNG are heeded, also where the image fits already, and are gone afterwards."""
     colour, expected = TOLD[points]
     path = png(studio, Image.new("RGB", SQUARE, colour), cicp(*points))
 
@@ -135,7 +135,7 @@ def test_grey(studio, mode):
 
 @pytest.mark.parametrize("format", ["keep", "jpeg", "webp", "avif"])
 def test_gamma(studio, tmp_path, format):
-    """A gamma of 1.0 is a picture in linear light, written as whatever."""
+    """A gamma of 1.0 is an image in linear light, written as whatever."""
     path = png(studio, Image.new("RGB", SQUARE, (55, 55, 55)), gama(1.0))
 
     picture = resize_image(path, 50, format=format, to=tmp_path)
@@ -184,7 +184,7 @@ def test_srgb_after_all(studio, chunks, mode):
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_srgb_is_left_alone(studio, mode):
-    """A picture that says in any of these ways that it is sRGB is not written anew."""
+    """An image that says in any of these ways that it is sRGB is not written anew."""
     path = png(studio, studio.photo((90, 60), mode), cicp(*SRGB), chunk(b"sRGB", b"\0"), gama(0.45455))
     before = studio.read(path)
 
@@ -310,7 +310,7 @@ def test_large_profile_is_used(studio):
 
 
 def test_large_chunk_of_an_upload(studio, tmp_path):
-    """Such a picture can be uploaded."""
+    """Such an image can be uploaded."""
     from werkzeug.datastructures import FileStorage
 
     from flask_asok.recipes.images import save_upload

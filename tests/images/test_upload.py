@@ -67,7 +67,7 @@ def test_same_name_twice(studio, folder):
 
 
 def test_read_before(studio, folder):
-    """A file that somebody has looked into is saved whole."""
+    """A file that another program has looked into is saved whole."""
     data = studio.encoded(studio.photo((30, 20)), "PNG")
     file = upload(data)
     file.read(10)
@@ -88,7 +88,7 @@ def test_read_before(studio, folder):
     ids=["no choice", "empty", "svg", "eps", "long"],
 )
 def test_refused(folder, data, name, reason):
-    """What is no picture or too long is refused, and nothing of it is left."""
+    """What is no image or too long is refused, and nothing of it is left."""
     with pytest.raises(ImageError) as caught:
         save_upload(upload(data, name), folder, max_bytes=1999)
 
@@ -117,7 +117,7 @@ def test_not_for_the_web(studio, folder):
         save_upload(upload(data), folder)
 
     assert caught.value.reason == "unknown_format"
-    assert "The uploaded file is no picture" in str(caught.value)
+    assert "The uploaded file is no image" in str(caught.value)
     assert save_upload(upload(data), folder, formats=("jpeg", "tiff")).endswith(".tif")
 
 

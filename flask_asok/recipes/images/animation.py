@@ -28,14 +28,14 @@ _SAMPLED, _SAMPLE = 1 << 18, 96
 _ANOTHER_COLOUR = 56
 """How far off, of 255, a pixel of a GIF is another colour."""
 _SPECK = 4
-"""Pixels of another colour that nobody sees, in a small picture."""
+"""Pixels of another colour that nobody sees, in a small image."""
 _LONGEST = {"png": 65_535_000.0, "webp": float((1 << 24) - 1)}
 """Milliseconds that a frame can last; one of a GIF comes from a GIF."""
 
 
 class Animation(Image.Image):
     """
-    What an encoder of Pillow takes for an animated picture. It makes a frame when one is asked for and holds that only.
+    What an encoder of Pillow takes for an animated image. It makes a frame when one is asked for and holds that only.
 
     `numbers` says which frame of the original each of its own is: one that lasts too long for a format is repeated.
     """

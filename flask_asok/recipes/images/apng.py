@@ -109,7 +109,7 @@ def shown(data: bytes) -> Iterator[tuple[Image.Image, float]]:
         if canvas is None:
             canvas = Image.new("RGBA", pixels.size, _CLEAR)
         if frame.box[2] > canvas.width or frame.box[3] > canvas.height:
-            raise ValueError(f"frame {number} is larger than the picture")
+            raise ValueError(f"frame {number} is larger than the image")
         kept = canvas.crop(frame.box) if frame.disposal == _PREVIOUS and number else None
         drawn = pixels.decode(frame)
         if frame.blend == _OVER:

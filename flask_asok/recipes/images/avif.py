@@ -36,7 +36,7 @@ class Head:
     """Samples of a pixel, of transparency not counted."""
     has_alpha: bool = False
     is_alpha_sized: bool = True
-    """False where an old encoder did not say how large the picture of the transparency is."""
+    """False where an old encoder did not say how large the image of the transparency is."""
     has_gain_map: bool = False
     crop: Crop | None = None
     """Left, top, right and bottom of what is to be seen, before it is turned."""
@@ -78,7 +78,7 @@ def _head(boxes: dict[bytes, list[bytes]]) -> Head:
     properties = [one for body in boxes.get(b"ipco", ()) for one in _children(body)]
     items = _items(boxes, properties)
     primary = items.get(_number(boxes.get(b"pitm", [b"\0\0\0\0\0\0"])[0]), [])
-    # Of a sequence the pictures are in a track, which says the same for itself.
+    # Of a sequence the images are in a track, which says the same for itself.
     of_track = [one for body in boxes.get(b"av01", ()) for one in _children(body[78:])]
     alphas = [item for item in items.values() if any(kind == b"auxC" and _is_alpha(body) for kind, body in item)]
     coded = [body[2] for kind, body in [*properties, *of_track] if kind == b"av1C"]

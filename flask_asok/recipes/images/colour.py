@@ -16,7 +16,7 @@ _PROBES = [(r, g, b) for r in (0, 64, 128, 255) for g in (0, 64, 128, 255) for b
 
 def resizable(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
     """
-    Return what turns this picture, or a part of it, into 8 bits per channel that may be averaged.
+    Return what turns this image, or a part of it, into 8 bits per channel that may be averaged.
 
     16 bits are scaled to 8: converting them, in Pillow, cuts off all above 255.
     """
@@ -55,7 +55,7 @@ def _ranged(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
 
 class Colours:
     """
-    How the colours of one picture become sRGB. Made before it is decoded, from its mode and the profiles that are said
+    How the colours of one image become sRGB. Made before it is decoded, from its mode and the profiles that are said
     to be its own, of which the first that can be used counts.
     """
 
@@ -74,7 +74,7 @@ class Colours:
         return self._transform is None and self._mode in ("RGB", "L")
 
     def convert(self, image: Image.Image) -> Image.Image:
-        """Return `image`, resizable and of this picture, in sRGB: L, LA, RGB or RGBA."""
+        """Return `image`, resizable and of this image, in sRGB: L, LA, RGB or RGBA."""
         if self._transform is None or _profiled_mode(image.mode) != self._mode:
             return image if image.mode in ("L", "LA", "RGB", "RGBA") else image.convert("RGB")
         alpha = image.getchannel("A") if image.mode in ("LA", "RGBA") else None
@@ -91,7 +91,7 @@ class Colours:
 
 
 def _profiled_mode(mode: str) -> str:
-    """Return the mode that a profile of a picture in `mode` speaks of."""
+    """Return the mode that a profile of an image in `mode` speaks of."""
     if mode in ("CMYK", "LAB"):
         return mode
     if mode in ("1", "L", "LA", "La", "I", "F", *_SIXTEEN_BITS):
@@ -108,7 +108,7 @@ def _to_srgb(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
             return None
         return ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB")
     except Exception:
-        # Half of the broken profiles are wrong in a field that nobody needs. The picture is good without.
+        # Half of the broken profiles are wrong in a field that nobody needs. The image is good without.
         return None
 
 

@@ -1,4 +1,4 @@
-"""What a picture costs while it is decoded, told by its head: bytes of memory, and what takes long for its size."""
+"""What an image costs while it is decoded, told by its head: bytes of memory, and what takes long for its size."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RUN_LENGTH_BYTES = 6_000_000
 SAMPLES_OF_SCANS = 4_000_000_000
 """Samples times scans of a JPEG: 100 scans of 64 megapixels take three seconds."""
 _WEBP, _WEBP_ANIMATION, _GIF_ANIMATION, _PNG_ANIMATION = 16.0, 19.5, 10.0, 17.0
-"""Bytes of a pixel: the canvas, that of the frame before, a copy of it, and Pillow's picture."""
+"""Bytes of a pixel: the canvas, that of the frame before, a copy of it, and Pillow's image."""
 _REFERENCES = 8
 """Frames that an AVIF may look back to."""
 
@@ -26,7 +26,7 @@ _REFERENCES = 8
 def memory(
     image: Image.Image, format: str, is_animated: bool, *, layout: jpeg.Layout | None, boxes: avif.Head | None
 ) -> int:
-    """Return the bytes that the decoder and its result need, for a picture of which nothing is decoded yet."""
+    """Return the bytes that the decoder and its result need, for an image of which nothing is decoded yet."""
     pixels = prod(image.size)
     if layout is not None:
         # A fraction of it is decoded; only what comes in several scans is held as a whole.
@@ -76,7 +76,7 @@ def check_parts(name: str, image: Image.Image, size: int, pixels: int) -> None:
     if parts > PARTS:
         raise too_many_pixels(name, f"they are in {parts:,} parts; {PARTS:,} are accepted")
     width, height = (int(image.tag_v2.get(tag, 1)) for tag in _TILE_TAGS[1:])
-    # A tile is decoded as a whole, however little of it is in the picture.
+    # A tile is decoded as a whole, however little of it is in the image.
     if width * height > pixels:
         raise too_many_pixels(name, f"tiles of {width} x {height}; {pixels:,} are accepted")
 

@@ -20,7 +20,7 @@ def destination(path: str, to: str, format: str) -> str:
         return os.path.join(to, stem + FORMATS[format].extensions[0])
     if not extension_fits(to, format):
         raise ValueError(
-            f"{to} would hold a picture in {format}; its name must end in "
+            f"{to} would hold an image in {format}; its name must end in "
             f"{' or '.join(FORMATS[format].extensions)}. Pass `format` to write another one."
         )
     return to
@@ -53,7 +53,7 @@ def is_same(path: str, to: str) -> bool:
 
 
 def check_free(path: str, file: str) -> None:
-    """Raise ImageError where something is at `file` that was not made from the picture at `path`."""
+    """Raise ImageError where something is at `file` that was not made from the image at `path`."""
     with contextlib.suppress(FileNotFoundError):
         if not origin.may_replace(file, origin.mark(path, file)):
             raise _taken(path, file)
@@ -61,7 +61,7 @@ def check_free(path: str, file: str) -> None:
 
 def publish_from(path: str, data: bytes, file: str, check: Callable[[str], None]) -> bytes:
     """
-    Write `file`, whose name is ours, with a mark that it was made from the picture at `path`, and return all of it.
+    Write `file`, whose name is ours, with a mark that it was made from the image at `path`, and return all of it.
 
     Raises ImageError where something else is there by now.
     """

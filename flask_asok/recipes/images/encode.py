@@ -1,4 +1,4 @@
-"""Pictures into bytes, in each format that is written."""
+"""Images into bytes, in each format that is written."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def encode(
     source: Source | None = None,
 ) -> bytes:
     """
-    Return a picture in sRGB (L, LA, RGB or RGBA) as a file. ImageError where the format cannot hold it.
+    Return an image in sRGB (L, LA, RGB or RGBA) as a file. ImageError where the format cannot hold it.
 
     JPEG is progressive: smaller, and seen sooner. AVIF and WebP are set to where being slower gains next to nothing.
-    `source` is the picture that it came from, in the same format and size: what it was written with is kept.
+    `source` is the image that it came from, in the same format and size: what it was written with is kept.
     """
     image = colour.drop_idle_alpha(image)
     options: dict[str, Any] = {"quality": quality or FORMATS[format].quality}
@@ -51,7 +51,7 @@ def encode(
             keeps_lossless = source is not None and source.format == "webp" and webp.is_lossless(source.file)
             options |= {"method": 4, "lossless": keeps_lossless}
         case "avif":
-            # One thread: the queue of pictures says how much of the machine they get.
+            # One thread: the queue of images says how much of the machine they get.
             options |= {"speed": 8, "max_threads": 1}
         case "tiff":
             options = {"compression": "tiff_adobe_deflate"}
@@ -82,10 +82,10 @@ def encode_small(
     image: Image.Image, format: str, most: int, *, background: Colour = "white", exif: bytes = b""
 ) -> bytes | None:
     """
-    Return a picture in fewer colours or less quality, if possible in no more than `most` bytes; None where that fails.
+    Return an image in fewer colours or less quality, if possible in no more than `most` bytes; None where that fails.
 
     For what came in a lower quality than ours. And for a drawing, which grows when its edges are smoothed: it gets a
-    palette again, and may be larger still. A picture that would look different in fewer colours has none of them taken.
+    palette again, and may be larger still. An image that would look different in fewer colours has none of them taken.
     """
     image = colour.drop_idle_alpha(image)
     best = FORMATS[format].quality
@@ -112,7 +112,7 @@ def save(image: Image.Image, format: str, options: Mapping[str, Any]) -> bytes:
     image.info = {key: image.info[key] for key in ("transparency",) if key in image.info}
     buffer = io.BytesIO()
     try:
-        with pillow_errors(f"The picture cannot be written as {format}", "cannot_write"):
+        with pillow_errors(f"The image cannot be written as {format}", "cannot_write"):
             image.save(buffer, FORMATS[format].pillow, **options)
     except ImageError as error:
         if isinstance(error.__cause__, KeyError):
@@ -129,7 +129,7 @@ def to_gif_palette(image: Image.Image, colours: int | Image.Image = 255) -> tupl
 
     GIF knows no half transparency: what is less than half there is not there.
     """
-    with pillow_errors("The picture cannot get a palette", "cannot_write"):
+    with pillow_errors("The image cannot get a palette", "cannot_write"):
         opaque = image.convert("RGB")
         if isinstance(colours, int):
             few = opaque.quantize(colours, dither=Image.Dither.NONE)
@@ -148,7 +148,7 @@ def _to_palette(image: Image.Image, colours: int) -> tuple[Image.Image, dict[str
         image = image.convert("RGBA")
     # The octree is the one that knows transparency.
     method = Image.Quantize.FASTOCTREE if image.mode == "RGBA" else Image.Quantize.MEDIANCUT
-    with pillow_errors("The picture cannot get a palette", "cannot_write"):
+    with pillow_errors("The image cannot get a palette", "cannot_write"):
         return image.quantize(colours, method=method, dither=Image.Dither.NONE), {"optimize": True}
 
 

@@ -1,4 +1,4 @@
-"""The formats of pictures: what is read, what is written, and the names they go by."""
+"""The formats of images: what is read, what is written, and the names they go by."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ Box = tuple[int | None, int | None]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How one picture becomes another: shrink the whole of it to `frame`, then crop it or lay it on a canvas."""
+    """How one image becomes another: shrink the whole of it to `frame`, then crop it or lay it on a canvas."""
 
     frame: Size
     crop: tuple[int, int, int, int] | None = None
@@ -32,11 +32,11 @@ class Plan:
 
 
 def make_plan(size: Size, box: Box, fit: Fit, focus: tuple[float, float]) -> Plan:
-    """Plan for an upright picture of `size`. It is never enlarged: a small one stays, or is cropped to shape."""
+    """Plan for an upright image of `size`. It is never enlarged: a small one stays, or is cropped to shape."""
     width, height = size
     most_wide, most_high = box[0] or width, box[1] or height
     if fit == "cover":
-        # A picture smaller than the box gets the shape of the box, and no more.
+        # An image smaller than the box gets the shape of the box, and no more.
         shrink = max(1.0, most_wide / width, most_high / height)
         wide, high = max(1, round(most_wide / shrink)), max(1, round(most_high / shrink))
         scale = max(wide / width, high / height)

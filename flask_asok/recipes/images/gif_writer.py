@@ -35,7 +35,7 @@ class GifWriter:
             self._file += b"!\xff\x0bNETSCAPE2.0\x03\x01" + struct.pack("<HB", loops, 0)
 
     def add(self, image: Image.Image, hundredths: int) -> None:
-        """Add a frame, a picture in mode P."""
+        """Add a frame, an image in mode P."""
         seen = image.convert("RGB" if self._is_opaque else "RGBA")
         changed = _apart(seen, self._seen) if self._seen is not None else None
         if self._pending is not None and changed is not None and changed.getbbox() is None:
@@ -76,7 +76,7 @@ class GifWriter:
 
 
 class _Table:
-    """The colours of a picture as a file has them: as many as it uses and one that means clear, in a power of two."""
+    """The colours of an image as a file has them: as many as it uses and one that means clear, in a power of two."""
 
     def __init__(self, image: Image.Image) -> None:
         self._palette = image.getpalette("RGB")
@@ -91,12 +91,12 @@ class _Table:
 
 
 def used_colours(image: Image.Image) -> int:
-    """Return how many colours of its palette, from the first, a picture needs."""
+    """Return how many colours of its palette, from the first, an image needs."""
     return max((index for index, count in enumerate(image.histogram()[:CLEAR]) if count), default=0) + 1
 
 
 def _apart(image: Image.Image, other: Image.Image) -> Image.Image:
-    """Return a mask of where two pictures differ."""
+    """Return a mask of where two images differ."""
     first, *bands = ImageChops.difference(image, other).split()
     for band in bands:
         first = ImageChops.lighter(first, band)

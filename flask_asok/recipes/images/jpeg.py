@@ -29,7 +29,7 @@ class Layout:
     samples: int = 0
     """Of all components, in whole blocks."""
     in_scans: bool = False
-    """Whether several scans have a part of the picture each, so that all of it is held until the last."""
+    """Whether several scans have a part of the image each, so that all of it is held until the last."""
 
 
 def layout(file: BinaryIO) -> Layout:
@@ -82,7 +82,7 @@ def end_of(data: bytes) -> int | None:
 
 
 def scans(data: bytes, most: int) -> int:
-    """Return how often the picture is gone through, or `most` and one where that is more."""
+    """Return how often the image is gone through, or `most` and one where that is more."""
     count = 0
     for kind, _, _ in _segments(data):
         count += kind == _SCAN
@@ -154,7 +154,7 @@ def _kept(kind: int, segment: bytes) -> bytes:
     """Return what stays of a segment."""
     body = segment[4:]
     if kind == _JFIF and body.startswith(b"JFIF\0") and len(body) >= 14:
-        # A small picture may follow, and show what was cut off the large one.
+        # A small image may follow, and show what was cut off the large one.
         return b"\xff\xe0\0\x10" + body[:12] + b"\0\0"
     if kind == _ADOBE and body.startswith(b"Adobe"):
         return b"\xff\xee\0\x0e" + body[:12] if len(body) > 12 else segment

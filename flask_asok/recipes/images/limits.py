@@ -18,11 +18,11 @@ class Limits:
     """What is refused before it is decoded: a few kilobytes may unfold to gigabytes."""
 
     pixels: int
-    """Width times height of a picture."""
+    """Width times height of an image."""
     animation_pixels: int
     """Width times height times frames of an animation."""
     memory: int
-    """Bytes that a decoder and the decoded picture may need; with all else that is 256 MiB by default."""
+    """Bytes that a decoder and the decoded image may need; with all else that is 256 MiB by default."""
     upload_bytes: int
     """Size of an uploaded file."""
 

@@ -87,7 +87,7 @@ def strip(source: Source, exif: bytes = b"") -> bytes | None:
     Return the file with its pixels as they are and without metadata, or None where only writing it anew does that.
 
     `exif` takes the place of the EXIF data that was there. A file that is clean comes back equal to itself: what
-    follows the picture, an appended archive for instance, is no part of it.
+    follows the image, an appended archive for instance, is no part of it.
     """
     match source.format:
         case "jpeg":

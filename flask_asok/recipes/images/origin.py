@@ -1,4 +1,4 @@
-"""Which picture a published file was made from: a mark at its end, so that nothing else is replaced by a rendition."""
+"""Which image a published file was made from: a mark at its end, so that nothing else is replaced by a rendition."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HEAD = struct.pack(">I", _LENGTH) + b"free" + _WORDS
 
 def mark(original: str, file: str) -> bytes:
     """
-    Return what `file`, made from the picture at `original`, is to end with.
+    Return what `file`, made from the image at `original`, is to end with.
 
     It stands for the way from the one to the other, as a digest: both may be moved together, and no name is told.
     """
@@ -47,7 +47,7 @@ def may_replace(file: str, mark: bytes) -> bool:
     """
     Tell whether what is at `file` ends with `mark`. FileNotFoundError where nothing is there.
 
-    A symbolic link is no picture: it may be replaced, and what it leads to stays.
+    A symbolic link is no image: it may be replaced, and what it leads to stays.
     """
     kind = os.stat(file, follow_symlinks=False).st_mode
     if not stat.S_ISREG(kind):

@@ -35,7 +35,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Renditions:
-    """The pictures made from one, in the order in which their sizes and formats were given."""
+    """The images made from one, in the order in which their sizes and formats were given."""
 
     pictures: tuple[Picture, ...]
 
@@ -59,14 +59,14 @@ class Renditions:
 
     def srcset(self, format: str | None = None, *, url: str | Callable[[str], str] = "") -> str:
         """
-        Return the `srcset` attribute of an `<img>` or `<source>`, the narrowest picture first.
+        Return the `srcset` attribute of an `<img>` or `<source>`, the narrowest image first.
 
         Args:
             format: one of `formats`; by default the first.
             url: what to put before each file name, or a callable that makes a URL of one:
                 `lambda name: url_for("media", filename=name)`.
 
-        Pictures of equal width are named once: an original narrower than two of the sizes fills both.
+        Images of equal width are named once: an original narrower than two of the sizes fills both.
         """
         chosen = format or self.formats[0]
         widths: dict[int, str] = {}

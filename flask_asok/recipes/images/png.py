@@ -13,7 +13,7 @@ from . import profile
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PLAIN = 1 << 20
-"""Bytes that Pillow lets a chunk unfold to; for more it refuses the picture."""
+"""Bytes that Pillow lets a chunk unfold to; for more it refuses the image."""
 _PROFILE = 8 << 20
 """Bytes of a profile that is used; the largest of printers have three million."""
 _KEPT = frozenset(

@@ -15,7 +15,7 @@ from .shrink import reduce
 from .source import Source
 
 LEAST_SIGHT = (64, 64)
-"""At this size a picture is looked at, unless it is smaller."""
+"""At this size an image is looked at, unless it is smaller."""
 _CELL = 8
 """Pixels, each way, of the parts whose mean colours are compared then."""
 _STANDS_OUT, _IS_SEEN = 48, 12
@@ -27,7 +27,7 @@ _NO_LIMITS = Limits(pixels=sys.maxsize, animation_pixels=sys.maxsize, memory=sys
 
 
 class Sights:
-    """What is seen of a picture, frame by frame, in 300 bytes for each."""
+    """What is seen of an image, frame by frame, in 300 bytes for each."""
 
     def __init__(self, *, has_hard_edges: bool = False) -> None:
         self._has_hard_edges = has_hard_edges
@@ -43,7 +43,7 @@ class Sights:
         self.milliseconds = 0.0
 
     def add(self, image: Image.Image, milliseconds: float = 0.0, covered: tuple[float, float] | None = None) -> None:
-        """Look at the next frame; `covered` is how much of it the picture fills."""
+        """Look at the next frame; `covered` is how much of it the image fills."""
         if self._has_hard_edges and image.mode in ("LA", "RGBA"):
             # As a GIF will show it.
             image = image.copy()
@@ -65,7 +65,7 @@ class Sights:
 
 @dataclass(frozen=True, slots=True)
 class Meant:
-    """What a file must be. Made while the picture is: what is in memory later may be as wrong as the file."""
+    """What a file must be. Made while the image is: what is in memory later may be as wrong as the file."""
 
     name: str
     format: str

@@ -52,13 +52,13 @@ def resize_image(
         size: (width, height) in pixels; a single number is both; None is no bound on that side.
         fit: "contain" fits the whole image into the size; "cover" fills the size and crops the rest; "pad" fits the
             whole image into the size and fills the rest.
-        focus: the point, in fractions of width and height, that "cover" keeps nearest to the center.
+        focus: the point, in fractions of width and height, that "cover" keeps nearest to the centre.
         format: "keep", or another format, which needs `to`.
         quality: 1 to 100; by default JPEG 80, WebP 80 and AVIF 60, which look alike.
         to: the file to write instead, whose extension must fit the format; an existing file is replaced. If it is a
             folder, the file keeps the name of `path`, and replaces an existing file only if that was made from `path`
             before, as a mark at its end tells.
-        background: the color under transparent parts for JPEG, by default white, and of the bars of "pad", by default
+        background: the colour under transparent parts for JPEG, by default white, and of the bars of "pad", by default
             transparent if the format allows it.
         animated: False keeps the first frame only.
         keep_copyright: keep the artist and the copyright notice, if present.

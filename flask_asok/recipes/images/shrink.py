@@ -1,4 +1,4 @@
-"""The pixels of one picture at the sizes that are wanted: decoded once, turned, in sRGB, cropped or padded."""
+"""The pixels of one image at the sizes that are wanted: decoded once, turned, in sRGB, cropped or padded."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .pillow import pillow_errors
 from .source import Source
 
 SINGLE_GAP = 1.5
-"""How much larger than wanted a picture is before its last, careful step. More is slower and looks the same."""
+"""How much larger than wanted an image is before its last, careful step. More is slower and looks the same."""
 CHAINED_GAP = 1.1
 """The same where several sizes follow each other, of which only the largest is near to it."""
 
 _BAND = 1 << 20
-"""Pixels that are averaged at a time: it bounds the memory for what a picture must be turned into before."""
+"""Pixels that are averaged at a time: it bounds the memory for what an image must be turned into before."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -44,9 +44,9 @@ def stills(
     background: str | tuple[int, ...] | None,
 ) -> Iterator[tuple[int, Image.Image]]:
     """
-    Yield the index of each plan and its picture, the largest first, each made from the one before.
+    Yield the index of each plan and its image, the largest first, each made from the one before.
 
-    A `background` of None leaves the bars of a padded picture transparent.
+    A `background` of None leaves the bars of a padded image transparent.
     """
     order = sorted(range(len(plans)), key=lambda index: _area(plans[index].frame), reverse=True)
     gap = SINGLE_GAP if len(plans) == 1 else CHAINED_GAP

@@ -1,4 +1,4 @@
-"""A picture on disk, opened with care: its format, size and orientation, and its pixels on demand."""
+"""An image on disk, opened with care: its format, size and orientation, and its pixels on demand."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _HEAD_PIECES, _PIECES, _PIECE_BYTES = 20_000, 1_000_000, 64
 
 
 class Source:
-    """One picture, open from `Source.open(path)` to the end of its `with` block. Not for several threads at once."""
+    """One image, open from `Source.open(path)` to the end of its `with` block. Not for several threads at once."""
 
     def __init__(self, file: File, path: str, formats: tuple[str, ...], limits: Limits) -> None:
         self.path = path
@@ -50,7 +50,7 @@ class Source:
         self._shown: File = self._for_pillow()
         self.image: Image.Image = self._identify(formats)
         self.format: str = {"MPO": "jpeg"}.get(str(self.image.format), str(self.image.format).lower())
-        """"jpeg", "png" ...; a multi-picture JPEG is a JPEG."""
+        """"jpeg", "png" ...; a multi-image JPEG is a JPEG."""
         self._check_pixels(1)
         with pillow_errors(f"{self.name} cannot be opened"):
             cost.check_parts(self.name, self.image, self.stat.st_size, self.limits.pixels)
@@ -69,7 +69,7 @@ class Source:
         Open the file at `path`, whose content must be one of `formats`. Nothing is decoded yet.
 
         Raises FileNotFoundError or another OSError where it cannot be read, ImageError where it is no regular file,
-        no picture, or has more pixels than `limits` allows.
+        no image, or has more pixels than `limits` allows.
         """
         with open_regular(path) as file:
             source = cls(file, path, formats, limits)
@@ -236,7 +236,7 @@ class Source:
             points = self.avif.code_points
         if points is not None and (name := profile.HDR_TRANSFERS.get(points[1])):
             raise ImageError(
-                f"{self.name} is brighter than sRGB can be ({name}). Export it as a picture of standard range.",
+                f"{self.name} is brighter than sRGB can be ({name}). Export it as an image of standard range.",
                 reason="unsupported",
             )
         if self.png is not None:
@@ -258,7 +258,7 @@ class Source:
                 if "avif" in formats and (why := avif.why_not(self.data())):
                     raise ImageError(f"{self.name} {why[1]}", reason=why[0]) from error.__cause__
                 raise ImageError(
-                    f"{self.name} is no picture of an accepted format ({accepted}).",
+                    f"{self.name} is no image of an accepted format ({accepted}).",
                     reason="unknown_format",
                 ) from error.__cause__
             raise
@@ -283,7 +283,7 @@ class Source:
         cost.check(self.name, self.limits.memory, needed)
 
     def _has_fine_means(self) -> bool:
-        """Are the mean colours of a first scan, which is of half the precision, near enough to those of the picture?"""
+        """Are the mean colours of a first scan, which is of half the precision, near enough to those of the image?"""
         tables: dict[int, list[int]] = getattr(self.image, "quantization", {})
         return all(table[0] <= _FINE for table in tables.values())
 

@@ -1,7 +1,7 @@
 """
 Decode with Pillow as if `ImageFile.LOAD_TRUNCATED_IMAGES` were False, whatever the application has set.
 
-With that switch Pillow takes half a picture for a whole one, its lower half black. It belongs to the whole process and
+With that switch Pillow takes half an image for a whole one, its lower half black. It belongs to the whole process and
 is read in the middle of decoding, so it is neither changed nor looked at here: an application's threads keep what they
 asked for. What Pillow ignores then, that the data ends or that a decoder complains, is raised from within.
 """

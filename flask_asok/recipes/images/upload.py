@@ -27,7 +27,7 @@ def save_upload(
     max_bytes: int | None = None,
 ) -> str:
     """
-    Save an uploaded picture in `folder` and return its path, an absolute one.
+    Save an uploaded image in `folder` and return its path, an absolute one.
 
     The client decides nothing: the name is made here, the content decides on the format and the extension, and no more
     than `max_bytes` (default `ASOK_IMAGE_MAX_BYTES`) are read. Pixels are not decoded, so this is quick.
