@@ -81,7 +81,7 @@ def test_no_picture(visitor, tasks):
     """A file that is no picture is refused, and the card says so."""
     visitor.press("/photo", "background", photo=(io.BytesIO(b"<script>alert(1)</script>"), "photo.jpg"))
 
-    assert "That did not work. The uploaded file is no picture of an accepted format" in visitor.read("photo-outcome")
+    assert "That did not work. The uploaded file is not an image in an accepted format" in visitor.read("photo-outcome")
     assert visitor.figure("photo", "background") is None
     tasks.assert_not_called()
 

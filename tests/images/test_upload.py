@@ -117,7 +117,7 @@ def test_not_for_the_web(studio, folder):
         save_upload(upload(data), folder)
 
     assert caught.value.reason == "unknown_format"
-    assert "The uploaded file is no image" in str(caught.value)
+    assert "The uploaded file is not an image" in str(caught.value)
     assert save_upload(upload(data), folder, formats=("jpeg", "tiff")).endswith(".tif")
 
 

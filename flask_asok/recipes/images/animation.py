@@ -1,4 +1,4 @@
-"""Animations: every frame, for as long as it was shown, at another size."""
+"""Encode animations: every frame, with its duration, at another size."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SAMPLED, _SAMPLE = 1 << 18, 96
 _ANOTHER_COLOUR = 56
 """How far off, of 255, a pixel of a GIF is another colour."""
 _SPECK = 4
-"""Pixels of another colour that nobody sees, in a small image."""
+"""Pixels of another colour that go unnoticed, in a small image."""
 _LONGEST = {"png": 65_535_000.0, "webp": float((1 << 24) - 1)}
 """Milliseconds that a frame can last; one of a GIF comes from a GIF."""
 
@@ -64,11 +64,11 @@ class Animation(Image.Image):
             decoded, _ = next(self._frames)
             self._number += 1
         image = _prepared(self._source, self._prepare, decoded).convert(self._target)
-        # What a plugin of Pillow does when it has decoded a frame.
+        # As a plugin of Pillow does after decoding a frame.
         self.im = image.im
         self._mode = image.mode
         self._size = image.size
-        # Encoders write what they find here, the comments and profiles of the original among it.
+        # Encoders write what they find here, such as comments and profiles of the original.
         self.info: Any = {}
 
     def tell(self) -> int:
@@ -82,7 +82,7 @@ class Animation(Image.Image):
 
 @dataclass(slots=True)
 class _Look:
-    """What is known of an animation after all frames were made once, before anything is written."""
+    """What a first pass over all frames tells, before anything is written."""
 
     sights: Sights
     """Compared, in the end, with those of the written file."""
@@ -106,7 +106,7 @@ def encode_animation(
     numbers, durations = _split(look.durations, _LONGEST.get(format))
     options: dict[str, Any] = {"save_all": True, "duration": durations}
     if format == "png":
-        # Pillow would take the first frame for a stand-in where the original had one.
+        # If the original had a stand-in, Pillow would write the first frame as one.
         options |= {"loop": times, "default_image": False}
     else:
         options |= {"quality": quality or FORMATS[format].quality, "duration": _whole(durations)}
@@ -121,7 +121,7 @@ def encode_animation(
 
 
 def frame_maker(orientation: int, colours: colour.Colours, shrink: Prepare, finish: Prepare) -> Prepare:
-    """Return what makes a shown frame of a decoded one."""
+    """Return the function that turns a decoded frame into one of the result."""
     return lambda frame: finish(turn(colours.convert(shrink(frame)), orientation))
 
 
@@ -144,7 +144,7 @@ def _prepared(source: Source, prepare: Prepare, decoded: Image.Image) -> Image.I
 
 
 def _split(durations: list[float], longest: float | None) -> tuple[list[int], list[float]]:
-    """Return which frames to write, and for how long: what lasts longer than a format can say is written again."""
+    """Return the frames to write and their durations; one too long for the format is written several times."""
     numbers, parts = [], []
     for number, duration in enumerate(durations):
         count = max(1, ceil(duration / longest)) if longest else 1
@@ -154,7 +154,7 @@ def _split(durations: list[float], longest: float | None) -> tuple[list[int], li
 
 
 def _whole(durations: list[float]) -> list[int]:
-    """Return whole milliseconds that add up: rounded one by one they would not."""
+    """Return whole milliseconds with the right total, which rounding one by one would change."""
     ends = [round(end) for end in accumulate(durations, initial=0.0)]
     return [end - start for start, end in pairwise(ends)]
 
@@ -185,7 +185,7 @@ def _common_palette(samples: list[Image.Image]) -> Image.Image:
         mosaic.paste(sample, (0, height * number))
     with pillow_errors("The animation cannot get a palette", "cannot_write"):
         common = mosaic.quantize(CLEAR, dither=Image.Dither.NONE)
-    # What is left over would be black, and would be taken for it.
+    # Unused entries would be black, and quantize would map dark pixels to them.
     palette, colours = common.getpalette("RGB") or [], used_colours(common)
     common.putpalette(palette[: 3 * colours] + palette[:3] * (256 - colours))
     return common

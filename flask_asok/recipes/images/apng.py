@@ -1,4 +1,4 @@
-"""The frames of an animated PNG, drawn one after the other, as the standard has it."""
+"""The frames of an animated PNG, drawn one after the other, as the standard says."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _BAND = 1 << 20
 """Pixels that are laid over others at a time, for which Pillow needs twice their memory."""
 _CLEAR = (0, 0, 0, 0)
 _KEEP, _BACKGROUND, _PREVIOUS = range(3)
-"""What becomes of the place of a frame when its time is over."""
+"""What happens to the area of a frame after its time."""
 _OVER = 1
 """The way to draw that lets the frame before shine through."""
 _GREY, _RGB, _PALETTE, _GREY_ALPHA, _RGBA = 0, 2, 3, 4, 6
@@ -33,7 +33,7 @@ _RAW = {
     (_RGBA, 8): ("RGBA", "RGBA"),
     (_RGBA, 16): ("RGBA", "RGBA;16B"),
 }
-"""Kind of colour and bits of each: Pillow's mode, and how it is told what it reads."""
+"""Pillow's mode and raw mode, by colour type and bit depth."""
 _LOW = {_GREY: "L;16", _RGB: "RGB;16L"}
 """How the lower halves of 16 bits are read."""
 
@@ -69,7 +69,7 @@ class _Pixels:
         self.transparency = b""
 
     def decode(self, frame: _Frame) -> Image.Image:
-        """Return a frame in RGBA; an error of whatever kind where it has not all of its pixels."""
+        """Return a frame in RGBA; any error may be raised if pixels are missing."""
         data = b"".join(frame.pieces)
         mode, raw = _RAW[self.kind, self.bits]
         image = self._read(frame, data, mode, raw)
@@ -83,7 +83,7 @@ class _Pixels:
             if self.bits == 16:
                 low = _keyed(self._read(frame, data, mode, _LOW[self.kind]), [value & 255 for value in values])
                 image = _keyed(image, [value >> 8 for value in values])
-                # Clear is what is so in both halves.
+                # A pixel is clear if both of its halves match.
                 image.putalpha(ImageChops.lighter(image.getchannel("A"), low.getchannel("A")))
             else:
                 white = (1 << self.bits) - 1
@@ -91,7 +91,7 @@ class _Pixels:
         return image.convert("RGBA")
 
     def finish(self, canvas: Image.Image) -> Image.Image:
-        """Return what is shown in the channels that Pillow says the file has: its colour profile is read for these."""
+        """Return the canvas in the channels that Pillow reports for the file, which its colour profile is for."""
         is_grey = self.kind == _GREY or (self.kind == _GREY_ALPHA and self.bits == 8)
         return canvas.convert("LA") if is_grey else canvas
 
@@ -100,7 +100,7 @@ class _Pixels:
 
 
 def shown(data: bytes) -> Iterator[tuple[Image.Image, float]]:
-    """Yield what each frame makes of the canvas, which is clear at first, and its milliseconds."""
+    """Yield the canvas after each frame, and the milliseconds of the frame. It is clear at first."""
     pixels, canvas, number = None, None, 0
     for pixels, frame in _frames(data):
         if frame.duration < 0:
@@ -169,7 +169,7 @@ def _control(body: bytes) -> _Frame:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the kind and the body of each chunk; the body of one that is cut off is what there is of it."""
+    """Yield the kind and the body of each chunk; of one that is cut off, what there is of it."""
     position = 8
     left = _CHUNKS + len(data) // _CHUNK_BYTES
     while position + 8 <= len(data):
@@ -192,6 +192,6 @@ def _lay_over(image: Image.Image, canvas: Image.Image, corner: tuple[int, int]) 
 
 
 def _keyed(image: Image.Image, values: list[int]) -> Image.Image:
-    """Return `image` in RGBA, clear where it has this very colour."""
+    """Return `image` in RGBA, with this colour made clear."""
     image.info["transparency"] = values[0] if len(values) == 1 else tuple(values)
     return image.convert("RGBA")

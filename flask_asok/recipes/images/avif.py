@@ -1,4 +1,4 @@
-"""The boxes of an AVIF: how large its samples are, what they tell of its colours, and what is cropped away."""
+"""The boxes of an AVIF: how large its samples are, its colours, and its crop."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ class Head:
     """Samples of a pixel, of transparency not counted."""
     has_alpha: bool = False
     is_alpha_sized: bool = True
-    """False where an old encoder did not say how large the image of the transparency is."""
+    """False if an old encoder did not state the size of the alpha image."""
     has_gain_map: bool = False
     crop: Crop | None = None
-    """Left, top, right and bottom of what is to be seen, before it is turned."""
+    """Left, top, right and bottom of the visible part, before it is turned."""
     code_points: tuple[int, int] | None = None
     """Primaries and transfer: nclx."""
 
 
 def is_avif(data: bytes) -> bool:
-    """Tell whether these first bytes say that this is one."""
+    """Return True if the file that begins with `data` claims to be an AVIF."""
     return data[4:8] == b"ftyp" and any(brand in data[8 : 8 + 64] for brand in (b"avif", b"avis"))
 
 
 def why_not(data: bytes) -> tuple[str, str] | None:
-    """Return the reason, and a text, why Pillow does not know an AVIF as one; None where it is none."""
+    """Return the reason, and a text, why Pillow refuses an AVIF; None if the file is not an AVIF."""
     if not is_avif(data):
         return None
     if not read(data).is_alpha_sized:
@@ -159,7 +159,7 @@ def _planes(flags: int) -> float:
 
 
 def _crop(properties: list[Property], size: bytes | None) -> Crop | None:
-    """Return what a clean aperture leaves; None where there is none, or one that leaves no whole pixels."""
+    """Return the clean aperture; None if there is none, or it does not consist of whole pixels."""
     apertures = [body for kind, body in properties if kind == b"clap"]
     if not apertures or size is None:
         return None

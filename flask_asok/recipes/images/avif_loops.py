@@ -12,7 +12,7 @@ _DURATIONS = {b"mvhd": (16, 24), b"tkhd": (20, 28)}
 
 
 def plays(data: bytes) -> int:
-    """Return how often it is played in all; 0 is for ever, which is also meant where nothing is said."""
+    """Return how often it plays in all; 0 is forever, also the meaning of a file that does not say."""
     total = once = None
     repeats = False
     for kind, start, _ in _boxes(data, 0, len(data)):
@@ -31,7 +31,7 @@ def plays(data: bytes) -> int:
 
 
 def with_plays(data: bytes, plays: int) -> bytes:
-    """Return a file as Pillow writes it, which is played for ever, such that it is played so often."""
+    """Return a file of Pillow, which plays forever, changed to play `plays` times."""
     if not plays:
         return data
     once = 0

@@ -43,7 +43,7 @@ def _resizable_mode(image: Image.Image) -> str:
 
 
 def _ranged(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
-    """Scale whole or floating numbers, whose white nobody wrote down, from the range that they seem to use."""
+    """Scale integers or floats, whose white point is unknown, from the range that they seem to use."""
     low, high = (float(value) for value in image.getextrema())  # type: ignore[arg-type]
     white = next((white for white in (1.0, 255.0, 65535.0) if high <= white), high)
     if image.mode == "I" and white == 1.0:
@@ -70,7 +70,7 @@ class Colours:
             )
 
     def is_srgb(self) -> bool:
-        """Tell whether the colours are fine as they are."""
+        """Return True if the colours need no conversion."""
         return self._transform is None and self._mode in ("RGB", "L")
 
     def convert(self, image: Image.Image) -> Image.Image:
@@ -100,7 +100,7 @@ def _profiled_mode(mode: str) -> str:
 
 
 def _to_srgb(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """Return the transform of a profile, or None where it is broken or not for this mode."""
+    """Return the transform of a profile, or None if the profile is broken or for another mode."""
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
         space = profile.profile.xcolor_space.strip()
@@ -108,7 +108,7 @@ def _to_srgb(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
             return None
         return ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB")
     except Exception:
-        # Half of the broken profiles are wrong in a field that nobody needs. The image is good without.
+        # Half of the broken profiles are wrong in an unused field. The image is fine without.
         return None
 
 
@@ -126,7 +126,7 @@ def _is_identity(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
 
 
 def drop_idle_alpha(image: Image.Image) -> Image.Image:
-    """Return `image` without its alpha channel where that is opaque everywhere."""
+    """Return `image` without its alpha channel if that is opaque everywhere."""
     if image.mode in ("LA", "RGBA") and image.getchannel("A").getextrema() == (255, 255):
         return image.convert(image.mode[:-1])
     return image

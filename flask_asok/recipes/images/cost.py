@@ -1,4 +1,4 @@
-"""What an image costs while it is decoded, told by its head: bytes of memory, and what takes long for its size."""
+"""What it costs to decode an image, as its head tells: bytes of memory, and parts that take long for their size."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _BITS, _COMPRESSION, _ORIENTATION, _SAMPLES, _PLANAR = 258, 259, 274, 277, 284
 PARTS = 100_000
 """Strips or tiles that a TIFF may have: a million take eight seconds."""
 RUN_LENGTH_BYTES = 6_000_000
-"""What a BMP in runs may have, of which Pillow reads a million bytes in 0.3 seconds."""
+"""Bytes that a run-length BMP may have: Pillow reads a million in 0.3 seconds."""
 SAMPLES_OF_SCANS = 4_000_000_000
 """Samples times scans of a JPEG: 100 scans of 64 megapixels take three seconds."""
 _WEBP, _WEBP_ANIMATION, _GIF_ANIMATION, _PNG_ANIMATION = 16.0, 19.5, 10.0, 17.0
-"""Bytes of a pixel: the canvas, that of the frame before, a copy of it, and Pillow's image."""
+"""Bytes of a pixel: the canvas, the one of the frame before, a copy, and Pillow's image."""
 _REFERENCES = 8
 """Frames that an AVIF may look back to."""
 
@@ -26,7 +26,7 @@ _REFERENCES = 8
 def memory(
     image: Image.Image, format: str, is_animated: bool, *, layout: jpeg.Layout | None, boxes: avif.Head | None
 ) -> int:
-    """Return the bytes that the decoder and its result need, for an image of which nothing is decoded yet."""
+    """Return the bytes that the decoder and its result will need."""
     pixels = prod(image.size)
     if layout is not None:
         # A fraction of it is decoded; only what comes in several scans is held as a whole.
@@ -53,7 +53,7 @@ def memory(
 
 
 def check(name: str, most: int, needed: int) -> None:
-    """Raise ImageError where more bytes are needed than are accepted."""
+    """Raise ImageError if `needed` bytes are too many."""
     if needed > most:
         raise ImageError(
             f"{name} needs {needed >> 20:,} MiB of memory to be decoded; {most >> 20:,} are accepted. Set "
@@ -63,7 +63,7 @@ def check(name: str, most: int, needed: int) -> None:
 
 
 def check_parts(name: str, image: Image.Image, size: int, pixels: int) -> None:
-    """Raise ImageError where a file of `size` bytes is put together in a way that takes long."""
+    """Raise ImageError if a file of `size` bytes is structured in a way that takes long."""
     if is_run_length(image) and size > RUN_LENGTH_BYTES:
         raise ImageError(
             f"{name} is a BMP in runs of more than {RUN_LENGTH_BYTES:,} bytes, which takes long. Save it without "
@@ -91,12 +91,12 @@ def too_many_pixels(name: str, text: str) -> ImageError:
 
 
 def is_run_length(image: Image.Image) -> bool:
-    """Tell whether this is a BMP in runs."""
+    """Return True if this is a run-length BMP."""
     return isinstance(image, ImageFile.ImageFile) and any(tile.codec_name == "bmp_rle" for tile in image.tile)
 
 
 def _part(image: TiffImagePlugin.TiffImageFile) -> int:
-    """Return the bytes of a strip or tile, which is unpacked as a whole."""
+    """Return the unpacked bytes of a strip or tile, which is decoded as a whole."""
     tags = image.tag_v2
     if int(tags.get(_COMPRESSION, 1)) == 1:
         return 0

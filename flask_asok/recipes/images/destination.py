@@ -1,4 +1,4 @@
-"""Where published files go, and what may be replaced there."""
+"""Where files are published, and which files they may replace."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .target import Target, extension_fits
 
 
 def destination(path: str, to: str, format: str) -> str:
-    """Return the file that `to` means; ValueError where its name does not fit the format."""
+    """Return the file that `to` means; ValueError if its name does not fit the format."""
     if is_folder(to):
         stem = os.path.splitext(os.path.basename(path))[0]
         return os.path.join(to, stem + FORMATS[format].extensions[0])
@@ -27,12 +27,12 @@ def destination(path: str, to: str, format: str) -> str:
 
 
 def is_folder(to: str) -> bool:
-    """Does `to` leave the name of the file to us?"""
+    """Return True if `to` is a folder, so that the recipe chooses the name."""
     return to.endswith(os.sep) or os.path.isdir(to)
 
 
 def rendition_files(path: str, found: str, targets: Sequence[Target], where: str) -> dict[tuple[int, str], str]:
-    """Return the file of each target in each format; ImageError where another one is in the way."""
+    """Return the file of each target in each format; ImageError if another file is in the way."""
     stem = os.path.splitext(os.path.basename(path))[0]
     files = {}
     for number, wanted in enumerate(targets):
@@ -45,7 +45,7 @@ def rendition_files(path: str, found: str, targets: Sequence[Target], where: str
 
 
 def is_same(path: str, to: str) -> bool:
-    """Are these two ways to write the path of one file? One may lead through a link to its folder."""
+    """Return True if both paths lead to one file; one may lead through a link to its folder."""
     (folder, name), (other_folder, other_name) = os.path.split(path), os.path.split(to)
     if os.path.normcase(name) != os.path.normcase(other_name):
         return False
@@ -53,7 +53,7 @@ def is_same(path: str, to: str) -> bool:
 
 
 def check_free(path: str, file: str) -> None:
-    """Raise ImageError where something is at `file` that was not made from the image at `path`."""
+    """Raise ImageError if there is a file that was not made from the image at `path`."""
     with contextlib.suppress(FileNotFoundError):
         if not origin.may_replace(file, origin.mark(path, file)):
             raise _taken(path, file)
@@ -61,9 +61,9 @@ def check_free(path: str, file: str) -> None:
 
 def publish_from(path: str, data: bytes, file: str, check: Callable[[str], None]) -> bytes:
     """
-    Write `file`, whose name is ours, with a mark that it was made from the image at `path`, and return all of it.
+    Write `file` with a mark that it was made from the image at `path`, and return its bytes.
 
-    Raises ImageError where something else is there by now.
+    Raises ImageError if another file has taken the name.
     """
     mark = origin.mark(path, file)
     marked = origin.split(data)[0] + mark
@@ -75,14 +75,14 @@ def publish_from(path: str, data: bytes, file: str, check: Callable[[str], None]
 
 
 def publish_to(data: bytes, file: str, check: Callable[[str], None]) -> bytes:
-    """Write `file`, which the caller has named, in place of what is there, and return all of it."""
+    """Write `file`, named by the caller, over an existing file, and return its bytes."""
     bare = origin.split(data)[0]
     replace_file(bare, file, check, like=_existing(file))
     return bare
 
 
 def _existing(path: str) -> os.stat_result | None:
-    """Return what a published file is to resemble: the one that it replaces."""
+    """Return the owner and mode for a published file: those of the file that it replaces."""
     try:
         found = os.stat(path, follow_symlinks=False)
     except FileNotFoundError:
@@ -92,7 +92,7 @@ def _existing(path: str) -> os.stat_result | None:
 
 def _taken(path: str, file: str) -> ImageError:
     return ImageError(
-        f"{file} is there and was not made from {path}, so it is left as it is. Remove it, give one of the two another "
-        "name, or write to another folder.",
+        f"{file} exists and was not made from {path}, so it is not replaced. Remove it, rename one of the "
+        "two, or write to another folder.",
         reason="taken",
     )

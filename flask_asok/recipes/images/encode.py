@@ -1,4 +1,4 @@
-"""Images into bytes, in each format that is written."""
+"""Encode images as bytes, in every format that is written."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .source import Source
 Colour = str | tuple[int, ...]
 
 _USUALLY_APART, MOST_APART = 2, 32
-"""How far, of 255, colours may be from what they were when there are to be fewer of them."""
+"""Largest colour error (0-255) accepted when reducing the palette: RMS, maximum."""
 
 
 def encode(
@@ -31,10 +31,10 @@ def encode(
     source: Source | None = None,
 ) -> bytes:
     """
-    Return an image in sRGB (L, LA, RGB or RGBA) as a file. ImageError where the format cannot hold it.
+    Return an image in sRGB (L, LA, RGB or RGBA) as a file. ImageError if the format cannot hold it.
 
-    JPEG is progressive: smaller, and seen sooner. AVIF and WebP are set to where being slower gains next to nothing.
-    `source` is the image that it came from, in the same format and size: what it was written with is kept.
+    JPEG is progressive: smaller, and visible sooner. AVIF and WebP use the speed beyond which slower gains next to
+    nothing. `source` is the original in the same format and size, whose encoding settings are kept.
     """
     image = colour.drop_idle_alpha(image)
     options: dict[str, Any] = {"quality": quality or FORMATS[format].quality}
@@ -82,10 +82,10 @@ def encode_small(
     image: Image.Image, format: str, most: int, *, background: Colour = "white", exif: bytes = b""
 ) -> bytes | None:
     """
-    Return an image in fewer colours or less quality, if possible in no more than `most` bytes; None where that fails.
+    Return an image in fewer colours or lower quality, if possible in no more than `most` bytes; None if that fails.
 
-    For what came in a lower quality than ours. And for a drawing, which grows when its edges are smoothed: it gets a
-    palette again, and may be larger still. An image that would look different in fewer colours has none of them taken.
+    For sources saved at a lower quality than our default, and for drawings, which smoothing makes larger: these get a
+    palette again, and may still grow. An image that would look different in fewer colours keeps all of them.
     """
     image = colour.drop_idle_alpha(image)
     best = FORMATS[format].quality
@@ -107,8 +107,8 @@ def encode_small(
 
 
 def save(image: Image.Image, format: str, options: Mapping[str, Any]) -> bytes:
-    """Run Pillow's encoder, into memory: a file that is to be whole is not written piece by piece."""
-    # Comments, profiles and the rest are written from here even where nobody asks.
+    """Run Pillow's encoder, into memory."""
+    # Pillow would write comments, profiles and the like from here unasked.
     image.info = {key: image.info[key] for key in ("transparency",) if key in image.info}
     buffer = io.BytesIO()
     try:
@@ -127,7 +127,7 @@ def to_gif_palette(image: Image.Image, colours: int | Image.Image = 255) -> tupl
     """
     Return `image` in some colours, a number up to 255 or the palette of another one, and what its file must say.
 
-    GIF knows no half transparency: what is less than half there is not there.
+    GIF has no partial transparency: pixels that are less than half opaque become clear.
     """
     with pillow_errors("The image cannot get a palette", "cannot_write"):
         opaque = image.convert("RGB")
@@ -146,14 +146,14 @@ def to_gif_palette(image: Image.Image, colours: int | Image.Image = 255) -> tupl
 def _to_palette(image: Image.Image, colours: int) -> tuple[Image.Image, dict[str, Any]]:
     if image.mode == "LA":
         image = image.convert("RGBA")
-    # The octree is the one that knows transparency.
+    # Only the octree supports transparency.
     method = Image.Quantize.FASTOCTREE if image.mode == "RGBA" else Image.Quantize.MEDIANCUT
     with pillow_errors("The image cannot get a palette", "cannot_write"):
         return image.quantize(colours, method=method, dither=Image.Dither.NONE), {"optimize": True}
 
 
 def _looks_alike(image: Image.Image, few: Image.Image, format: str) -> bool:
-    """Tell whether the colours of `few`, where they are seen, are those of `image`, or very near to them."""
+    """Return True if the visible colours of `few` are those of `image`, or very near to them."""
     before, after = image.convert("RGBA"), few.convert("RGBA")
     apart = ImageChops.difference(before.convert("RGB"), after.convert("RGB"))
     apart.paste(0, mask=ImageChops.invert(after.getchannel("A")))
@@ -166,7 +166,7 @@ def _looks_alike(image: Image.Image, few: Image.Image, format: str) -> bool:
 
 
 def _declare_bmp_alpha(data: bytes) -> bytes:
-    """Give a BMP of 32 bits the head that says where its transparency is: by the one of Pillow there is none."""
+    """Give a BMP of 32 bits a head that declares its transparency, which Pillow's does not."""
     width, height = struct.unpack_from("<ii", data, 18)
     pixels = data[54:]
     head = struct.pack("<IiiHHIIiiII", 108, width, height, 1, 32, 3, len(pixels), 3780, 3780, 0, 0)

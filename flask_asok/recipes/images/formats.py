@@ -10,14 +10,14 @@ Format = Literal["keep", "jpeg", "png", "webp", "avif"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FormatFacts:
-    """What is to be known of one format."""
+    """Facts about one format."""
 
     pillow: str
     extensions: tuple[str, ...]
     """The one that is given first."""
     animates: bool = False
     quality: int | None = None
-    """Default quality, of equal look among the formats; None where there is no such choice."""
+    """Default quality, of equal look among the formats; None if the format has no quality."""
 
 
 FORMATS = {
@@ -32,7 +32,7 @@ FORMATS = {
 
 READABLE = tuple(FORMATS)
 UPLOADABLE = ("jpeg", "png", "webp", "avif", "gif")
-"""What browsers show. Parsers for anything else need not see what a stranger sent."""
+"""Formats that browsers show. No other parser sees an uploaded file."""
 
 WRITABLE = ("jpeg", "png", "webp", "avif")
-"""What may be asked for; any readable one is kept by "keep"."""
+"""Formats that may be requested; "keep" keeps any readable one."""

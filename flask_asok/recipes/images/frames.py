@@ -15,12 +15,12 @@ from .pillow import pillow_errors
 from .source import Source
 
 Shown = tuple[Image.Image, float]
-"""What is seen, until the next is asked for, and for how many milliseconds."""
+"""An image, valid until the next one is asked for, and its milliseconds."""
 
 
 def shown(source: Source) -> Iterator[Shown]:
     """
-    Yield each frame of an animation; ImageError where one is broken or missing.
+    Yield each frame of an animation; ImageError if one is broken or missing.
 
     Every pass begins with a fresh decoder and goes forward only: what Pillow shows after it went back to the start may
     be something else. GIF and PNG are drawn here, as browsers do, since Pillow forgets palettes and transparency.
@@ -34,7 +34,7 @@ def shown(source: Source) -> Iterator[Shown]:
             yield frame
         if number < count:
             raise ImageError(f"{source.name} is damaged: it ends after {number} of {count} frames.")
-        # Whether it is cut off behind them.
+        # Raises if the file is cut off behind the last frame.
         next(drawn, None)
 
 

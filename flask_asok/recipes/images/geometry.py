@@ -1,4 +1,4 @@
-"""Sizes and boxes: where each pixel goes, worked out before one is decoded."""
+"""Sizes and boxes, calculated before any pixel is decoded."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Plan:
 
 
 def make_plan(size: Size, box: Box, fit: Fit, focus: tuple[float, float]) -> Plan:
-    """Plan for an upright image of `size`. It is never enlarged: a small one stays, or is cropped to shape."""
+    """Plan for an upright image of `size`. It is never enlarged; a small one stays, or is cropped to shape."""
     width, height = size
     most_wide, most_high = box[0] or width, box[1] or height
     if fit == "cover":
-        # An image smaller than the box gets the shape of the box, and no more.
+        # An image smaller than the box gets the shape of the box, but is not enlarged.
         shrink = max(1.0, most_wide / width, most_high / height)
         wide, high = max(1, round(most_wide / shrink)), max(1, round(most_high / shrink))
         scale = max(wide / width, high / height)

@@ -17,7 +17,7 @@ class ImageBlock:
     box: tuple[int, int, int, int]
     """Left, top, right and bottom, on the screen or beyond it."""
     palette: bytes
-    """Its own or the common one; empty where there is none, and shades of grey are meant."""
+    """Its own or the common one; empty if there is none, which means shades of grey."""
     transparency: int | None
     hundredths: int
     """Of a second, for which it is shown."""
@@ -58,7 +58,7 @@ def images(data: bytes) -> Iterator[ImageBlock]:
 
 
 def loops(data: bytes) -> int | None:
-    """Return how often it is repeated after it was shown once, 0 being for ever; None where it does not say."""
+    """Return how often it repeats after the first play; 0 is forever, None means that it does not say."""
     found = None
     try:
         position = _after_header(data)
@@ -110,7 +110,7 @@ def drawn_pixels(data: bytes, most: int, least: int) -> int:
 
 
 def strip(data: bytes) -> bytes | None:
-    """Return the file without comments and anything else that is not drawn, or None where it cannot be followed."""
+    """Return the file without comments and other blocks that are not drawn; None if its structure is broken."""
     kept = bytearray()
     try:
         position = _after_header(data)

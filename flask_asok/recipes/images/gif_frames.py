@@ -12,15 +12,14 @@ _BAND = 1 << 20
 """Pixels that are drawn at a time: it bounds the memory for their colours."""
 _CLEAR = (0, 0, 0, 0)
 _BACKGROUND, _PREVIOUS = 2, 3
-"""What becomes of the place of a frame when its time is over; all numbers above mean the last, too."""
+"""What happens to the area of a frame after its time; higher numbers mean the same as the last."""
 
 
 def shown(data: bytes, screen: tuple[int, int]) -> Iterator[tuple[Image.Image, float]]:
     """
-    Yield what each frame makes of the screen, and its milliseconds.
+    Yield the screen after each frame, and the milliseconds of the frame.
 
-    The screen is clear where nothing has been drawn, whatever background the file names. What a frame draws beyond the
-    screen is not seen.
+    Undrawn areas are clear, whatever background the file names. A frame is cut at the edges of the screen.
     """
     canvas = Image.new("RGBA", screen, _CLEAR)
     for block in gif.images(data):
@@ -58,7 +57,7 @@ def still(data: bytes, screen: tuple[int, int]) -> Image.Image:
 
 
 def _decode(block: gif.ImageBlock) -> Image.Image | None:
-    """Return the pixels of one block, in its palette; None where it has none."""
+    """Return the pixels of one block, in its palette; None if it has no pixels."""
     left, top, right, bottom = block.box
     if right == left or bottom == top:
         return None

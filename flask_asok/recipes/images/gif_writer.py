@@ -1,4 +1,4 @@
-"""An animated GIF, written frame by frame: no more than one is held."""
+"""Write an animated GIF frame by frame, with one frame in memory at a time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from PIL import Image, ImageChops
 
 CLEAR = 255
-"""The colour of a palette that is none: nothing is drawn there."""
+"""The palette index that means transparent."""
 MOST_HUNDREDTHS = 0xFFFF
 _KEEP, _BACKGROUND = 1, 2
 
@@ -47,7 +47,7 @@ class GifWriter:
         self._seen = seen
         box = None if changed is None else changed.getbbox() or (0, 0, 1, 1)
         if not self._is_opaque:
-            # Where a frame leaves a place clear the one before must be gone: each is drawn from the beginning.
+            # Clear areas must not show the frame before, so each frame is drawn on an empty screen.
             box = image.point([255] * CLEAR + [0], "L").getbbox() or (0, 0, 1, 1)
         part = image.crop(box)
         if self._is_opaque and changed is not None:
@@ -76,7 +76,7 @@ class GifWriter:
 
 
 class _Table:
-    """The colours of an image as a file has them: as many as it uses and one that means clear, in a power of two."""
+    """A colour table as the file stores it: the used colours and one for clear, padded to a power of two."""
 
     def __init__(self, image: Image.Image) -> None:
         self._palette = image.getpalette("RGB")
@@ -96,7 +96,7 @@ def used_colours(image: Image.Image) -> int:
 
 
 def _apart(image: Image.Image, other: Image.Image) -> Image.Image:
-    """Return a mask of where two images differ."""
+    """Return a mask of the pixels that differ."""
     first, *bands = ImageChops.difference(image, other).split()
     for band in bands:
         first = ImageChops.lighter(first, band)

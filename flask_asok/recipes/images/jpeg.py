@@ -1,4 +1,4 @@
-"""A JPEG: how small it can be decoded; its scans counted before one is, and copied without what is not drawn."""
+"""The segments of a JPEG: its layout, its scans, its end, and a copy without metadata."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _START, END = b"\xff\xd8", b"\xff\xd9"
 _END, _SCAN = 0xD9, 0xDA
 _SEGMENTS = frozenset({*range(0xC0, 0xD0), *range(_END, 0xF0), 0xFE}) - {0xC8}
-"""What has a length; the end is counted among them."""
+"""Segments with a length, and the end mark."""
 _JFIF, _EXIF, _PROFILE, _ADOBE, _COMMENT = 0xE0, 0xE1, 0xE2, 0xEE, 0xFE
 _FRAMES = frozenset({*range(0xC0, 0xD0)}) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
@@ -29,11 +29,11 @@ class Layout:
     samples: int = 0
     """Of all components, in whole blocks."""
     in_scans: bool = False
-    """Whether several scans have a part of the image each, so that all of it is held until the last."""
+    """True if several scans hold a part of the image each, so that the decoder keeps all of it until the last."""
 
 
 def layout(file: BinaryIO) -> Layout:
-    """Return what the head says; nothing where it cannot be followed, which is left to the decoder."""
+    """Return the layout that the head states; an empty one if the head is broken, which the decoder will report."""
     frame, samples, position = b"", 0, 2
     for _ in range(_MOST):
         file.seek(position)
@@ -82,7 +82,7 @@ def end_of(data: bytes) -> int | None:
 
 
 def scans(data: bytes, most: int) -> int:
-    """Return how often the image is gone through, or `most` and one where that is more."""
+    """Return the number of scans, at most `most` + 1."""
     count = 0
     for kind, _, _ in _segments(data):
         count += kind == _SCAN
@@ -95,7 +95,7 @@ def first_scan(data: bytes, components: int) -> bytes | None:
     """
     Return a progressive JPEG with its first scan only, which has all mean colours.
 
-    None where it is cut off, or has not the mean colours of all components there.
+    None if it is cut off, or its first scan lacks the mean colours of a component.
     """
     kind, after = 0, 0
     for kind, start, end in _segments(data):
@@ -112,9 +112,9 @@ def first_scan(data: bytes, components: int) -> bytes | None:
 
 def strip(data: bytes, exif: bytes) -> bytes | None:
     """
-    Return the file without metadata but for `exif`, or None where it is not flawless from its start to its end.
+    Return the file without metadata but for `exif`, or None if it has any flaw from its start to its end.
 
-    A decoder may find its way through flaws, from one restart marker to the next for instance; it is not guessed here.
+    A decoder may recover from flaws, at the next restart marker for instance; this function does not try.
     """
     kept = bytearray(b"\xff\xd8")
     notice = _notice(exif)
@@ -154,7 +154,7 @@ def _kept(kind: int, segment: bytes) -> bytes:
     """Return what stays of a segment."""
     body = segment[4:]
     if kind == _JFIF and body.startswith(b"JFIF\0") and len(body) >= 14:
-        # A small image may follow, and show what was cut off the large one.
+        # A thumbnail may follow, and show parts that were cropped from the image.
         return b"\xff\xe0\0\x10" + body[:12] + b"\0\0"
     if kind == _ADOBE and body.startswith(b"Adobe"):
         return b"\xff\xee\0\x0e" + body[:12] if len(body) > 12 else segment

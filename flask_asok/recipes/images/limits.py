@@ -1,4 +1,4 @@
-"""What an image may cost, by the settings of the current app."""
+"""What an image may cost, as the current app sets it."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from .settings import SETTINGS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What is refused before it is decoded: a few kilobytes may unfold to gigabytes."""
+    """Limits that are checked before an image is decoded: a few kilobytes may unfold to gigabytes."""
 
     pixels: int
     """Width times height of an image."""
     animation_pixels: int
     """Width times height times frames of an animation."""
     memory: int
-    """Bytes that a decoder and the decoded image may need; with all else that is 256 MiB by default."""
+    """Bytes that a decoder and the decoded image may need; with everything else, 256 MiB by default."""
     upload_bytes: int
     """Size of an uploaded file."""
 
 
 def runs_elsewhere() -> bool:
-    """Is this a task of a backend whose workers may be on other machines?"""
+    """Return True in a task of a backend whose workers may be on other machines."""
     return current_task() is not None and state_of(current_app).backend.distributed
 
 
 def current_limits() -> Limits:
-    """Return the limits of the current app, or the defaults where there is none: recipes are plain functions too."""
+    """Return the limits of the current app, or the defaults without one: recipes are plain functions too."""
     config: Mapping[str, Any] = {setting.name: setting.default for setting in SETTINGS}
     if has_app_context() and "asok" in current_app.extensions:
         config = current_app.extensions["asok"].config

@@ -7,11 +7,11 @@ from .pillow import pillow_errors
 from .source import Source
 
 _MOST = {"gif": 0xFFFF + 1, "webp": 0xFFFF, "png": 0x7FFFFFFF, "avif": 0x7FFFFFFF}
-"""How often each format can say."""
+"""The largest count that each format can state."""
 
 
 def plays(source: Source) -> int:
-    """Return how often an animation is played in all; 0 is for ever."""
+    """Return how often an animation plays in all; 0 is forever."""
     match source.format:
         case "gif":
             # A GIF says how often it is repeated; one that says nothing plays once.
@@ -26,5 +26,5 @@ def plays(source: Source) -> int:
 
 
 def most_plays(plays: int, format: str) -> int:
-    """Return how often it is played in `format`: as often as before, or as it can."""
+    """Return how often it plays in `format`: as often as before, or as the format can state."""
     return min(plays, _MOST[format])

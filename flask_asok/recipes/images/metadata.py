@@ -1,4 +1,4 @@
-"""What a file says besides its pixels: what is there, the part that may be kept, and files copied without the rest."""
+"""Metadata: what a file holds, the part that may be kept, and copies without the rest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TIFF_PLAIN = frozenset(
 
 
 def found(source: Source) -> tuple[str, ...]:
-    """Return what there is, as far as it can be read: of "gps", "exif", "xmp", "iptc", "comment" and "gain_map"."""
+    """Return what the file holds, if readable, of "gps", "exif", "xmp", "iptc", "comment" and "gain_map"."""
     image = source.image
     info = image.info
     names: list[str] = []
@@ -29,14 +29,14 @@ def found(source: Source) -> tuple[str, ...]:
         if source.format == "tiff":
             tags -= _TIFF_PLAIN
         elif "exif" not in info and "Raw profile type exif" not in info:
-            # What Pillow found in XMP only.
+            # Pillow found this in XMP only.
             tags -= {ORIENTATION}
         if GPS in tags:
             names.append("gps")
         if tags:
             names.append("exif")
     except Exception:
-        # Broken, and so of no use to anybody; it is dropped like the rest.
+        # Broken and unusable; it is removed like the rest.
         if "exif" in info:
             names.append("exif")
     if any(key in info for key in ("xmp", "XML:com.adobe.xmp")):
@@ -55,7 +55,7 @@ def found(source: Source) -> tuple[str, ...]:
 
 
 def _has_gain_map(source: Source) -> bool:
-    """Tell whether it says how bright it is on better screens: Ultra HDR, ISO 21496-1."""
+    """Return True if it has a gain map for brighter screens: Ultra HDR, ISO 21496-1."""
     if source.avif is not None:
         return source.avif.has_gain_map
     if source.format != "jpeg":
@@ -68,7 +68,7 @@ def _has_gain_map(source: Source) -> bool:
 
 
 def rights(source: Source) -> bytes:
-    """Return EXIF data with the artist and the copyright notice of `source` alone, or nothing where it has neither."""
+    """Return EXIF data with nothing but the artist and the copyright notice; empty if there is neither."""
     kept = Image.Exif()
     try:
         exif = source.image.getexif()
@@ -84,10 +84,10 @@ def rights(source: Source) -> bytes:
 
 def strip(source: Source, exif: bytes = b"") -> bytes | None:
     """
-    Return the file with its pixels as they are and without metadata, or None where only writing it anew does that.
+    Return the file without metadata and with its pixels unchanged, or None if it has to be encoded again for that.
 
-    `exif` takes the place of the EXIF data that was there. A file that is clean comes back equal to itself: what
-    follows the image, an appended archive for instance, is no part of it.
+    `exif` takes the place of the EXIF data that was there. A clean file comes back unchanged, without what
+    follows the image, such as an appended archive.
     """
     match source.format:
         case "jpeg":
@@ -106,7 +106,7 @@ def strip(source: Source, exif: bytes = b"") -> bytes | None:
         case "avif" if source.is_cropped:
             return None
         case "avif" if any(word in source.data() for word in _AVIF_WORDS) and not exif:
-            # An item that Pillow does not see may be seen by others.
+            # Other programs may see an item that Pillow does not.
             return None
         case "avif" | "tiff" if not set(found(source)) - {"gain_map"} or (exif and _says_rights_only(source)):
             return source.data()

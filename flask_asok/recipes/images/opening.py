@@ -14,13 +14,13 @@ from .errors import ImageError
 
 
 class File(io.BufferedReader):
-    """A file that can lose its patience: Pillow reads piece by piece, without a bound on their number."""
+    """A file with a limit on the number of reads: Pillow reads piece by piece, without a bound."""
 
     _left: int | None = None
 
     @contextlib.contextmanager
     def patience(self, reads: int) -> Iterator[None]:
-        """Raise OSError in the block where more than so many pieces are read."""
+        """Raise OSError in the block when more than `reads` pieces are read."""
         self._left = reads
         try:
             yield
@@ -36,19 +36,19 @@ class File(io.BufferedReader):
 
 
 def in_memory(data: bytes) -> io.RawIOBase:
-    """Return what a `File` can be made of, for one that is not on the disk like this."""
+    """Return a raw stream of `data` for a `File`."""
     return cast(io.RawIOBase, io.BytesIO(data))
 
 
 @contextlib.contextmanager
 def open_regular(path: str) -> Iterator[File]:
-    """Open a regular file for reading; ImageError where `path` is a symbolic link or anything else."""
+    """Open a regular file for reading; ImageError if `path` is a symbolic link or anything else."""
     if os.path.islink(path):
         raise ImageError(
-            f"{path} is a symbolic link, which is not followed. Pass the path that it leads to.",
+            f"{path} is a symbolic link, which is not followed. Pass the path of its target.",
             reason="not_a_file",
         )
-    # The flag closes the gap between the look and the open; O_NONBLOCK keeps a pipe from holding the thread.
+    # O_NOFOLLOW closes the gap between islink and open; O_NONBLOCK keeps a pipe from blocking the thread.
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     flags |= getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     try:

@@ -1,4 +1,4 @@
-"""Which image a published file was made from: a mark at its end, so that nothing else is replaced by a rendition."""
+"""The mark at the end of a published file: it says which image the file was made from, and so what may replace it."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _WORDS = b"asok: made from "
 _DIGITS = 32
 _LENGTH = 8 + len(_WORDS) + _DIGITS
 _HEAD = struct.pack(">I", _LENGTH) + b"free" + _WORDS
-"""A box of free space, as AVIF knows it. All other formats say where they end, and what follows is not looked at."""
+"""A box of free space, as AVIF defines it. All other formats state their end, and decoders ignore what follows."""
 
 
 def mark(original: str, file: str) -> bytes:
     """
-    Return what `file`, made from the image at `original`, is to end with.
+    Return the mark for `file`, made from the image at `original`.
 
-    It stands for the way from the one to the other, as a digest: both may be moved together, and no name is told.
+    It is a digest of the relative path, so both may be moved together, and no name is revealed.
     """
     folder, name = os.path.split(original)
     way = os.path.join(os.path.realpath(folder), name)
-    # ValueError: from one drive to another there is none.
+    # ValueError: there is no relative path between drives.
     with contextlib.suppress(ValueError):
         way = os.path.relpath(way, os.path.realpath(os.path.dirname(file)))
     digest = hashlib.sha256(os.fsencode(way.replace(os.sep, "/"))).hexdigest()
@@ -32,12 +32,12 @@ def mark(original: str, file: str) -> bytes:
 
 
 def split(data: bytes) -> tuple[bytes, bytes]:
-    """Return a file less its mark, and the mark, which is empty where it has none."""
+    """Return the file without its mark, and the mark, empty if there is none."""
     return (data[:-_LENGTH], data[-_LENGTH:]) if _is_mark(data[-_LENGTH:]) else (data, b"")
 
 
 def mark_of(file: BinaryIO) -> bytes:
-    """Return the mark that an open file ends with, empty where it has none."""
+    """Return the mark of an open file, empty if there is none."""
     length = file.seek(0, os.SEEK_END)
     file.seek(max(0, length - _LENGTH))
     return split(file.read())[1]
@@ -45,9 +45,9 @@ def mark_of(file: BinaryIO) -> bytes:
 
 def may_replace(file: str, mark: bytes) -> bool:
     """
-    Tell whether what is at `file` ends with `mark`. FileNotFoundError where nothing is there.
+    Return True if `file` ends with `mark`. FileNotFoundError if there is no such file.
 
-    A symbolic link is no image: it may be replaced, and what it leads to stays.
+    A symbolic link may be replaced too; its target is unchanged.
     """
     kind = os.stat(file, follow_symlinks=False).st_mode
     if not stat.S_ISREG(kind):
@@ -59,7 +59,7 @@ def may_replace(file: str, mark: bytes) -> bool:
     except FileNotFoundError:
         raise
     except OSError:
-        # It is shorter, or cannot be looked at.
+        # It is shorter, or cannot be read.
         return False
 
 

@@ -11,26 +11,26 @@ from urllib.parse import quote
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """A file that was published, as it is now. Plain data: it can be kept and serialised."""
+    """A published file. Plain data: it can be stored and serialised."""
 
     path: str
     format: str
-    """What the file is, whatever its name says: "jpeg", "png", "webp", "avif", "gif", "tiff" or "bmp"."""
+    """The format of the content, whatever the name: "jpeg", "png", "webp", "avif", "gif", "tiff" or "bmp"."""
     width: int
     height: int
     bytes: int
     changed: bool
-    """Whether the bytes differ from those of the original."""
+    """True if the bytes differ from those of the original."""
     frames: int = 1
     """1, or the number of frames of the original animation; an encoder may merge equal ones."""
     removed: tuple[str, ...] = ()
-    """What the original held and the file does not: "gps", "exif", "xmp", "iptc", "comment", "gain_map"."""
+    """Metadata of the original that is no longer in the file: "gps", "exif", "xmp", "iptc", "comment", "gain_map"."""
     original_width: int
-    """Of the upright original, like `original_height`."""
+    """Width of the upright original; `original_height` is its height."""
     original_height: int
     original_bytes: int
     name: str = ""
-    """Name of the rendition, or empty."""
+    """Name of the rendition; empty for `resize_image`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,7 @@ class Renditions:
         return len(self.pictures)
 
     def __getitem__(self, name: str) -> Picture:
-        """Return the rendition of this name, in the first of its formats; KeyError where there is none."""
+        """Return the rendition of this name, in the first of its formats; KeyError if there is none."""
         for picture in self.pictures:
             if picture.name == name:
                 return picture
@@ -63,10 +63,10 @@ class Renditions:
 
         Args:
             format: one of `formats`; by default the first.
-            url: what to put before each file name, or a callable that makes a URL of one:
+            url: a prefix for each file name, or a callable that makes a URL of it:
                 `lambda name: url_for("media", filename=name)`.
 
-        Images of equal width are named once: an original narrower than two of the sizes fills both.
+        Each width appears once: an original narrower than two of the sizes gives both the same width.
         """
         chosen = format or self.formats[0]
         widths: dict[int, str] = {}

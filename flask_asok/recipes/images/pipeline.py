@@ -1,4 +1,4 @@
-"""From one source to files in memory: what is left alone, what is stripped, what is made anew."""
+"""From one source to files in memory: unchanged, stripped of metadata, or encoded anew."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ class Made:
     size: tuple[int, int]
     frames: int
     meant: Meant
-    """What is to be found in it when it has been written."""
+    """What the written file must show."""
 
 
 class Work:
-    """One source and what is to be made of it."""
+    """One source and its targets."""
 
     def __init__(self, source: Source, targets: Sequence[Target]) -> None:
         self.source = source
         self.targets = targets
         source.check_whole()
-        # The order matters: frames and pages are looked at before the orientation, which decodes some formats.
+        # The order matters: frames and pages come before the orientation, which decodes some formats.
         self.is_animated: bool = source.is_animated()
         self.has_pages: bool = source.has_pages
         self.colours: Colours = Colours(source.image, source.profiles)
@@ -55,14 +55,14 @@ class Work:
         self.frames: int = source.frames - source.first_frame if self.is_animated else 1
 
     def format(self, asked: str) -> str:
-        """Return the format to write for one that was asked for."""
+        """Return the format to write for a requested one."""
         return self.source.format if asked == "keep" else asked
 
     def run(self, *, loses_pages: bool) -> Iterator[Made]:
-        """Yield the file of each target in each of its formats, as soon as it is made."""
+        """Yield the file of each target in each of its formats, as soon as it is ready."""
         if not loses_pages and self.has_pages:
             raise ImageError(
-                f"{self.source.name} has several pages, of which one would be left. Write it elsewhere with `to`.",
+                f"{self.source.name} has several pages, of which only one would remain. Write it elsewhere with `to`.",
                 reason="several_pages",
             )
         open_targets = set()
@@ -77,7 +77,7 @@ class Work:
         yield from self._still(open_targets)
 
     def _untouched(self, number: int, asked: str) -> Made | None:
-        """Return the file of a target whose pixels are those of the source, less the metadata; None for others."""
+        """Return the source without its metadata, if its pixels are those of the target; otherwise None."""
         target = self.targets[number]
         if (
             self.format(asked) != self.source.format
@@ -88,7 +88,7 @@ class Work:
             or (self.is_animated and not target.animated)
         ):
             return None
-        # Whether it is whole is found out by decoding it.
+        # Decoding it also tells that it is whole.
         sights = Sights()
         if self.is_animated:
             for image, milliseconds in shown(self.source):

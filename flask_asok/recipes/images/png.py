@@ -1,4 +1,4 @@
-"""The chunks of a PNG: what they tell of its colours, and those that Pillow must not see."""
+"""The chunks of a PNG: its colours, the chunks that Pillow would refuse, and a copy without metadata."""
 
 from __future__ import annotations
 
@@ -87,13 +87,13 @@ def _read(file: BinaryIO, most: int) -> Head:
 
 
 def without(file: BinaryIO, hidden: list[tuple[int, int]]) -> io.RawIOBase:
-    """Return `file` as it would be without these parts of it."""
+    """Return `file` with these parts hidden."""
     return _Without(file, hidden)
 
 
 def strip(data: bytes, head: Head | None, exif: bytes) -> bytes | None:
     """Return the file without metadata other than `exif`, or None if it has no end."""
-    # A profile that other programs choke on is not needed where the colours are those of sRGB.
+    # A profile that other programs refuse is not needed: the colours are those of sRGB.
     hidden = {start for start, _ in head.hidden} if head is not None else set()
     kept = bytearray(data[:8])
     position = 8
@@ -160,7 +160,7 @@ def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _note(head: Head, kind: bytes, body: bytes) -> bool:
-    """Note what a chunk says, and return False where it is too short for that."""
+    """Note what a chunk says; return False if it is too short."""
     try:
         match kind:
             case b"IHDR":
@@ -181,7 +181,7 @@ def _note(head: Head, kind: bytes, body: bytes) -> bool:
 
 
 def _unfolded(kind: bytes, body: bytes, most: int) -> int:
-    """Return how long a text is, or `most` where it is longer."""
+    """Return the length of a text, at most `most`."""
     words = body.partition(b"\0")[2]
     if kind == b"zTXt":
         return len(_unfold(words[1:], most))

@@ -40,7 +40,7 @@ def _power(gamma: float) -> Curve:
 
 
 TRANSFERS: dict[int, Curve] = {
-    # That of video, 1, 6, 14 and 15, is shown like that of sRGB: Chrome does, and so do most players.
+    # The curve of video (1, 6, 14, 15) counts as that of sRGB, as in Chrome and most players.
     **dict.fromkeys((1, 6, 11, 12, 13, 14, 15), _srgb_curve),
     4: _power(2.2),
     5: _power(2.8),
@@ -51,7 +51,7 @@ TRANSFERS: dict[int, Curve] = {
 
 
 def of_code_points(primaries: int, transfer: int, *, is_grey: bool, full_range: bool = True) -> bytes | None:
-    """Return the profile of two code points of H.273, of which one may be unspecified; None where they say nothing."""
+    """Return the profile of two code points of H.273, of which one may be unspecified; None if both are."""
     if primaries == transfer == UNSPECIFIED:
         return None
     points = PRIMARIES.get(1 if primaries == UNSPECIFIED else primaries)
@@ -101,7 +101,7 @@ def _profile(points: tuple[Point, ...], curve: Curve, is_grey: bool) -> bytes | 
 
 _D50: Vector = (0.9642, 1.0, 0.8249)
 _BRADFORD: tuple[Vector, ...] = ((0.8951, 0.2664, -0.1614), (-0.7502, 1.7135, 0.0367), (0.0389, -0.0685, 1.0296))
-"""From X, Y and Z to what the three kinds of cones in an eye see."""
+"""From X, Y and Z to the responses of the three kinds of cones in the eye."""
 
 
 def _adapted(points: tuple[Point, ...]) -> list[Vector]:
@@ -124,7 +124,7 @@ def _times(matrix: Sequence[Vector], vector: Vector) -> Vector:
 
 
 def _solve(matrix: Sequence[Vector], result: Vector) -> Vector:
-    """Return the vector that `matrix` makes `result` of, by Cramer's rule; ZeroDivisionError where there is none."""
+    """Return the vector that `matrix` makes `result` of, by Cramer's rule; ZeroDivisionError if there is none."""
     whole = _determinant(matrix)
     columns = _transposed(matrix)
     first, second, third = (

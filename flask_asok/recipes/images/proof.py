@@ -1,4 +1,4 @@
-"""What a written file must show: it is read back from the disk before it replaces anything."""
+"""What a written file must show. It is read back from the disk before it replaces another file."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .shrink import reduce
 from .source import Source
 
 LEAST_SIGHT = (64, 64)
-"""At this size an image is looked at, unless it is smaller."""
+"""The size at which images are compared, unless they are smaller."""
 _CELL = 8
-"""Pixels, each way, of the parts whose mean colours are compared then."""
+"""Width and height, in pixels, of the cells whose mean colours are compared."""
 _STANDS_OUT, _IS_SEEN = 48, 12
-"""How much, of 255, changes in a frame that must be seen to change, and in one that is."""
+"""Change, of 255, of a frame that must be seen to change, and of one that counts as changed."""
 _LOSSLESS, _LOSSY, _POOR = 3, 12, 32
-"""How far, of 255, mean colours may be apart: in a lossless format, in others, and in low quality."""
+"""Largest difference, of 255, of mean colours: in a lossless format, in others, and in low quality."""
 _POOR_QUALITY = 40
 _NO_LIMITS = Limits(pixels=sys.maxsize, animation_pixels=sys.maxsize, memory=sys.maxsize, upload_bytes=sys.maxsize)
 
@@ -33,11 +33,11 @@ class Sights:
         self._has_hard_edges = has_hard_edges
         self._before: Image.Image | None = None
         self.means: list[bytes] = []
-        """Of the parts of each frame: colours, and how much of them there is."""
+        """Mean colours and opacity of the cells of each frame."""
         self.least_changes = 0
         """How often a frame stands out from the one before."""
         self.most_changes = 0
-        """How often it is not quite the same."""
+        """How often a frame differs at all."""
         self.opacity = 255
         """The lowest of all."""
         self.milliseconds = 0.0
@@ -45,13 +45,13 @@ class Sights:
     def add(self, image: Image.Image, milliseconds: float = 0.0, covered: tuple[float, float] | None = None) -> None:
         """Look at the next frame; `covered` is how much of it the image fills."""
         if self._has_hard_edges and image.mode in ("LA", "RGBA"):
-            # As a GIF will show it.
+            # A pixel of a GIF is opaque or clear.
             image = image.copy()
             image.putalpha(image.getchannel("A").point(lambda value: 255 if value >= 128 else 0))
         wide, high = (min(most, side) for most, side in zip(LEAST_SIGHT, image.size, strict=True))
         small = reduce(image, covered or image.size, (wide, high), 1.0).convert("RGBA")
         self.opacity = min(self.opacity, small.getchannel("A").getextrema()[0])  # type: ignore[assignment]
-        # Colours count as much as is seen of them.
+        # Premultiplied: transparent colours do not count.
         seen = small.convert("RGBa")
         if self._before is not None:
             apart = max(band.getextrema()[1] for band in ImageChops.difference(seen, self._before).split())
@@ -65,19 +65,19 @@ class Sights:
 
 @dataclass(frozen=True, slots=True)
 class Meant:
-    """What a file must be. Made while the image is: what is in memory later may be as wrong as the file."""
+    """What a file must be. Noted while the image is made: later, the memory may be as wrong as the file."""
 
     name: str
     format: str
     size: tuple[int, int]
     sights: Sights
     plays: int | None = None
-    """How often an animation is played in all, 0 being for ever."""
+    """How often an animation plays in all; 0 is forever."""
     quality: int | None = None
     is_lossless: bool = False
 
     def check(self, path: str) -> None:
-        """Raise ImageError where the file at `path`, read from its first byte to its last, is something else."""
+        """Raise ImageError if the file at `path`, read from its first byte to its last, is something else."""
         try:
             with Source.open(path, _NO_LIMITS) as source:
                 wrong = self._wrong(source)
@@ -85,8 +85,8 @@ class Meant:
             wrong = f"it cannot be read ({error})"
         if wrong:
             raise ImageError(
-                f"{self.name} would have become another picture, and is as it was. Of the {self.format} that was "
-                f"written for it: {wrong}.",
+                f"{self.name} would have become another picture, and is unchanged. Of the {self.format} that was "
+                f"written: {wrong}.",
                 reason="wrong_result",
             )
 
@@ -115,7 +115,7 @@ class Meant:
         if found.most_changes < meant.least_changes or meant.most_changes < found.least_changes:
             return f"{found.most_changes + 1} of its frames differ, of {meant.least_changes + 1} that should"
         if (meant.opacity == 255 and found.opacity < 250) or (meant.opacity < 64 and found.opacity >= 128):
-            return "what is transparent changed"
+            return "the transparent areas changed"
         bound = _LOSSLESS if self.is_lossless else _LOSSY
         if self.quality is not None and self.quality < _POOR_QUALITY:
             bound = _POOR

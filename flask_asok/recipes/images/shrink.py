@@ -15,10 +15,10 @@ from .source import Source
 SINGLE_GAP = 1.5
 """How much larger than wanted an image is before its last, careful step. More is slower and looks the same."""
 CHAINED_GAP = 1.1
-"""The same where several sizes follow each other, of which only the largest is near to it."""
+"""The same if several sizes follow each other: only the largest is made directly from the source."""
 
 _BAND = 1 << 20
-"""Pixels that are averaged at a time: it bounds the memory for what an image must be turned into before."""
+"""Pixels that are averaged at a time, which bounds the memory for their conversion."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -32,7 +32,7 @@ _TURNS = {
 
 
 def is_sideways(orientation: int) -> bool:
-    """Tell whether width and height change places."""
+    """Return True if width and height are swapped."""
     return orientation >= 5
 
 
@@ -55,7 +55,7 @@ def stills(
     with pillow_errors(f"{source.name} cannot be worked on"):
         image = turn(colours.convert(image), orientation)
         if image is source.image:
-            # Encoders take away what the original says besides its pixels.
+            # Encoders clear `info`, which the original still needs.
             image = image.copy()
         for index in order:
             image = resize(image, image.size, plans[index].frame, gap)

@@ -27,13 +27,13 @@ ORIENTATION = 0x0112
 GPS = 0x8825
 
 _LEAST_FRAME = 40_000
-"""Pixels that a frame counts as, however small: 40,000 of one pixel each take half a minute."""
+"""Pixels that a frame counts as at least: 40,000 frames of one pixel take half a minute."""
 _SCANS = 100
-"""How often a progressive JPEG may go through its pixels, which takes time and next to no bytes; ten times is usual."""
+"""How often a progressive JPEG may go through its pixels, which takes time but hardly any bytes; ten times is usual."""
 _FINE = 32
-"""Eighths of a level, of 255, by which mean colours may be off at a glance."""
+"""Largest error of mean colours at a glance, in eighths of a level of 255."""
 _HEAD_PIECES, _PIECES, _PIECE_BYTES = 20_000, 1_000_000, 64
-"""Pieces that a head may have, and a whole file besides one for so many bytes: two million take ten seconds."""
+"""Pieces that a head may have, and a whole file, besides one for so many bytes: two million take ten seconds."""
 
 
 class Source:
@@ -68,8 +68,8 @@ class Source:
         """
         Open the file at `path`, whose content must be one of `formats`. Nothing is decoded yet.
 
-        Raises FileNotFoundError or another OSError where it cannot be read, ImageError where it is no regular file,
-        no image, or has more pixels than `limits` allows.
+        Raises FileNotFoundError or another OSError if it cannot be read, ImageError if it is not a regular file, not
+        an image, or has more pixels than `limits` allows.
         """
         with open_regular(path) as file:
             source = cls(file, path, formats, limits)
@@ -83,24 +83,24 @@ class Source:
         return os.path.basename(self.path)
 
     def data(self) -> bytes:
-        """Return the whole file, to its end: a JPEG gets one where it was lost."""
+        """Return the whole file; a JPEG that has lost its end mark gets one."""
         self.file.seek(0)
         data = self.file.read()
-        # Of an end there may be half.
+        # Half of the end mark may be there.
         return data.rstrip(b"\xff") + self._end if self._end else data
 
     def check_whole(self) -> None:
-        """Raise ImageError where the pixels of a JPEG whose end was lost are not all there. Others are found later."""
+        """Raise ImageError if a JPEG without its end mark lacks pixels. Other damage is found while decoding."""
         if self._end and self._layout is not None:
             with pillow_errors(f"{self.name} is damaged"):
                 jpeg_decoder.check_end(self.image, self._layout, self.data())
 
     def is_animated(self) -> bool:
-        """Tell whether it has several frames, having checked that they are not too many. Pages are not frames."""
+        """Return True if it has several frames; ImageError if they are too many. Pages are not frames."""
         if self.format not in ("gif", "png", "webp", "avif"):
             return False
         if self.format == "gif":
-            # Counted here, since Pillow's count has no bound, and only for the files that want it.
+            # Counted here: Pillow's count has no bound, and is made only when it is asked for.
             position = self.file.tell()
             data = self.data()
             self.file.seek(position)
@@ -113,8 +113,8 @@ class Source:
             frames: int = getattr(self.image, "n_frames", 1)
         if frames > 1 and self.is_cropped:
             raise ImageError(
-                f"{self.name} is an animation of which a part is cropped away, which is not worked on. Export it as it "
-                "is to be seen.",
+                f"{self.name} is an animation of which a part is cropped away, which is not supported. Export it "
+                "without the hidden part.",
                 reason="unsupported",
             )
         if frames > 1:
@@ -124,21 +124,21 @@ class Source:
 
     @property
     def frames(self) -> int:
-        """The number of its frames, or pages, the stand-in of `first_frame` included."""
+        """The number of its frames or pages, the stand-in of `first_frame` included."""
         return getattr(self.image, "n_frames", 1)
 
     @property
     def first_frame(self) -> int:
-        """0; or 1 for an animated PNG with a stand-in for programs that show no animations: it is not part of it."""
+        """0; 1 for an animated PNG that begins with a stand-in for programs without animations."""
         return 1 if getattr(self.image, "default_image", False) else 0
 
     @functools.cached_property
     def has_pages(self) -> bool:
-        """Is it a document of several pages? To be asked before it is decoded."""
+        """Return True if it is a document of several pages. Ask before it is decoded."""
         if self.format != "tiff":
             return False
         with pillow_errors(f"The pages of {self.name} cannot be counted"):
-            # Not by their number: of some files it takes minutes to count them.
+            # Not by counting them, which takes minutes for some files.
             try:
                 self.image.seek(1)
             except EOFError:
@@ -148,9 +148,9 @@ class Source:
 
     def orientation(self) -> int:
         """
-        Return 1 to 8 as the pixels are still to be turned: what browsers heed, EXIF or, in an AVIF, irot and imir.
+        Return 1 to 8, how the pixels are still to be turned: what browsers respect, EXIF or, in an AVIF, irot and imir.
 
-        XMP is not heeded: programs that have turned the pixels leave the old orientation there.
+        XMP is ignored: programs that have turned the pixels leave the old orientation there.
         """
         if self.format in ("tiff", "png") or self.is_cropped:
             # Pillow turns a TIFF itself while it loads; the EXIF data of a PNG may come after its pixels.
@@ -163,25 +163,25 @@ class Source:
             exif.load(self.image.info.get("exif") or b"")
             found = exif.get(ORIENTATION, 1)
         except Exception:
-            # An orientation that cannot be read is none: the pixels may still be fine.
+            # Unreadable: the pixels may still be fine.
             return 1
         return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
     def load(self) -> None:
-        """Decode the pixels; ImageError where they are cut off or broken."""
-        # From a TIFF, Pillow would take the orientation that only XMP tells.
+        """Decode the pixels; ImageError if they are cut off or broken."""
+        # In a TIFF, Pillow would follow an orientation that only XMP states.
         xmp = self.image.info.pop("xmp", None) if self.format == "tiff" else None
         with pillow_errors(f"{self.name} is damaged"), self._patience():
             strict.load(self.image)
         if xmp is not None:
             self.image.info["xmp"] = xmp
         if self.avif is not None and self.avif.crop is not None and self.image.size == self.screen:
-            # Pillow leaves in what nobody is to see.
+            # Pillow leaves the hidden part in.
             self.image = self.image.crop(self.avif.crop)
 
     @property
     def is_cropped(self) -> bool:
-        """Is there more in the file than is to be seen of it?"""
+        """Return True if the file holds more than it shows."""
         return self.avif is not None and self.avif.crop is not None
 
     def shrink_on_load(self, size: Size, *, is_glance: bool = False) -> tuple[Image.Image, tuple[float, float]]:
@@ -189,17 +189,18 @@ class Source:
         Return the pixels, and the width and height in them that the original covers.
 
         A JPEG is decoded at 1/8, 1/4, 3/8 or 1/2 of its size where that is no smaller than `size`; its last column and
-        row may be covered in part only. Other formats are loaded whole. Of an animation it is what programs show that
-        know none: its first frame, or the stand-in that a PNG has for it.
+        row may be covered in part only. Other formats are loaded whole. Of an animation it is the first frame, or the
+        stand-in that a PNG has for programs without animations.
 
-        A glance tells the mean colours, and whether there is an end; it does not go through all of a progressive JPEG.
+        With `is_glance`, only the mean colours count, and that the file has its end: of a progressive JPEG, the first
+        scan is decoded.
         """
         image = self.image
         if self.format == "jpeg" and isinstance(image, ImageFile.ImageFile) and image.tile:
             data = self.data()
             eighths = jpeg_decoder.eighths_for(image.size, size)
             if self._layout is not None and self._layout.in_scans:
-                # Where a block of 8 x 8 becomes a pixel, the first scan has all that is needed.
+                # If a block of 8 x 8 becomes one pixel, the first scan is enough.
                 is_coarse = is_glance and eighths == 1 and self._has_fine_means()
                 first_scan = jpeg.first_scan(data, len(image.getbands())) if is_coarse else None
                 if first_scan is None:
@@ -211,16 +212,16 @@ class Source:
                     jpeg_decoder.check_pixels(image, data, decoded)
             return decoded, (image.width * eighths / 8, image.height * eighths / 8)
         if self.format == "gif" or (self.format == "png" and self.frames > 1):
-            # Not by Pillow, which has been to other frames meanwhile, and leaves nothing clear that no frame names.
+            # Not by Pillow, which has seen other frames meanwhile, and leaves no area clear that no frame draws.
             with pillow_errors(f"{self.name} is damaged"):
                 first = gif_frames.still(self.data(), self.screen) if self.format == "gif" else apng.still(self.data())
             return first, first.size
         self.load()
-        # Now, since a TIFF is turned while it is loaded.
+        # Only now: a TIFF is turned while it is loaded.
         return image, image.size
 
     def _for_pillow(self) -> File:
-        """Return the file as Pillow may see it."""
+        """Return the file without the parts that Pillow would refuse."""
         if self._end:
             return File(opening.in_memory(self.data()))
         if self.png is not None and self.png.hidden:
@@ -236,7 +237,7 @@ class Source:
             points = self.avif.code_points
         if points is not None and (name := profile.HDR_TRANSFERS.get(points[1])):
             raise ImageError(
-                f"{self.name} is brighter than sRGB can be ({name}). Export it as an image of standard range.",
+                f"{self.name} is brighter than sRGB can be ({name}). Export it with standard dynamic range.",
                 reason="unsupported",
             )
         if self.png is not None:
@@ -250,7 +251,7 @@ class Source:
         accepted = ", ".join(formats)
         try:
             with pillow_errors(f"{self.name} cannot be opened"), self._shown.patience(_HEAD_PIECES):
-                # A file and not a name, and only these parsers: neither the extension nor a client's word decides, and
+                # A file and not a name, and only these parsers: the extension does not decide, nor does the client, and
                 # the parsers for PostScript, PDF and the like are never run.
                 return Image.open(self._shown, formats=names)
         except ImageError as error:
@@ -258,13 +259,13 @@ class Source:
                 if "avif" in formats and (why := avif.why_not(self.data())):
                     raise ImageError(f"{self.name} {why[1]}", reason=why[0]) from error.__cause__
                 raise ImageError(
-                    f"{self.name} is no image of an accepted format ({accepted}).",
+                    f"{self.name} is not an image in an accepted format ({accepted}).",
                     reason="unknown_format",
                 ) from error.__cause__
             raise
 
     def _patience(self) -> contextlib.AbstractContextManager[None]:
-        """Bound the pieces in which the rest is read; other formats than these two are not read in pieces."""
+        """Limit the pieces in which the rest is read; only these two formats are read in pieces."""
         if self.format not in ("png", "gif"):
             return contextlib.nullcontext()
         return self._shown.patience(_PIECES + self.stat.st_size // _PIECE_BYTES)
@@ -283,7 +284,7 @@ class Source:
         cost.check(self.name, self.limits.memory, needed)
 
     def _has_fine_means(self) -> bool:
-        """Are the mean colours of a first scan, which is of half the precision, near enough to those of the image?"""
+        """Return True if a first scan, of half the precision, has nearly the mean colours of the image."""
         tables: dict[int, list[int]] = getattr(self.image, "quantization", {})
         return all(table[0] <= _FINE for table in tables.values())
 

@@ -17,11 +17,11 @@ _core: Any = Image.core  # type: ignore[attr-defined]
 
 _CODEC = "asok_strict"
 _FORMATS, _DECODERS = ("PNG", "TIFF", "BMP"), ("raw", "zip")
-"""What Pillow feeds piece by piece, of what it decodes here. Other decoders are not subject to the switch."""
+"""Formats and decoders that Pillow feeds piece by piece. Other decoders ignore the switch."""
 
 
 class _StrictDecoder(ImageFile.PyDecoder):
-    """Hands everything to a decoder of Pillow, and raises what that complains of."""
+    """Passes everything to a decoder of Pillow, and raises its errors."""
 
     def init(self, args: tuple[Any, ...]) -> None:
         name, *rest = args
@@ -41,7 +41,7 @@ class _StrictDecoder(ImageFile.PyDecoder):
 
 
 def load(image: Image.Image) -> None:
-    """Decode the pixels of `image`; OSError where they are not all there."""
+    """Decode the pixels of `image`; OSError if some are missing."""
     if isinstance(image, ImageFile.ImageFile) and _is_fed(image):
         _make_strict(image)
     image.load()
@@ -60,13 +60,13 @@ def _make_strict(image: ImageFile.ImageFile) -> None:
         try:
             piece: bytes = read(size)  # type: ignore[misc]
         except (IndexError, struct.error):
-            # What Pillow takes for the end of the data, too.
+            # Pillow, too, takes these for the end of the data.
             piece = b""
         if not piece:
             raise OSError("it is cut off")
         return piece
 
-    # What Pillow asks a plugin for that reads in its own way.
+    # Pillow calls this instead of reading the file itself.
     image.load_read = load_read  # type: ignore[attr-defined]
 
 

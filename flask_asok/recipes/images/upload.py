@@ -27,16 +27,16 @@ def save_upload(
     max_bytes: int | None = None,
 ) -> str:
     """
-    Save an uploaded image in `folder` and return its path, an absolute one.
+    Save an uploaded image in `folder` and return its absolute path.
 
-    The client decides nothing: the name is made here, the content decides on the format and the extension, and no more
-    than `max_bytes` (default `ASOK_IMAGE_MAX_BYTES`) are read. Pixels are not decoded, so this is quick.
+    The client decides nothing: this function makes the name, the content decides the format and the extension, and no
+    more than `max_bytes` (default `ASOK_IMAGE_MAX_BYTES`) are read. Pixels are not decoded, so this is quick.
 
-    The file is the original, GPS and all: make `folder` a private one that no web server shows, and publish with
-    `background(resize_image, path, to=public_folder)`. A missing `folder` is made, with mode 0700; the file has 0600.
+    The file is the original, GPS included: choose a private `folder` that no web server shows, and publish with
+    `background(resize_image, path, to=public_folder)`. A missing `folder` is created with mode 0700; the file has 0600.
 
-    Raises ImageError, with nothing left in `folder`: `reason` is "no_file", "too_many_bytes", "unknown_format",
-    "too_many_pixels" or "damaged". Raises OSError where `folder` cannot be written to.
+    Raises ImageError, and leaves nothing in `folder`: `reason` is "no_file", "too_many_bytes", "unknown_format",
+    "too_many_pixels" or "damaged". Raises OSError if `folder` cannot be written to.
     """
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
@@ -66,7 +66,7 @@ def save_upload(
 
 def _copy(stream: Any, file: IO[bytes], most: int) -> None:
     with contextlib.suppress(AttributeError, OSError):
-        # Somebody may have looked at it already.
+        # The application may have read it already.
         stream.seek(0)
     total = 0
     while piece := stream.read(_PIECE):
@@ -85,6 +85,6 @@ def _extension(path: str, formats: tuple[str, ...]) -> str:
         with Source.open(path, current_limits(), formats) as source:
             return FORMATS[source.format].extensions[0]
     except ImageError as error:
-        # The name of the temporary file says nothing to anybody.
+        # The name of the temporary file means nothing to the user.
         text = str(error).replace(os.path.basename(path), "The uploaded file")
         raise ImageError(text, reason=error.reason) from error
