@@ -24,10 +24,10 @@ from .context import is_bound_to_session, items_of, request_of
 from .logs import log
 
 PLAIN = frozenset({str, int, float, bool, bytes, type(None)})
-"""Types of arguments that need no look."""
+"""Types of arguments that need no check."""
 
 _BARE = frozenset({dict, list, tuple, set, frozenset})
-"""Containers that are nothing besides."""
+"""Plain containers."""
 
 _MOST_LOOKED_AT = 20
 """Items of a container that are looked at: a form has no more uploads, and a long list is data."""
@@ -144,7 +144,7 @@ def _refuse_stream(stream: Any, app: Flask) -> None:
     with contextlib.suppress(ValueError):  # a wrapper that was detached
         while isinstance(stream, (TextIOWrapper, BufferedReader)):
             stream = stream.buffer if isinstance(stream, TextIOWrapper) else stream.raw
-    # Where they are once somebody has asked for them: asking here would read the body.
+    # Flask keeps them here once the view has asked for them; to ask now would read the body.
     parsed = vars(own)
     files = [file for several in parsed["files"].listvalues() for file in several] if "files" in parsed else ()
     if any(stream is file.stream for file in files):

@@ -42,7 +42,7 @@ class Runner(Protocol):
     """The tasks whose attempt is under way, as keys."""
 
     def watch(self, task: RunnableTask[Any], timeout: float) -> None:
-        """See to the timeout, in seconds, of an attempt of `task` that begins now in this very thread."""
+        """Watch over an attempt of `task` that begins now in this very thread and may take `timeout` seconds."""
 
     def wait(self, task: RunnableTask[Any], seconds: float) -> None:
         """Run `task` again after `seconds`, holding no thread meanwhile."""
@@ -61,23 +61,23 @@ class RunnableTask(JoinableTask[R]):
     """
 
     skips_waits: bool = False
-    """Does a retry follow at once? For tests; what is logged and told of it is as ever."""
+    """Does a retry follow at once? For tests; logs and signals still tell the real wait."""
     stopping: bool = False
-    """Was the task asked to stop? Then each report of its progress raises TaskCancelled. For backends."""
+    """Was the task asked to stop? Then each report of its progress raises TaskCancelled."""
     reporter: Callable[[Progress], bool] | None = None
     """
-    What a backend sets in order to hear of the progress, at most once a second, in the thread that reports it. Returns
-    True to stop the task.
+    A backend sets it to hear of the progress, at most once a second, in the reporting thread. It returns True to stop
+    the task.
     """
     reported: float = float("-inf")
     """When the reporter was last called, by the monotonic clock."""
     about: str = ""
-    """What a recipe adds to the line that says the task was abandoned: no secret."""
+    """What a recipe adds to the log line of an abandoned task; no secret."""
     _unmade: list[Parts] = []  # noqa: RUF012 - empty for ever; an abandoned task gets its own
 
     def __init__(self, call: Parts, options: Options, summary: TaskSummary, lane: Runner, app: Flask) -> None:
         # Thread.__init__ is left out on purpose: see Task.
-        # One that pops the call out of the box has claimed the task, to run or to settle it: one atomic step, no lock.
+        # To pop the call out of the box is to claim the task, to run or settle it: one atomic step, no lock.
         self._box = [call]
         self._summary = summary
         self.options = options
@@ -104,10 +104,10 @@ class RunnableTask(JoinableTask[R]):
         """Does the task wait for a response or a commit?"""
         return self.trigger is not None
 
-    def claim(self) -> Parts | None:
-        """Take the call out of the task: of all that try, one gets it, and must run or settle the task."""
+    def claim(self) -> Call | None:
+        """Take the call out of the task. Of all threads that try, one gets it and must run or settle the task."""
         try:
-            return self._box.pop()
+            return Call._make(self._box.pop())
         except IndexError:
             return None
 
@@ -128,7 +128,7 @@ class RunnableTask(JoinableTask[R]):
         return True
 
     def perform(self, thread: threading.Thread) -> BaseException | None:
-        """Run one attempt here and now, in `thread`, unless somebody else has claimed it. Return what it raised."""
+        """Run one attempt here and now, in `thread`, unless another thread has claimed it. Return what it raised."""
         try:
             call = self._box.pop()
         except IndexError:
@@ -150,7 +150,7 @@ class RunnableTask(JoinableTask[R]):
                 emit(task_started, self.app, task=self)
             value, error = Context().run(make, call, self)
         except BaseException as raised:
-            # Ctrl-C, in a caller who runs the task itself: it must come to an end all the same.
+            # Ctrl-C, in a caller that runs the task itself: the task must still come to an end.
             error = raised
         # Missing when a shutdown has abandoned the task: it is settled, and its outcome comes too late.
         if lane.running.pop(self, self) is self:
@@ -167,7 +167,7 @@ class RunnableTask(JoinableTask[R]):
             del self, call, error
 
     def settle(self, state: State, signal: NamedSignal, **kwargs: Any) -> None:
-        """Give the claimed task its last state, tell the receivers of `signal`, then let go who waits."""
+        """Give the claimed task its last state, send `signal`, then release the waiting threads."""
         self._summary.finished = time.time()
         self._summary.state = state
         try:
@@ -175,13 +175,13 @@ class RunnableTask(JoinableTask[R]):
                 self._settler = threading.get_ident()
                 emit(signal, self.app, task=self, **kwargs)
         finally:
-            # Last, so that whoever joins finds the context torn down, the error logged and the signals sent.
+            # Last: a caller that joins finds the context torn down, the error logged and the signals sent.
             self._done = True
             if self._waiters:
                 self.wake()
 
     def withdraw(self, why: str | None, level: int = logging.INFO) -> None:
-        """Settle as cancelled, and log `why`, unless the task is claimed already; None where the caller is told."""
+        """Settle as cancelled, and log `why`, unless the task is claimed already. Without `why` the caller raises."""
         if self.claim() is None:
             return
         self.trigger = None
@@ -207,7 +207,7 @@ class RunnableTask(JoinableTask[R]):
         if call is None and self.lane.running.pop(self, self) is self:
             return
         self.trigger = None
-        about = self.about or (about_of(call[1]) if call is not None else "")
+        about = self.about or (about_of(call.args) if call is not None else "")
         try:
             log(
                 logging.ERROR, "Background task %s (%s) abandoned while %s: %s.",
@@ -249,7 +249,7 @@ class RunnableTask(JoinableTask[R]):
             self._settle_cancelled("it was asked to stop")
             return
         seconds = self._seconds_to_retry(error)
-        # Whatever happens while it is told, Ctrl-C in a caller who runs the task itself: somebody waits for its end.
+        # Whatever the log and the signal raise, Ctrl-C for one: a caller may wait for the end of this task.
         if seconds is not None:
             try:
                 self._tell_of_retry(error, seconds)

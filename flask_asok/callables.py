@@ -23,7 +23,7 @@ _PLACEHOLDER = getattr(functools, "Placeholder", None)
 _MOST_SIGNATURES = 200
 
 _signatures: dict[tuple[str, bool], inspect.Signature] = {}
-"""Of functions in C, by the text they have of it: reading that takes longer than everything else. Holds no function."""
+"""Of functions in C, by the text of the signature, which is slow to parse. Holds no function."""
 
 
 def name_of(fn: Callable[..., Any]) -> str:
@@ -50,10 +50,10 @@ def decorated(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 def check_fits(fn: Callable[..., Any], args: Arguments, kwargs: dict[str, Any], of: Callable[..., Any]) -> None:
     """
-    Raise TypeError where `fn(*args, **kwargs)` would raise one at once; `of` is what the caller has named.
+    Raise TypeError if `fn(*args, **kwargs)` would raise one at once; `of` is what the caller has named.
 
-    It is checked what is really called: a wrapper by its own parameters, not by those of what it wraps, since it may
-    pass others on. What cannot be known is not checked.
+    The check is on what is really called: a wrapper by its own parameters, not by those of what it wraps, since it may
+    pass on others. What cannot be known is not checked.
     """
     try:
         called, given, named = (fn, args, kwargs) if type(fn) is FunctionType else really_called(fn, args, kwargs)
@@ -171,7 +171,7 @@ def _signature_in_c(fn: Callable[..., Any]) -> inspect.Signature:
 
 
 def option_hint(of: Callable[..., Any], kwargs: Mapping[str, Any], why: str) -> str:
-    """Return where an option would have to stand that Python, in the text `why`, does not know as an argument."""
+    """Return where to set an option that Python, in the text `why`, does not know as an argument."""
     return _hint(of, kwargs, (key for key in kwargs if f"unexpected keyword argument {key!r}" in why))
 
 

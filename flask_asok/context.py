@@ -37,7 +37,7 @@ _COPIED = frozenset({dict, list, set, SimpleNamespace})
 
 _SEQUENCES = (list, tuple, set, frozenset, deque)
 
-# Most tasks carry none: the garbage collector has less to look at when these are not made for each.
+# Most tasks capture none: sharing these leaves less for the garbage collector to visit.
 _NO_VALUES: Mapping[str, Any] = {}
 _NO_VARIABLES: Variables = ()
 

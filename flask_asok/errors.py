@@ -31,7 +31,7 @@ class AsokError(Exception):
     """Base of every error that Flask-Asok raises on purpose."""
 
     is_answer: ClassVar[bool] = False
-    """Does it tell what somebody else's machine did? The log then shows no frames of Flask-Asok."""
+    """Does it report what another machine did? The log then shows no frames of Flask-Asok."""
     retry_after: float | None = None
     """How many seconds that machine asked to wait: a task that raises the error is not retried before."""
 

@@ -22,7 +22,7 @@ from .recipes.images import resize_image
 from .recipes.mail import send_mail
 from .recipes.webhooks import send_webhook
 from .settings import Setting
-from .state import KEY, State, state_of
+from .state import KEY, AppState, state_of
 from .status import Access, StatusBlueprint, asok_progress
 from .summaries import TaskSummary
 from .triggers import abandon_deferred, listen
@@ -78,7 +78,7 @@ class FlaskAsok:
         backend = _backend(config["ASOK_BACKEND"])
         config.update(settings.read(app, backend.settings))
         _refuse_unknown(app.config, config)
-        app.extensions[KEY] = State(config, backend(app, config))
+        app.extensions[KEY] = AppState(config, backend(app, config))
         for recipe in RECIPES:
             if recipe.set_up is not None:
                 recipe.set_up(app)
@@ -148,7 +148,7 @@ class FlaskAsok:
         return warm_all(keys, only_missing=only_missing, jobs=jobs)
 
 
-def _state() -> State:
+def _state() -> AppState:
     return state_of(current_app)
 
 

@@ -57,7 +57,7 @@ class Options:
     run: Callable[[Any], Any] | None = None
     """What is run in the function's place, with what `prepare` made."""
     at_most_once: bool = False
-    """A worker that is lost while it runs the task may have done it: do not run it again."""
+    """A worker that was lost while it ran the task may have done it: do not run the task again."""
 
     def replace(self, **values: Unpack[TaskOptionValues]) -> Options:
         """Return options with `values` in place of these; TypeError or ValueError says which value is invalid."""

@@ -21,8 +21,8 @@ def report_progress(done: float, total: float | None = None, text: str | None = 
     """
     Tell how far the task that this code runs in has come: `done` of `total`, and a text of up to 200 characters.
 
-    Outside of a task it does nothing. TypeError for what is no number or str, ValueError for a number that is negative
-    or not finite. Raises TaskCancelled once the task was asked to stop, by `asok.cancel(id, running=True)`: let it
+    Outside of a task it does nothing. TypeError for another type, ValueError for a number that is negative or not
+    finite. Raises TaskCancelled once the task was asked to stop, by `asok.cancel(id, running=True)`: let it
     through.
     """
     task = running_task()
@@ -56,7 +56,7 @@ def track(iterable: Any, total: float | None = None, text: str | None = None) ->
     task was asked to stop.
     """
     if total is None:
-        # A range may be too long for len(), and a proxy have none though its type does.
+        # A range may be too long for len(), and a proxy may have no length though its type does.
         with contextlib.suppress(TypeError, OverflowError):
             total = len(iterable)
     steps = _Steps(total, text)

@@ -19,7 +19,7 @@ KEY = "asok"
 """Where it is, in `app.extensions`."""
 
 
-class State:
+class AppState:
     """Made by `init_app`, kept at `app.extensions["asok"]`, lives as long as the application."""
 
     def __init__(self, config: dict[str, Any], backend: Backend) -> None:
@@ -65,7 +65,7 @@ class State:
         self._lock = threading.RLock()
 
 
-def state_of(app: Flask) -> State:
+def state_of(app: Flask) -> AppState:
     """Return what `init_app` left on `app`; NotConfigured where it was never called."""
     try:
         return app.extensions[KEY]  # type: ignore[no-any-return]

@@ -29,8 +29,8 @@ class Task(threading.Thread, Generic[R]):
     """
     One call of `background()`, to be waited on like the thread it stands for.
 
-    `join`, `is_alive`, `name`, `ident`, `native_id` and `daemon` mean what they mean on a `threading.Thread`; the work
-    is done by a pooled thread, so that no thread is started for it. The task runs all the same when nobody keeps it.
+    `join`, `is_alive`, `name`, `ident`, `native_id` and `daemon` mean what they mean on a `threading.Thread`; a pooled
+    thread does the work, so no thread is started for it. The task runs even if its caller drops it.
     """
 
     # Thread.__init__ is never called: it would cost more than the whole rest of the task. Each public accessor of

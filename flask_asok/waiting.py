@@ -33,7 +33,7 @@ process.after_fork(waits.clear)
 
 @contextlib.contextmanager
 def waiting_for(task: JoinableTask[Any], timeout: float | None = None) -> Iterator[JoinableTask[Any] | None]:
-    """Note for this block that its code waits for `task`. Yields the task that the code runs in, or None."""
+    """Note for this block that its code waits for `task`. Yield the task that the code runs in, or None."""
     process.renew()
     caller: JoinableTask[Any] | None = current.get()
     key = threading.get_ident() if caller is None else caller
@@ -56,9 +56,9 @@ class JoinableTask(Task[R]):
 
     def _join(self, timeout: float | None) -> None:
         if self._done or self._settler == threading.get_ident():
-            # Or a signal's receiver, here in this thread, has all there is to wait for.
+            # A signal's receiver, in the settling thread itself, has nothing left to wait for.
             return
-        # Noted before it is looked who waits for whom: of two that do so at the same time one sees the other.
+        # Noted before the look: of two callers that join each other at the same time, one sees the other.
         with waiting_for(self, timeout) as caller:
             self._refuse_circle(caller, timeout)
             self._wait(timeout, in_task=caller is not None)
@@ -68,7 +68,7 @@ class JoinableTask(Task[R]):
         raise NotImplementedError
 
     def wake(self) -> None:
-        """Let all who wait look again."""
+        """Let every waiting thread look again."""
         waiters = self._waiters
         # The first ones, and as many as there are now: one that finds nothing changed waits again, at the end.
         for _ in range(len(waiters)):
@@ -81,7 +81,7 @@ class JoinableTask(Task[R]):
         raise NotImplementedError
 
     def _refuse_circle(self, waiting: JoinableTask[Any] | None, timeout: float | None) -> None:
-        """Raise RuntimeError where this task, by however many joins, waits for who joins it here."""
+        """Raise RuntimeError if this task, by however many joins, waits for the caller."""
         if self not in waits and self.trigger is None and self is not waiting:
             return
         link: JoinableTask[Any] | None = self
@@ -119,7 +119,7 @@ class JoinableTask(Task[R]):
         lock.acquire()
         waiters: list[threading.Lock] = self.__dict__.setdefault("_waiters", [])
         waiters.append(lock)
-        # It may have changed before it could see that somebody waits.
+        # The task may have changed before it could see this waiter.
         changed = self._done or (in_task and self._is_claimable())
         if not changed:
             changed = lock.acquire(timeout=seconds)

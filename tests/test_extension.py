@@ -8,7 +8,7 @@ from flask import Blueprint, Flask, current_app
 from werkzeug.local import LocalProxy
 
 from flask_asok import FlaskAsok, NotConfigured, Task, background
-from flask_asok.state import State
+from flask_asok.state import AppState
 
 WAIT = 10
 
@@ -500,4 +500,4 @@ def test_unknown_backend_names_the_known(later):
 
 def test_state_is_where_extensions_have_theirs(app):
     """The state of an app is at `app.extensions["asok"]`."""
-    assert isinstance(state_of(app), State)
+    assert isinstance(state_of(app), AppState)

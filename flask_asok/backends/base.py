@@ -1,4 +1,4 @@
-"""What a backend owes, for those who write one."""
+"""What a backend must do, for authors of one."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Backend(ABC):
     @abstractmethod
     def start(self, task: RunnableTask[Any], *, bounded: bool = True) -> None:
         """
-        Have `task` run, after the delay in its options.
+        Run `task` after the delay in its options.
 
         With `bounded` a full queue may make the caller run it, or raise QueueFull; without, it is accepted.
         """

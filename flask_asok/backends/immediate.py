@@ -17,8 +17,8 @@ class ImmediateBackend(Backend):
     """
     The task is settled when `background()` returns. Delays and backoffs are not waited for.
 
-    A thread of its own, and not the caller's, so that code which leans on the caller's context fails in the test
-    as it would in production.
+    Each task has a thread of its own, so code that relies on the caller's context fails in the test as it would in
+    production.
     """
 
     name = "immediate"
@@ -36,7 +36,7 @@ class ImmediateBackend(Backend):
     def start(self, task: RunnableTask[Any], *, bounded: bool = True) -> None:
         """Run all attempts of `task`, one after the other, and return when it is settled."""
         thread = threading.Thread(target=_perform, args=(task,), name=f"asok-{task.queue}", daemon=True)
-        # As if the caller joined it: a task that waits for its caller is told that it would wait for ever.
+        # As if the caller joined it: a task that joins its caller gets an error, not a wait without end.
         with waiting_for(task):
             thread.start()
             thread.join()
@@ -49,7 +49,7 @@ class ImmediateBackend(Backend):
         """Let it take its time."""
 
     def wait(self, task: RunnableTask[Any], seconds: float) -> None:
-        """Have the next attempt follow at once."""
+        """Make the next attempt follow at once."""
         task.requeue()
 
 

@@ -14,7 +14,7 @@ from flask.globals import app_ctx
 from ...errors import NotConfigured
 from ...logs import log
 from ...process import FORKS_UNSEEN, renew
-from ...state import KEY, State, state_of
+from ...state import KEY, AppState, state_of
 from .errors import CacheUnavailable
 from .lifetime import UNSET, Lifetime, Stale, Ttl, fresh_seconds, stale_seconds
 from .loader import Loader
@@ -197,7 +197,7 @@ class Cache:
     def _current_loader(self) -> Loader:
         try:
             app: Flask = _current_context().app
-            state: State = app.extensions.get(KEY) or state_of(app)
+            state: AppState = app.extensions.get(KEY) or state_of(app)
         except NotConfigured:
             raise
         except RuntimeError:

@@ -15,7 +15,7 @@ from ...errors import QueueFull
 from ...options import OptionValues
 from ...retries import NotYet, will_retry
 from ...signals import emit
-from ...state import KEY, State, state_of
+from ...state import KEY, AppState, state_of
 from . import signing
 from .delivery import Delivery
 from .errors import WebhookError, WebhookGone, WebhookUnavailable
@@ -214,7 +214,7 @@ def _unfinished() -> Unfinished:
     return state_of(_app()).shared("unfinished webhooks", lambda: Unfinished(_app()))
 
 
-def _state() -> State | None:
+def _state() -> AppState | None:
     return current_app.extensions.get(KEY) if has_app_context() else None
 
 
