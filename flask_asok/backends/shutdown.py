@@ -82,18 +82,19 @@ def _tell_of_wait(backends: Sequence[Closing], started: float) -> None:
     """Log at once what the process waits for before it ends: otherwise it seems to hang."""
     reloads = os.environ.get("WERKZEUG_RUN_MAIN") == "true"
     waiting = [backend for backend in backends if backend.shutdown_timeout]
-    pools = [(pool, backend.shutdown_timeout) for backend in waiting for pool in list(backend.pools.values())]
     if not reloads:
         # Most are done by then, and nobody wants to read of them.
-        for pool, seconds in pools:
-            pool.finish(started + min(seconds, GRACE_SECONDS))
-    unfinished = [(pool.unfinished(), seconds) for pool, seconds in pools]
-    tasks = [task for of_pool, _ in unfinished for task in of_pool]
-    if tasks:
-        _log_wait(tasks, max(seconds for of_pool, seconds in unfinished if of_pool), reloads)
+        for backend in waiting:
+            for pool in list(backend.pools.values()):
+                pool.finish(started + min(backend.shutdown_timeout, GRACE_SECONDS))
+    for backend in waiting:
+        tasks = [task for pool in list(backend.pools.values()) for task in pool.unfinished()]
+        if tasks:
+            _log_wait(tasks, backend.shutdown_timeout, reloads)
 
 
 def _log_wait(tasks: list[RunnableTask[Any]], seconds: float, reloads: bool) -> None:
+    """Log the tasks of one application, for its own handlers too."""
     if reloads:
         # It kills this process a quarter of a second after Ctrl-C: what is lost is logged before.
         how = "; after Ctrl-C the reloader does not wait, and what has not finished by then is lost"
@@ -106,4 +107,5 @@ def _log_wait(tasks: list[RunnableTask[Any]], seconds: float, reloads: bool) -> 
         logging.WARNING, "Waiting up to %g s for %s %s (%s%s)%s.",
         seconds, len(names), "task" if len(names) == 1 else "tasks",
         ", ".join(names[:MOST_NAMED]), f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else "", how,
+        app=tasks[0].app,
     )  # fmt: skip

@@ -218,6 +218,45 @@ sys.stderr = Watch()
     ]
 
 
+def test_each_app_is_told_what_is_waited_for(script):
+    """The handlers of an app's logger hear what the end waits for as well: of its own tasks, and once."""
+    process = script(
+        """
+import logging, sys, threading
+from flask import Flask
+from flask_asok import FlaskAsok, background
+
+logging.getLogger("asok.background").propagate = False
+gates = {"shop": threading.Event(), "desk": threading.Event()}
+
+class Told(logging.Handler):
+    def __init__(self, name):
+        super().__init__()
+        self.app = name
+
+    def emit(self, record):
+        print(self.app, record.getMessage(), flush=True)
+        gates[self.app].set()
+
+apps = []
+for name, limit in (("shop", 20), ("desk", 30)):
+    app = Flask(name)
+    app.config.update(ASOK_SHUTDOWN_TIMEOUT=limit)
+    app.logger.addHandler(Told(name))
+    FlaskAsok(app)
+    apps.append(app)
+    with app.app_context():
+        background.using(name=f"of {name}")(gates[name].wait, 25)
+"""
+    )
+
+    assert process.wait() == 0
+    assert sorted(line for line in process.lines if not line.startswith("[")) == [
+        "desk Waiting up to 30 s for 1 task (of desk); Ctrl-C again to quit.",
+        "shop Waiting up to 20 s for 1 task (of shop); Ctrl-C again to quit.",
+    ]
+
+
 def test_ctrl_c_while_it_is_said(script):
     """Ctrl-C at the very beginning of the end: nothing is waited for, and every task is named all the same."""
     process = script(
