@@ -17,7 +17,7 @@ import pytest
 import trustme
 from flask import Flask
 
-from flask_asok import FlaskAsok
+from flask_asok import FlaskAsok, signals
 
 # A property holds however busy the machine is.
 hypothesis.settings.register_profile("busy", deadline=None)
@@ -208,3 +208,26 @@ def app(make_app: Callable[..., Flask]) -> Iterator[Flask]:
     app = make_app()
     with app.app_context():
         yield app
+
+
+class Heard:
+    """Keep what the webhook signals of an app say."""
+
+    def __init__(self, app: Flask) -> None:
+        self.failed: list[dict[str, Any]] = []
+        self.gone: list[dict[str, Any]] = []
+        self._receivers = (self._on_failed, self._on_gone)
+        signals.webhook_failed.connect(self._on_failed, app)
+        signals.webhook_gone.connect(self._on_gone, app)
+
+    def _on_failed(self, app: Flask, **kwargs: Any) -> None:
+        self.failed.append(kwargs)
+
+    def _on_gone(self, app: Flask, **kwargs: Any) -> None:
+        self.gone.append(kwargs)
+
+
+@pytest.fixture
+def hear() -> type[Heard]:
+    """`hear(app)` keeps what the webhook signals of an app say from now on."""
+    return Heard

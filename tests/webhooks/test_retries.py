@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import threading
 from typing import Any
 
 import pytest
@@ -12,7 +11,6 @@ from standardwebhooks.webhooks import Webhook
 
 from flask_asok import (
     Delivery,
-    FlaskAsok,
     WebhookError,
     WebhookGone,
     WebhookRejected,
@@ -25,6 +23,7 @@ from flask_asok.recipes.webhooks.recipe import BACKOFF, backoff, deliver, delive
 from flask_asok.recipes.webhooks.webhook import compose
 
 TIMEOUT = 10
+
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 at_once = background.using(backoff=0)
@@ -32,23 +31,6 @@ at_once = background.using(backoff=0)
 
 def answer(status: int, *headers: str) -> bytes:
     return "\r\n".join([f"HTTP/1.1 {status} Whatever", *headers, "Content-Length: 0", "", ""]).encode()
-
-
-class Heard:
-    """Keep what the webhook signals of an app say."""
-
-    def __init__(self, app: Flask) -> None:
-        self.failed: list[dict[str, Any]] = []
-        self.gone: list[dict[str, Any]] = []
-        self._receivers = (self._on_failed, self._on_gone)
-        signals.webhook_failed.connect(self._on_failed, app)
-        signals.webhook_gone.connect(self._on_gone, app)
-
-    def _on_failed(self, app: Flask, **kwargs: Any) -> None:
-        self.failed.append(kwargs)
-
-    def _on_gone(self, app: Flask, **kwargs: Any) -> None:
-        self.gone.append(kwargs)
 
 
 def test_one_line(app: Flask, receiver: Any) -> None:
@@ -86,9 +68,9 @@ def test_new_timestamp(app: Flask, receiver: Any, monkeypatch: pytest.MonkeyPatc
     assert first.headers["webhook-signature"] != second.headers["webhook-signature"]
 
 
-def test_given_up(app: Flask, receiver: Any) -> None:
+def test_given_up(app: Flask, receiver: Any, hear: Any) -> None:
     """After five attempts it is given up, and one signal has what it takes to store and replay it."""
-    heard = Heard(app)
+    heard = hear(app)
     receiver.answers = [answer(503)] * 5
 
     task = at_once(send_webhook, receiver.url, {"n": 1}, id="msg_1", reference="endpoint 7")
@@ -107,9 +89,9 @@ def test_given_up(app: Flask, receiver: Any) -> None:
     assert replayed.body == delivery.body
 
 
-def test_not_retried(app: Flask, receiver: Any) -> None:
+def test_not_retried(app: Flask, receiver: Any, hear: Any) -> None:
     """An answer that would be the same again fails the task at once."""
-    heard = Heard(app)
+    heard = hear(app)
     receiver.answers = [answer(404)]
 
     error = at_once(send_webhook, receiver.url, {}).exception(TIMEOUT)
@@ -119,9 +101,9 @@ def test_not_retried(app: Flask, receiver: Any) -> None:
     assert len(heard.failed) == 1
 
 
-def test_gone(app: Flask, receiver: Any) -> None:
+def test_gone(app: Flask, receiver: Any, hear: Any) -> None:
     """A 410 fails the task at once and sends a signal of its own, so that the endpoint can be disabled."""
-    heard = Heard(app)
+    heard = hear(app)
     receiver.answers = [answer(410)]
 
     error = at_once(send_webhook, receiver.url, {}, reference="endpoint 7").exception(TIMEOUT)
@@ -152,9 +134,9 @@ def test_retry_after(app: Flask, receiver: Any) -> None:
     assert task.cancel()
 
 
-def test_retry_after_of_the_last_attempt(app: Flask, receiver: Any) -> None:
+def test_retry_after_of_the_last_attempt(app: Flask, receiver: Any, hear: Any) -> None:
     """With no attempt left the task fails with the error itself, and the signal is sent."""
-    heard = Heard(app)
+    heard = hear(app)
     receiver.answers = [answer(429, "Retry-After: 1")]
 
     error = background.using(retries=0)(send_webhook, receiver.url, {}).exception(TIMEOUT)
@@ -162,109 +144,6 @@ def test_retry_after_of_the_last_attempt(app: Flask, receiver: Any) -> None:
     assert isinstance(error, WebhookUnavailable)
     assert error.retry_after == 1
     assert len(heard.failed) == 1
-
-
-def test_shutdown_while_waiting(app: Flask, receiver: Any) -> None:
-    """A retry that an orderly shutdown leaves behind is a failure too: the signal has what it takes to replay it."""
-    heard = Heard(app)
-    receiver.answers = [answer(503)]
-    task = background.using(backoff=600)(send_webhook, receiver.url, {"n": 1}, id="msg_1")
-    background.using(delay=600)(print)
-    receiver.next()
-    while task.state != "waiting":
-        task.join(0.01)
-
-    FlaskAsok().close(app, 2)
-
-    (said,) = heard.failed
-    assert (said["delivery"].id, said["delivery"].body, said["delivery"].status) == ("msg_1", b'{"n":1}', 503)
-    assert isinstance(said["error"], WebhookUnavailable)
-    # What waits holds no frames.
-    assert said["error"].__traceback__ is None
-
-
-@pytest.mark.parametrize("status", [404, 503])
-def test_shutdown_before_the_first_answer(make_app: Any, receiver: Any, status: int) -> None:
-    """So are those that were never tried, waited for their turn, or had no answer yet; a cancelled one is not."""
-    app = make_app(ASOK_WEBHOOK_PER_HOST=1, ASOK_QUEUES={"webhooks": 2, "default": 1})
-    heard = Heard(app)
-    receiver.answer_when.clear()
-    receiver.answers = [answer(status)]
-
-    with app.app_context():
-        running = background(send_webhook, receiver.url, {"n": 1}, id="running")
-        receiver.next()
-        turn = background(send_webhook, receiver.url, {"n": 2}, id="turn", reference="endpoint 7")
-        background.using(delay=600)(send_webhook, receiver.url, {"n": 3}, id="delayed")
-        background.using(delay=600)(print, WebhookError("an argument of somebody else"))
-        background.using(delay=600)(send_webhook, receiver.url, {}, id="cancelled").cancel()
-        while turn.state != "waiting":
-            running.join(0.01)
-    FlaskAsok().close(app, 0)
-
-    told = {said["delivery"].id: said["delivery"] for said in heard.failed}
-    assert sorted(told) == ["delayed", "running", "turn"]
-    assert (told["turn"].body, told["turn"].reference, told["turn"].status) == (b'{"n":2}', "endpoint 7", None)
-    assert [told[id].attempts for id in ("delayed", "running")] == [0, 1]
-    assert {type(said["error"]) for said in heard.failed} == {WebhookUnavailable}
-    receiver.answer_when.set()
-    for thread in threading.enumerate():
-        if thread.name.startswith("asok-webhooks-"):
-            thread.join(TIMEOUT)
-    assert len(heard.failed) == 3
-
-
-@pytest.mark.parametrize("headers", [[], ["Retry-After: 1"]], ids=["backoff", "Retry-After"])
-def test_backoff_that_raises(app: Flask, receiver: Any, headers: list[str]) -> None:
-    """Nor is one lost whose retry cannot be made, since the backoff that was given for it raises."""
-    heard = Heard(app)
-    receiver.answers = [answer(503, *headers)]
-
-    task = background.using(retries=1, backoff=lambda attempt: -1)(send_webhook, receiver.url, {}, id="msg_1")
-
-    assert isinstance(task.exception(TIMEOUT), (WebhookUnavailable, ValueError))
-    assert [said["delivery"].id for said in heard.failed] == ["msg_1"]
-    assert not app.extensions["asok"].shared("unfinished webhooks", dict)._by_id
-
-
-def test_unforeseen(app: Flask, receiver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor one that ends with an error of another kind."""
-    heard = Heard(app)
-
-    def post(*args: Any) -> None:
-        raise MemoryError
-
-    monkeypatch.setattr("flask_asok.recipes.webhooks.transport.Transport.post", post)
-
-    assert isinstance(background(send_webhook, receiver.url, {}, id="msg_1").exception(TIMEOUT), MemoryError)
-
-    (said,) = heard.failed
-    assert said["delivery"].id == "msg_1"
-    assert "MemoryError" in str(said["error"])
-
-
-def test_cancelled_while_waiting(app: Flask, receiver: Any) -> None:
-    """A cancelled delivery is no failure, and nothing is kept of it."""
-    heard = Heard(app)
-    receiver.answers = [answer(503)]
-    task = background.using(backoff=600)(send_webhook, receiver.url, {})
-    receiver.next()
-    while task.state != "waiting":
-        task.join(0.01)
-
-    assert task.cancel()
-
-    assert not heard.failed
-    assert not app.extensions["asok"].shared("unfinished webhooks", dict)._by_id
-
-
-def test_nothing_is_kept(app: Flask, receiver: Any) -> None:
-    """Of a delivery that succeeded at last nothing is kept."""
-    receiver.answers = [answer(503)]
-
-    at_once(send_webhook, receiver.url, {}).result(TIMEOUT)
-
-    assert not app.extensions["asok"].shared("unfinished webhooks", dict)._by_id
 
 
 def test_direct_call_in_a_task(app: Flask, receiver: Any) -> None:
@@ -280,36 +159,6 @@ def test_direct_call_in_a_task(app: Flask, receiver: Any) -> None:
 
     assert background.using(retries=3)(notify).result(TIMEOUT) == "WebhookUnavailable"
     assert receiver.received.qsize() == 1
-
-
-def test_signal_of_a_direct_call(app: Flask, receiver: Any) -> None:
-    """A direct call that fails sends the signal too: nothing else will try again."""
-    heard = Heard(app)
-    receiver.answers = [answer(503)]
-
-    with pytest.raises(WebhookUnavailable):
-        send_webhook(receiver.url, {})
-
-    assert len(heard.failed) == 1
-
-
-def test_signal_is_in_context(app: Flask, receiver: Any) -> None:
-    """A receiver of the signal can use the database, since the app's context is there."""
-    from flask import current_app
-
-    names: list[str] = []
-    done = threading.Event()
-
-    def on_failed(app: Flask, **kwargs: Any) -> None:
-        names.append(current_app.name)
-        done.set()
-
-    signals.webhook_failed.connect(on_failed, app)
-    receiver.answers = [answer(404)]
-    background(send_webhook, receiver.url, {})
-
-    assert done.wait(TIMEOUT)
-    assert names == ["shop"]
 
 
 def test_schedule() -> None:
@@ -353,11 +202,11 @@ def test_names_of_others(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     assert webhook.secrets == ("theirs",)
 
 
-def test_name_unknown_to_the_worker(make_app: Any, receiver: Any) -> None:
+def test_name_unknown_to_the_worker(make_app: Any, receiver: Any, hear: Any) -> None:
     """A worker that does not know the name sends nothing, and says so with what it takes to replay the webhook."""
     webhook = compose(receiver.url, {}, secret="theirs", id="msg_1", timeout=1, know_names=False)
     app = make_app()
-    heard = Heard(app)
+    heard = hear(app)
 
     with app.app_context(), pytest.raises(WebhookUnavailable, match="ASOK_WEBHOOK_SECRETS"):
         deliver(webhook)
