@@ -256,34 +256,6 @@ def test_message_that_signs(app, handler):
     assert handler.take().message["X-Signed-For"] == "ann"
 
 
-def test_send_many(app, handler):
-    """A batch goes over one connection, and gives a receipt for each mail in order."""
-    mails = [{"to": f"user{n}@example.com", "subject": str(n), "body": "Hi"} for n in range(20)]
-
-    receipts = Mail.send_many(mails).result(TIMEOUT)
-
-    assert [receipt.accepted for receipt in receipts] == [[mail["to"]] for mail in mails]
-    assert [handler.take().message["Subject"] for _ in mails] == [str(n) for n in range(20)]
-    assert handler.connections == 1
-
-
-def test_send_many_of_nothing(app, handler):
-    """An empty batch is no error and no connection."""
-    assert Mail.send_many([]).result(TIMEOUT) == []
-    assert handler.connections == 0
-
-
-def test_max_emails(make_app, serve, handler):
-    """`MAIL_MAX_EMAILS` is kept: no connection carries more."""
-    app = make_app(serve(), MAIL_MAX_EMAILS=2)
-
-    with app.app_context():
-        Mail.send_many([{"to": f"u{n}@example.com", "body": "Hi"} for n in range(6)]).join(TIMEOUT)
-
-    assert handler.received.qsize() == 6
-    assert handler.connections == 3
-
-
 def test_two_apps(make_app, serve, handler):
     """Two apps in one process send by their own settings."""
     one = make_app(serve())
@@ -310,10 +282,3 @@ def test_inside_a_request(app, handler):
 
     app.extensions["last_task"].join(TIMEOUT)
     assert handler.take().rcpt_tos == ["user@example.com"]
-
-
-@pytest.mark.parametrize("mails", ["a@example.com", {"to": "a@example.com"}])
-def test_send_many_takes_a_list(app, mails):
-    """What is no list of mails is refused at the call."""
-    with pytest.raises(TypeError):
-        Mail.send_many(mails)
