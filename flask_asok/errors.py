@@ -9,7 +9,7 @@ AsokError
 ├── TaskFailed             result() of a task that failed in another process with an error that cannot be made again
 ├── BackendUnavailable     the broker of a distributed backend cannot be reached
 ├── MessageRefused         a message for a worker is unsigned, forged or malformed
-├── CacheUnavailable       the cache's store cannot be reached, and the call must not be lost
+├── CacheUnavailable       a value was not deleted: the store cannot be reached (recipes/cache/errors.py)
 ├── ImageError             an image cannot be processed; `reason` says why (recipes/images/errors.py)
 ├── MailError              an email was not sent (recipes/mail/errors.py)
 │   ├── MailUnavailable    for now: no connection, connection lost, or an SMTP answer 4xx
