@@ -70,13 +70,17 @@ class Control:
                 return
             with connection.makefile("r") as lines:
                 kind, _, event = lines.readline().strip().partition(" ")
+            if not kind:
+                # Its process was killed before it told anything.
+                connection.close()
+                continue
             with self._changed:
                 self.events.append(event)
                 if kind == "wait":
                     self._waiting[event] = connection
                 self._changed.notify_all()
             if kind == "tell":
-                with connection:
+                with connection, contextlib.suppress(OSError):
                     connection.sendall(b".")
 
 

@@ -149,6 +149,7 @@ def test_worker_waits_for_nothing_of_the_master(serve, uwsgi_binary, tmp_path):
     server.terminate()
 
     assert found == {
+        "renewals": [1, 1],
         "deferred": "abandoned",
         "joined": 0,
         "renamed": True,

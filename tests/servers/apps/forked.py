@@ -6,7 +6,7 @@ from pathlib import Path
 
 from flask import Flask
 
-from flask_asok import Cache, FlaskAsok, background
+from flask_asok import Cache, FlaskAsok, background, process
 from flask_asok.recipes.cache.stores.lru_store import LRUStore
 from flask_asok.recipes.images import atomic
 from flask_asok.store.base import Record
@@ -23,6 +23,8 @@ own_cache = Cache(LRUStore())
 store = SQLiteStore(str(FOLDER / "asok.sqlite3"), "forked")
 never = threading.Event()
 deferred = []
+renewing, may_end = threading.Event(), threading.Event()
+renewed = []
 
 
 def rename(old, new, replace=os.replace):
@@ -93,11 +95,38 @@ def fill_cache_here():
         return cache.remember("key", lambda: "loaded")
 
 
+def hook():
+    """What a child renews: it takes its time, and another thread of the child must wait for it."""
+    renewing.set()
+    renewed.append(may_end.wait(WAIT))
+
+
+def come_second():
+    process.renew()
+    return len(renewed)
+
+
+def renew_in_two_threads():
+    """Return how often the hook had run when the first thread, and when the second one, was through."""
+    found = []
+    first, second = (threading.Thread(target=lambda: found.append(come_second())) for _ in range(2))
+    first.start()
+    renewing.wait(WAIT)
+    second.start()
+    second.join(0.1)
+    may_end.set()
+    first.join(WAIT)
+    second.join(WAIT)
+    return found
+
+
 @app.get("/")
 def index():
     inherited = open_files()
+    renewals = renew_in_two_threads()
     background(int).join(WAIT)
     return {
+        "renewals": renewals,
         "deferred": deferred[0].state,
         "joined": len(waits),
         "renamed": in_time(replace_another),
@@ -109,6 +138,7 @@ def index():
     }
 
 
+process.after_fork(hook)
 began = threading.Semaphore(0)
 os.replace = rename
 for target in (wait_for_response, join, replace_file, fill_cache, fill_own_cache):
