@@ -129,11 +129,14 @@ class RunnableTask(JoinableTask[R]):
 
     def perform(self, thread: threading.Thread) -> BaseException | None:
         """Run one attempt here and now, in `thread`, unless another thread has claimed it. Return what it raised."""
+        summary, lane = self._summary, self.lane
+        if summary.state != "queued":
+            # Another task may have run it in place, and it waits for its retry by now.
+            return None
         try:
             call = self._box.pop()
         except IndexError:
             return None
-        summary, lane = self._summary, self.lane
         summary.attempts += 1
         summary.started = time.time()
         summary.progress = None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Coroutine, Mapping
-from types import FunctionType, MappingProxyType, MethodType
+from collections.abc import Callable, Coroutine
+from types import FunctionType, MethodType
 from typing import Any, NoReturn, ParamSpec, TypeVar, Unpack, overload
 
 from flask import Flask
@@ -92,8 +92,8 @@ def _refuse_habit(name: str, habit: str, /, *args: Any, **kwargs: Any) -> NoRetu
 class Door:
     """What `background` is: called, it runs a function in the background; `using` returns one with options set."""
 
-    def __init__(self, options: Mapping[str, Any] = MappingProxyType({})) -> None:
-        self._options = options
+    def __init__(self, options: dict[str, Any] | None = None) -> None:
+        self._options = options or {}
         """Checked."""
 
     @overload

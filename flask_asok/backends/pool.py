@@ -127,8 +127,7 @@ class WorkerPool:
     def run_queued(self) -> None:
         """Run what is queued in this very thread."""
         for task in self.drain():
-            if task.summary.state == "queued":
-                task.perform(threading.current_thread())
+            task.perform(threading.current_thread())
 
     def close(self) -> None:
         """Let every worker exit once the queue is empty."""
@@ -172,9 +171,7 @@ def _work(pool: WorkerPool, number: int) -> None:
                 if not pool.wait_idle(lock):
                     return
             else:
-                # Another task may have run it in place, and it waits for its retry by now.
-                if task.summary.state == "queued":
-                    task.perform(thread)
+                task.perform(thread)
                 del task
     finally:
         pool.exit(number)
