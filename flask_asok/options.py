@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal, TypedDict, Unpack
 
+from .validate import Check, one_of, or_none
+
 Backoff = float | Sequence[float] | Callable[[int], float]
 When = Literal["now", "response", "commit"]
 
@@ -83,10 +85,6 @@ def seconds(name: str, value: object) -> float:
     return float(value)
 
 
-def _timeout(name: str, value: object) -> float | None:
-    return None if value is None else seconds(name, value)
-
-
 def _retries(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be a whole number, not {type(value).__name__}.")
@@ -113,24 +111,14 @@ def _backoff(name: str, value: object) -> object:
     return seconds(name, value)
 
 
-def _queue(name: str, value: object) -> str:
+def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a str, not {type(value).__name__}.")
     return value
 
 
-def _name(name: str, value: object) -> str | None:
-    return None if value is None else _queue(name, value)
-
-
-def _when(name: str, value: object) -> object:
-    if value not in ("now", "response", "commit"):
-        raise ValueError(f'{name} must be "now", "response" or "commit", not {value!r}.')
-    return value
-
-
 def _function(name: str, value: object) -> object:
-    if value is not None and not callable(value):
+    if not callable(value):
         raise TypeError(f"{name} must be callable, not {type(value).__name__}.")
     return value
 
@@ -141,17 +129,17 @@ def _flag(name: str, value: object) -> bool:
     return value
 
 
-_CHECKS: dict[str, Callable[[str, object], object]] = {
+_CHECKS: dict[str, Check] = {
     "retries": _retries,
     "retry_on": _retry_on,
     "backoff": _backoff,
     "delay": seconds,
-    "queue": _queue,
-    "name": _name,
-    "timeout": _timeout,
-    "when": _when,
-    "prepare": _function,
-    "run": _function,
+    "queue": _text,
+    "name": or_none(_text),
+    "timeout": or_none(seconds),
+    "when": one_of("now", "response", "commit"),
+    "prepare": or_none(_function),
+    "run": or_none(_function),
     "at_most_once": _flag,
 }
 
