@@ -81,7 +81,7 @@ def test_two_domains(make_app, domain, field, refused):
 
 
 def test_domains_as_by_idna_2008():
-    """Whatever letter a domain has: what is sent has the same name by IDNA 2003 and 2008."""
+    """Whatever character a domain has, the name used has one meaning in IDNA 2003 and 2008."""
     disagreed, taken = [], 0
     for number in (*range(0x80, 0xD800), *range(0xE000, 0x10000)):
         name = f"a{chr(number)}b"

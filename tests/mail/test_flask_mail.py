@@ -229,7 +229,7 @@ def test_error_travels():
         assert repr(copy) == "MailRefused('a@example.com: 550 unknown')"
 
 
-def test_letter_hides_its_text(testing_app):
+def test_repr_hides_the_text(testing_app):
     """What a mail says is not in its repr, which may end up in a log."""
     from flask_asok.recipes.mail.recipe import compose
 
