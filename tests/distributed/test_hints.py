@@ -4,8 +4,9 @@ import jobs
 import pytest
 
 from flask_asok import BackendUnavailable, background
-from flask_asok.backends.engine import RUN, queue_name
-from flask_asok.backends.message import Seal
+from flask_asok.backends.celery.app import queue_name
+from flask_asok.backends.celery.hub import RUN
+from flask_asok.messages.signer import Signer
 
 
 @pytest.fixture
@@ -66,12 +67,15 @@ def test_another_secret_key(config, worker, redis, close, wait_until):
 def test_another_time_limit(ctx, worker, tmp_path, wait_until, limits):
     """A signed message in an envelope with a time limit of somebody else runs with its own."""
     backend = ctx.extensions["asok"].backend
-    publish, backend.publish = backend.publish, lambda message, wait: None
+    publish, backend.hub.publish = backend.hub.publish, lambda message, wait: None
     task = background(jobs.mark, tmp_path / "runs")
-    backend.publish = publish
+    backend.hub.publish = publish
 
-    backend.engine.tasks[RUN].apply_async(
-        args=(Seal(ctx).close(task.message, "call"),), task_id=task.id, queue=queue_name(ctx, "default"), **limits
+    backend.hub.celery_app.tasks[RUN].apply_async(
+        args=(Signer(ctx).sign(task.message.as_payload(), "call"),),
+        task_id=task.id,
+        queue=queue_name(ctx, "default"),
+        **limits,
     )
 
     task.join(20)
@@ -84,18 +88,18 @@ def test_late_confirmation(config, worker, close, tmp_path, wait_until, fallback
     """A message that went through though the broker did not say so in time runs once, and its call does not fail."""
     app = jobs.create_app(ASOK_FALLBACK=fallback, **config)
     backend = app.extensions["asok"].backend
-    publish = backend.publish
+    publish = backend.hub.publish
 
     def publish_and_wait(message, wait):
         publish(message, wait)
-        wait_until(lambda: backend.get(message["id"]).state in ("running", "succeeded"), what="the start")
+        wait_until(lambda: backend.get(message.id).state in ("running", "succeeded"), what="the start")
         raise BackendUnavailable("The broker cannot be reached.")
 
-    backend.publish = publish_and_wait
+    backend.hub.publish = publish_and_wait
     with app.app_context():
         task = background(jobs.mark, tmp_path / "runs")
         task.join(20)
-        backend.publish = publish
+        backend.hub.publish = publish
         assert background(jobs.add, 1).result(20) == 1
 
     assert task.state == "succeeded"
@@ -107,17 +111,17 @@ def test_no_confirmation(config, worker, close, tmp_path, wait_until):
     """A message that nobody has taken yet is cancelled with its call, and never runs."""
     app = jobs.create_app(**config)
     backend = app.extensions["asok"].backend
-    publish = backend.publish
+    publish = backend.hub.publish
 
     def publish_late(message, wait):
         publish(message, 1)
         raise BackendUnavailable("The broker cannot be reached.")
 
-    backend.publish = publish_late
+    backend.hub.publish = publish_late
     with app.app_context():
         with pytest.raises(BackendUnavailable):
             background(jobs.mark, tmp_path / "runs")
-        backend.publish, backend._down_until = publish, float("-inf")
+        backend.hub.publish, backend._down_until = publish, float("-inf")
         background.using(delay=1.5)(jobs.add, 1).join(20)
 
     assert jobs.lines(tmp_path / "runs") == []

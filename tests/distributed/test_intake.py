@@ -9,7 +9,7 @@ import pytest
 import redis as redis_py
 
 from flask_asok import background
-from flask_asok.backends.engine import RUN
+from flask_asok.backends.celery.hub import RUN
 
 QUEUE = "jobs.default"
 

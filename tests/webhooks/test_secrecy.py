@@ -14,7 +14,8 @@ import pytest
 from flask import Flask
 
 from flask_asok import Delivery, WebhookError, WebhookUnavailable, background, send_webhook, signals
-from flask_asok.backends.message import Codec, Names
+from flask_asok.messages.names import Names
+from flask_asok.messages.serializer import Serializer
 from flask_asok.recipes.webhooks.recipe import prepare
 
 TIMEOUT = 10
@@ -145,22 +146,22 @@ def test_what_is_queued(app: Flask) -> None:
 
 def test_journey_to_a_worker(app: Flask, receiver: Any) -> None:
     """A webhook, and what became of it, can travel to another process and back."""
-    codec = Codec(Names(["flask_asok.recipes"]))
+    serializer = Serializer(Names(["flask_asok.recipes"]))
     webhook = prepare(receiver.url, {"a": 1}, headers=HEADERS, allow_private=["localhost"])
     delivery = send_webhook(receiver.url, b"\xff")
 
     for value in (webhook, delivery):
-        assert codec.decode(json.loads(json.dumps(codec.encode(value, "it")))) == value
+        assert serializer.decode(json.loads(json.dumps(serializer.encode(value, "it")))) == value
 
 
 def test_journey_of_an_error(app: Flask, receiver: Any) -> None:
     """So can the error of one that was not delivered, with its Delivery."""
-    codec = Codec(Names(["flask_asok"]))
+    serializer = Serializer(Names(["flask_asok"]))
     receiver.answers = [b"HTTP/1.1 429 No\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n"]
     with pytest.raises(WebhookUnavailable) as raised:
         send_webhook(receiver.url, {})
 
-    error = codec.decode_error(json.loads(json.dumps(codec.encode_error(raised.value))))
+    error = serializer.decode_error(json.loads(json.dumps(serializer.encode_error(raised.value))))
 
     assert isinstance(error, WebhookUnavailable)
     assert (error.delivery, error.retry_after) == (raised.value.delivery, 7)

@@ -20,7 +20,7 @@ def test_timeout_past_the_visibility(ctx):
 
 def test_long_wait(ctx, start, monkeypatch):
     """A delay longer than the broker would keep a message back is waited for in hops, and is exact all the same."""
-    monkeypatch.setattr("flask_asok.backends.celery.HOP_SECONDS", 0.2)
+    monkeypatch.setattr("flask_asok.backends.celery.hub.HOP_SECONDS", 0.2)
     start().ready()
     started = time.time()
 
@@ -34,7 +34,7 @@ def test_long_wait(ctx, start, monkeypatch):
 @only_on_redis
 def test_message_waits_within_the_visibility_timeout(ctx):
     """A delay keeps a message no longer in a worker than Redis would leave it there."""
-    assert ctx.extensions["asok"].backend._longest_hop() == 3
+    assert ctx.extensions["asok"].backend.hub.longest_hop == 3
 
 
 @only_on_redis
@@ -100,7 +100,7 @@ def test_waiting_for_a_task_that_is_not_due(ctx, start, options):
 def test_record_lost(ctx, start, tmp_path):
     """A task that has waited for longer than its record was kept runs, and is known again."""
     task = background(jobs.add, 1)
-    ctx.extensions["asok"].backend.records.remove(task.id)
+    ctx.extensions["asok"].backend.hub.records.remove(task.id)
 
     start()
 
@@ -114,7 +114,7 @@ def test_record_lost_meanwhile(ctx, start, tmp_path, wait_until):
     task = background(jobs.wait_for, tmp_path / "runs", tmp_path / "gate")
     wait_until(lambda: lines(tmp_path / "runs"), what="the task")
 
-    ctx.extensions["asok"].backend.records.remove(task.id)
+    ctx.extensions["asok"].backend.hub.records.remove(task.id)
     (tmp_path / "gate").touch()
 
     assert task.result(20) == "waited"
@@ -127,7 +127,7 @@ def test_cancelled_for_as_long_as_it_waits(ctx):
 
     assert task.cancel()
 
-    records = ctx.extensions["asok"].backend.records
+    records = ctx.extensions["asok"].backend.hub.records
     assert records._redis.ttl(records._prefix + task.id) > 7 * 86_400
 
 

@@ -32,7 +32,7 @@ def test_at_most_once_in_place(ctx, start, tmp_path, wait_until):
     child = lose_child_run_in_place(jobs.wait_once_in_place, start, tmp_path, wait_until)
 
     backend = ctx.extensions["asok"].backend
-    wait_until(lambda: backend.get(child).state == "failed", 40, "the end of the child")
+    wait_until(lambda: backend.get(child).state == "abandoned", 40, "the end of the child")
     assert "is to run at most once" in backend.get(child).error
     # The parent, which is to run at least once, has made another child.
     assert lines(tmp_path / "runs").count("1") <= len(lines(tmp_path / "ids"))

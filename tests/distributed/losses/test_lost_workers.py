@@ -2,6 +2,8 @@
 
 import os
 import signal
+import time
+from dataclasses import replace
 
 import jobs
 import pytest
@@ -51,32 +53,34 @@ def test_child_killed(ctx, start, tmp_path, wait_until):
     assert lines(tmp_path / "once") == ["1"]
     with pytest.raises(TaskAbandoned, match="lost with its worker, and is to run at most once"):
         once.result(20)
+    assert once.state == "abandoned"
 
 
 def children_of_workers(app):
     """Return the pids of the pool's processes, as Celery tells them."""
-    stats = app.extensions["asok"].backend.engine.control.inspect(timeout=2).stats()
+    stats = app.extensions["asok"].backend.hub.celery_app.control.inspect(timeout=2).stats()
     return [pid for worker in stats.values() for pid in worker["pool"]["processes"]]
 
 
 def test_task_that_kills_its_worker(ctx, start, tmp_path):
-    """A task that takes its worker along each time is given up after the third, and told so."""
+    """A task that takes its worker along each time is abandoned after the third: state, error and log say so."""
     worker = start().ready()
     task = background(jobs.kill_me, tmp_path / "runs")
 
     with pytest.raises(TaskAbandoned, match="given up: 3 workers were lost with it"):
         task.result(40)
     assert len(lines(tmp_path / "runs")) == 3
-    assert f"Background task kill_me ({task.id}) failed: given up" in worker.log()
+    assert f"Background task kill_me ({task.id}) abandoned while running: given up" in worker.log()
+    assert task.state == "abandoned"
     assert background(jobs.add, 1).result(20) == 1
 
 
 def test_retry_that_was_not_sent(ctx, start, tmp_path):
     """A retry that a worker has noted, and was lost before it could send it, is sent again."""
     task = background.using(retries=1, backoff=0.1)(jobs.flaky, tmp_path / "runs", succeed_at=2)
-    records = ctx.extensions["asok"].backend.records
-    assert records.claim(task.id, 1, {}) == "ours"
-    records.wait(task.id, 2, "lost here", 0.1)
+    records = ctx.extensions["asok"].backend.hub.records
+    assert records.claim(task.message) == "ours"
+    records.wait(replace(task.message, attempt=2, due=time.time() + 0.1), "lost here")
 
     start()
 

@@ -21,14 +21,14 @@ def test_time_limit(ctx, start, tmp_path):
     assert len(lines(tmp_path / "runs")) == 2
 
 
-def test_webhook_that_is_given_up(ctx, caplog):
-    """A webhook that is given up without an attempt of its own is named in the log by its id and reference."""
+def test_webhook_that_is_abandoned(ctx, caplog):
+    """A webhook that is abandoned without an attempt of its own is named in the log by its id and reference."""
     task = background(send_webhook, "http://hooks.example/sesame", {}, id="evt_1", reference="endpoint-7")
 
-    ctx.extensions["asok"].backend.worker.give_up(task.message, "given up: 3 workers were lost with it")
+    task.abandon_lost("given up: 3 workers were lost with it")
 
-    line = f"Background task send_webhook ({task.id}) failed: given up: 3 workers were lost with it"
-    assert f"{line} (webhook_id='evt_1', reference='endpoint-7')" in caplog.messages
+    line = f"Background task send_webhook ({task.id}) abandoned while queued: given up: 3 workers were lost with it"
+    assert f"{line} (webhook_id='evt_1', reference='endpoint-7')." in caplog.messages
     assert "sesame" not in caplog.text
     with pytest.raises(TaskAbandoned, match="given up"):
         task.result(10)
@@ -43,7 +43,7 @@ def test_celery_of_the_application(config, start_worker, close):
         task = background(jobs.add, 1)
 
         assert task.result(40) == 1
-        assert app.extensions["asok"].backend.engine is app.extensions["celery"]
+        assert app.extensions["asok"].backend.hub.celery_app is app.extensions["celery"]
     close(app)
 
 

@@ -7,53 +7,53 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import NotConfigured
+from ...errors import NotConfigured
 from .causes import address_of
 
 REDIS_URLS = ("redis://", "rediss://", "redis+socket://", "socket://", "unix://")
-"""The beginnings of the URLs of a Redis, as Celery has them."""
+"""How the URL of a Redis begins in Celery's settings."""
 
 TIMEOUTS = {"socket_connect_timeout": 1, "socket_timeout": 2}
 
 
 @dataclasses.dataclass(frozen=True)
 class RedisServer:
-    """How to connect to one Redis, by itself or by way of its sentinels."""
+    """How to connect to one Redis, directly or through its sentinels."""
 
     urls: tuple[str, ...]
     tls: Mapping[str, Any]
-    """Arguments of a TLS connection; none where the URL decides."""
+    """Arguments of a TLS connection; empty where the URL decides."""
     options: Mapping[str, Any]
     """Celery's options for the transport."""
     login: Mapping[str, Any]
-    """User and password where the URL has none."""
+    """User and password, where the URL names neither."""
     prefix: str
-    """What Celery puts before each of its keys, and we before ours."""
+    """What Celery puts before each of its keys, and Flask-Asok before each of its own."""
 
     @property
     def address(self) -> str:
-        """Host and port, for people; no part of it is secret."""
+        """Host and port, for texts: no part of it is secret."""
         addresses = ", ".join(filter(None, map(address_of, self.urls)))
         return f"sentinels {addresses}" if self.by_sentinel else addresses
 
     @property
     def by_sentinel(self) -> bool:
-        """Return True if the URLs are those of sentinels."""
+        """Do the URLs name sentinels?"""
         return self.urls[0].startswith("sentinel")
 
     def client(self) -> Any:
-        """Return a client, not connected yet, that does not wait for a Redis which is down."""
+        """Return a client that is not connected yet, and that fails fast where Redis is down."""
         from redis import Redis, SSLConnection
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
-        # redis-py tries for seconds by default; a request must not wait that long to learn that Redis is down.
+        # By default redis-py retries for seconds; a request must not wait for that.
         common: dict[str, Any] = {"decode_responses": True, **TIMEOUTS, "retry": Retry(NoBackoff(), 0), **self.login}
         if self.by_sentinel:
             return self._master(common)
         if self.tls:
             common |= {"connection_class": SSLConnection, **self.tls}
-        return Redis.from_url(_as_redis_has_it(self.urls[0]), **common)
+        return Redis.from_url(_for_redis(self.urls[0]), **common)
 
     def _master(self, common: dict[str, Any]) -> Any:
         from redis.connection import parse_url
@@ -81,7 +81,7 @@ def find_server(conf: Any) -> RedisServer | None:
     """
     Return the Redis for the records: the result backend, else the broker; None where neither is a Redis.
 
-    `conf` is Celery's. Raises NotConfigured for several Redis of which none is the one, and for a misspelt URL.
+    `conf` is Celery's. Raises NotConfigured where the setting names several servers, and for a misspelt URL.
     """
     broker = conf.broker_url or conf.broker_write_url
     for key, url, tls, options, login in (
@@ -105,22 +105,22 @@ def find_server(conf: Any) -> RedisServer | None:
             )
         prefix = (options or {}).get("global_keyprefix") or ""
         if prefix and key == "result_backend" and prefix[-1] not in ":_-.":
-            # As Celery does it, there alone.
+            # As Celery does, and for the result backend alone.
             prefix += "_"
         user = {"username": conf.get("redis_username"), "password": conf.get("redis_password")} if login else {}
         return RedisServer(
-            urls, _as_redis_has_tls(tls), options or {}, {name: value for name, value in user.items() if value}, prefix
+            urls, _tls_for_redis(tls), options or {}, {name: value for name, value in user.items() if value}, prefix
         )
     return None
 
 
 def urls_of(setting: Any) -> tuple[str, ...]:
-    """Return the URLs of a setting, which may be several: a list, or with semicolons between them."""
+    """Return the URLs of a setting: one, a list, or several with semicolons between them."""
     settings = setting if isinstance(setting, (list, tuple)) else [setting or ""]
     return tuple(url.strip() for one in settings for url in str(one).split(";") if url.strip())
 
 
-def _as_redis_has_tls(settings: Any) -> dict[str, Any]:
+def _tls_for_redis(settings: Any) -> dict[str, Any]:
     """Translate `broker_use_ssl` or `redis_backend_use_ssl`; Celery ignores a mere True for Redis."""
     if not isinstance(settings, Mapping):
         return {}
@@ -130,7 +130,7 @@ def _as_redis_has_tls(settings: Any) -> dict[str, Any]:
     }
 
 
-def _as_redis_has_it(url: str) -> str:
-    """Translate what Celery wants in a URL."""
+def _for_redis(url: str) -> str:
+    """Translate a URL of Celery's into one of redis-py's."""
     url = re.sub(r"ssl_cert_reqs=CERT_(\w+)", lambda found: f"ssl_cert_reqs={found[1].lower()}", url)
     return re.sub(r"^(redis\+)?socket://", "unix://", url).replace("virtual_host=", "db=")

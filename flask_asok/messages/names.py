@@ -1,4 +1,4 @@
-"""Importable things by their names, which is how a function travels to another process."""
+"""Importable things by their names, which is how a message names its function."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ..errors import MessageRefused
 
 
 class Names:
-    """Importable things by name, `module:qualname`, and only of modules that the application allows."""
+    """Functions and classes by name, `module:qualname`, and only of modules that the application allows."""
 
     def __init__(self, modules: Iterable[str]) -> None:
         self.modules: frozenset[str] = frozenset(modules)
 
     def of(self, thing: Any) -> str:
-        """Return the name of a function or class; TypeError, which says what to do, when a worker could not find it."""
+        """Return the name of a function or class; TypeError, which says what to do, where no worker could find it."""
         module, qualname = getattr(thing, "__module__", None), getattr(thing, "__qualname__", None)
-        # A Mock or a stub has something under every name.
+        # A Mock has an attribute of every name.
         if not (isinstance(module, str) and isinstance(qualname, str) and module and qualname):
             raise TypeError(f"{thing!r} has no name to import it by. Pass a function of a module.")
         if module == "__main__":
@@ -44,7 +44,7 @@ class Names:
         return name
 
     def find(self, name: object) -> Any:
-        """Import what `name` stands for; MessageRefused where that is not allowed or not there."""
+        """Import what `name` stands for; MessageRefused where that is forbidden or missing."""
         module, _, qualname = name.partition(":") if isinstance(name, str) else ("", "", "")
         if not qualname or not self._allows(module):
             raise MessageRefused(f"{name!r} is of no module that ASOK_TASK_MODULES allows.")
@@ -54,17 +54,17 @@ class Names:
             raise MessageRefused(f"{name!r} cannot be imported: {error}") from error
         if found is None:
             raise MessageRefused(f"{name!r} is not there.")
-        # What an allowed module has imported is not its own: `shop.tasks:os.system`.
+        # An allowed module has imported others: `shop.tasks:os.system`.
         if f"{getattr(found, '__module__', None)}:{getattr(found, '__qualname__', None)}" != name:
             raise MessageRefused(f"{name!r} belongs to another module.")
         return found
 
     def of_error(self, kind: type[BaseException]) -> str:
-        """Return the name of a kind of error, as `of` does; Python's own have one too."""
+        """Return the name of a class of errors, as `of` does; those of Python have one too."""
         return f"builtins:{kind.__name__}" if kind.__module__ == "builtins" else self.of(kind)
 
     def find_error(self, name: str) -> type[BaseException]:
-        """Return the kind of error with that name; MessageRefused for anything else."""
+        """Return the class of errors with that name; MessageRefused for anything else."""
         module, _, kind = name.partition(":")
         found = getattr(sys.modules["builtins"], kind, None) if module == "builtins" else self.find(name)
         if not (isinstance(found, type) and issubclass(found, BaseException)):

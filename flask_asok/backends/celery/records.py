@@ -1,4 +1,8 @@
-"""What is known of each task that runs elsewhere: one Redis hash a task, read and written by every process."""
+"""
+The records of tasks: one Redis hash for each task, read and written by every process.
+
+A store will replace them. What the rest of this folder uses of them are the public methods of `Records`, no more.
+"""
 
 from __future__ import annotations
 
@@ -10,43 +14,49 @@ import time
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from ..errors import BackendUnavailable
-from ..logs import log
-from ..summaries import SETTLED
+from ...errors import BackendUnavailable
+from ...logs import log
+from ...messages.message import Message
+from ...summaries import SETTLED
 from .causes import at
 from .redis_server import RedisServer
 
 KEEP_SECONDS = 86_400
-"""How long a record outlives its last change."""
+"""How long a record is kept after its last change."""
 
 MOST_FAILED = 1_000
-"""How many failed tasks `flask asok failed` remembers."""
+"""How many failed and abandoned tasks `flask asok failed` lists."""
 
 LEASE_SECONDS = 10
-"""How long an attempt belongs to a process that does not say any more that it is alive."""
+"""How long a process keeps an attempt without renewing its lease."""
 
 BEAT_SECONDS = 3.0
-"""How often it says so."""
+"""How often a process renews its leases."""
 
 CANCELLED = "cancelled"
+
+KEEPS_MESSAGE = frozenset({"failed", "abandoned"})
+"""The states in which `flask asok failed` lists a task, and `flask asok retry` runs it again."""
 
 STATES = frozenset({"queued", "running", "waiting", *SETTLED})
 
 LATEST = 1e11
-"""A Unix time beyond which there are no dates."""
+"""The first Unix time that is not taken for a date."""
 
 
 class ForeignRecord(BackendUnavailable):
-    """Raised where something else than a record is under its key."""
+    """Raised where the key of a record holds something else."""
 
 
 class Records:
     """
-    The records of one application's tasks. Thread-safe; one per process, since it holds connections.
+    The records of one application's tasks. Thread-safe; one for each process, since it holds connections.
 
-    An attempt belongs to who sets its claim first: the worker that got the message, a task that runs it in place while
-    it waits for it, or `cancel()`. It stays theirs while they renew their lease; then whoever has its message next may
-    take it over. So it is not the broker that decides whether a worker was lost.
+    An attempt belongs to the first that claims it: the worker that got its message, a task that runs it in place while
+    it waits for it, or `cancel()`. The claimant keeps it while it renews its lease; after that the next process with
+    its message may take it over. So the leases decide whether a worker was lost, not the broker.
+
+    Every method that asks Redis raises BackendUnavailable where that cannot be reached.
     """
 
     def __init__(self, server: RedisServer, app_name: str) -> None:
@@ -61,20 +71,20 @@ class Records:
         self._closed = threading.Event()
 
     def check(self) -> None:
-        """Raise BackendUnavailable where a record could not be read."""
+        """Raise BackendUnavailable where Redis cannot be reached."""
         self.read("check")
 
-    def add(self, id: str, fields: Mapping[str, Any], delay: float = 0.0) -> None:
-        """Make the record of a new task, which starts in `delay` seconds."""
-        state = "waiting" if delay > 0 else "queued"
-        due = time.time() + delay
-        self._write(id, {**fields, "state": state, "due": due}, KEEP_SECONDS + int(delay))
+    def add(self, message: Message) -> None:
+        """Make the record of a new task, which waits until its message is due."""
+        delay = max(0.0, message.due - time.time())
+        fields = {**_facts(message), "state": "waiting" if delay else "queued", "due": time.time() + delay}
+        self._write(message.id, fields, KEEP_SECONDS + int(delay))
 
     def read(self, id: str) -> dict[str, str]:
         """
         Return the fields of a record, an empty dict where there is none; `state` is the one of this moment.
 
-        `name`, `queue`, `enqueued` and `attempt` are there, and numbers are numbers, whoever has written it.
+        `name`, `queue`, `enqueued` and `attempt` are always there, and numbers can be read as such, whatever is stored.
         """
         try:
             with self._reached:
@@ -84,21 +94,22 @@ class Records:
         if not fields:
             return {}
         if fields["state"] == "waiting" and float(fields.get("due", 0)) <= time.time():
-            # So that a task which waits for it in the last free process runs it in place.
+            # Queued: a task that waits for it in the last free process then runs it in place.
             fields["state"] = "queued"
         claim = fields.get(f"claim:{fields['attempt']}")
         if claim is not None and fields["state"] in ("queued", "waiting"):
             fields["state"] = CANCELLED if claim == CANCELLED else "running"
         return fields
 
-    def claim(self, id: str, attempt: int, fields: Mapping[str, Any]) -> Literal["ours", "lost", "taken", "over"]:
+    def claim(self, message: Message) -> Literal["ours", "lost", "taken", "over"]:
         """
-        Claim an attempt, and hold a lease on it until `wait`, `finish` or `release`.
+        Claim the attempt that a message asks for, and keep a lease on it until `wait`, `finish` or `release`.
 
-        "ours"; "lost", ours too, its claimant having let the lease run out; "taken" by another, which is alive; or
-        "over": settled, cancelled, or not the attempt whose turn it is. `fields` are those of `add`, for a task that
-        waited for longer than its record was kept.
+        "ours"; "lost", ours too, since the lease of its claimant has run out; "taken" by another process, which is
+        alive; or "over": settled, cancelled, or not the attempt whose turn it is. A record that has expired, or was
+        lost, is made anew.
         """
+        id, attempt = message.id, message.attempt
         key, field = self._prefix + id, f"claim:{attempt}"
         try:
             with self._reached, self._redis.pipeline() as pipe:
@@ -109,7 +120,7 @@ class Records:
                 first, free, _, (state, current, claim) = pipe.execute()
         except ForeignRecord:
             self.remove(id)
-            return self.claim(id, attempt, fields)
+            return self.claim(message)
         if not first:
             if claim == CANCELLED or state not in ("queued", "waiting", None) or current not in (None, str(attempt)):
                 return "over"
@@ -117,13 +128,13 @@ class Records:
                 return "taken"
             with self._reached:
                 self._redis.hset(key, field, f"{self._me} {time.time()!r}")
-        self._hold(id)
+        self._keep_lease(id)
         if state is None:
-            self._write(id, {**fields, "state": "queued"})
+            self._write(id, {**_facts(message), "state": "queued"})
         return "ours" if first else "lost"
 
     def release(self, id: str, pid: int) -> None:
-        """Let another process take over at once what process `pid` of this machine holds a lease on."""
+        """End the lease of process `pid` of this machine, so that another process can take the attempt over at once."""
         with self._lock:
             self._leases.discard(id)
         key = f"{self._prefix}{id}:lease"
@@ -132,7 +143,7 @@ class Records:
                 self._redis.delete(key)
 
     def cancel(self, id: str) -> bool:
-        """Claim the attempt that has not begun, for nobody; False when it has, or the task is settled or unknown."""
+        """Cancel a task; False where its attempt has begun, or where it is settled or unknown."""
         fields = self.read(id)
         if fields.get("state") not in ("queued", "waiting"):
             return fields.get("state") == CANCELLED
@@ -141,26 +152,28 @@ class Records:
         if won:
             with self._reached:
                 left = self._redis.ttl(self._prefix + id)
-            # As long as the message may wait: without a record it would find nobody's claim, and run.
+            # Kept for as long as the message may wait: without a record it would run.
             self._write(id, {"state": CANCELLED, "finished": time.time()}, max(left, KEEP_SECONDS))
         return bool(won)
 
     def delivered_again(self, id: str, attempt: int) -> int:
-        """Count one more delivery of an attempt whose worker was lost, and return how many there were."""
+        """Count one more lost worker of an attempt, and return how many there were."""
         with self._reached:
             return int(self._redis.hincrby(self._prefix + id, f"lost:{attempt}", 1))
 
-    def wait(self, id: str, attempt: int, error: str, delay: float) -> None:
-        """Note that attempt `attempt` is the next one, in `delay` seconds."""
-        fields = {"state": "waiting", "attempt": attempt, "error": error, "due": time.time() + delay}
-        self._write(id, fields, KEEP_SECONDS + int(delay), release=True)
+    def wait(self, message: Message, error: str) -> None:
+        """Write down that the task waits for the attempt of this message, since the one before raised `error`."""
+        fields = {"state": "waiting", "attempt": message.attempt, "error": error, "due": message.due}
+        delay = max(0.0, message.due - time.time())
+        self._write(message.id, fields, KEEP_SECONDS + int(delay), release=True)
 
-    def finish(self, id: str, fields: Mapping[str, Any]) -> None:
-        """Note the last state of a task, and what came out."""
-        self._write(id, {"finished": time.time(), **fields}, release=True)
+    def finish(self, message: Message, fields: Mapping[str, Any]) -> None:
+        """Write down the last state of a task and its outcome: `fields`, among them `state`."""
+        # With the facts, for a record that was lost meanwhile.
+        self._write(message.id, {"finished": time.time(), **_facts(message), **fields}, release=True)
 
     def failed(self) -> list[str]:
-        """Return the ids of failed tasks, the latest first."""
+        """Return the ids of the failed and abandoned tasks, the latest first."""
         with self._reached:
             ids: list[str] = self._redis.zrevrange(self._failed, 0, -1)
         return ids
@@ -173,7 +186,7 @@ class Records:
             pipe.execute()
 
     def close(self) -> None:
-        """Close the connections, and renew no lease any more."""
+        """Close the connections, and stop renewing leases."""
         self._closed.set()
         if self._renewer is not None:
             self._renewer.join(5)
@@ -182,8 +195,8 @@ class Records:
     def _write(self, id: str, fields: Mapping[str, Any], keep: int = KEEP_SECONDS, *, release: bool = False) -> None:
         key = self._prefix + id
         with self._reached, self._redis.pipeline(transaction=False) as pipe:
-            if fields.get("state") == "failed":
-                # First, so that who finds it failed finds it among the failed ones.
+            if fields.get("state") in KEEPS_MESSAGE:
+                # First: a caller that sees the state must find the task in the list.
                 pipe.zadd(self._failed, {id: time.time()})
                 pipe.zremrangebyrank(self._failed, 0, -MOST_FAILED - 1)
             pipe.hset(key, mapping=dict(fields))
@@ -194,7 +207,7 @@ class Records:
                 pipe.delete(f"{key}:lease")
             pipe.execute()
 
-    def _hold(self, id: str) -> None:
+    def _keep_lease(self, id: str) -> None:
         with self._lock:
             self._leases.add(id)
             if self._renewer is None:
@@ -202,7 +215,7 @@ class Records:
                 self._renewer.start()
 
     def _renew(self) -> None:
-        """Renew the leases, in a thread that ends when there have been none for a while."""
+        """Renew the leases, in a thread that ends once there are none."""
         idle = False
         while not self._closed.wait(BEAT_SECONDS):
             with self._lock:
@@ -220,15 +233,19 @@ class Records:
                 log(logging.WARNING, "Leases of background tasks could not be renewed: %s", error)
 
 
+def _facts(message: Message) -> dict[str, Any]:
+    return {"name": message.name, "queue": message.queue, "enqueued": message.enqueued, "attempt": message.attempt}
+
+
 def _readable(fields: dict[str, str]) -> dict[str, str]:
-    """Return the fields without what nobody could have written that knows them, and with those that all need."""
+    """Return the fields that have a valid value, and defaults for those that must be there."""
     if fields.get("state") not in STATES:
         return {}
-    found = {name: value for name, value in fields.items() if not _is_nonsense(name, value)}
+    found = {name: value for name, value in fields.items() if not _is_invalid(name, value)}
     return {"name": "unknown", "queue": "unknown", "enqueued": "0", "attempt": "1", **found}
 
 
-def _is_nonsense(name: str, value: str) -> bool:
+def _is_invalid(name: str, value: str) -> bool:
     try:
         if name in ("attempt", "attempts"):
             return not 0 <= int(value) < 1_000_000
@@ -242,7 +259,7 @@ def _is_nonsense(name: str, value: str) -> bool:
 
 
 class _Reached:
-    """Turns what Redis raises into BackendUnavailable, without its text, which may hold a password."""
+    """Raises BackendUnavailable for what Redis raises, without its text, which may hold a password."""
 
     def __init__(self, address: str, keys: str) -> None:
         self._address = address
@@ -257,7 +274,7 @@ class _Reached:
         from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
         if isinstance(error, ResponseError) and "WRONGTYPE" in str(error):
-            raise ForeignRecord(f"Somebody else keeps something under one of the keys {self._keys}") from None
+            raise ForeignRecord(f"Another program keeps something under one of the keys {self._keys}") from None
         if isinstance(error, (RedisError, OSError)):
             needed = f" It needs the keys {self._keys}" if isinstance(error, NoPermissionError) else ""
             raise BackendUnavailable(

@@ -6,14 +6,13 @@ import jobs
 import pytest
 
 from flask_asok import background, send_mail, send_webhook
-from flask_asok.backends.engine import RUN, queue_name
-from flask_asok.backends.message import Codec, Names, Seal
+from flask_asok.backends.celery.app import queue_name
+from flask_asok.backends.celery.hub import RUN
 from flask_asok.errors import MessageRefused, NotConfigured
-
-
-@pytest.fixture
-def seal(app):
-    return Seal(app)
+from flask_asok.messages.message import Message
+from flask_asok.messages.names import Names
+from flask_asok.messages.serializer import Serializer
+from flask_asok.messages.signer import Signer
 
 
 def message(app, path, **changes):
@@ -24,18 +23,18 @@ def message(app, path, **changes):
     with app.app_context():
         background(jobs.mark, path)
     del backend.start
-    return {**sent[0].message, **changes}
+    return {**sent[0].message.as_payload(), **changes}
 
 
-def send(app, id, sealed):
-    app.extensions["asok"].backend.engine.tasks[RUN].apply_async(
-        args=(sealed,), task_id=id, queue=queue_name(app, "default"), retry=False
+def send(app, id, signed):
+    app.extensions["asok"].backend.hub.celery_app.tasks[RUN].apply_async(
+        args=(signed,), task_id=id, queue=queue_name(app, "default"), retry=False
     )
 
 
-def forged(sealed):
+def forged(signed):
     """Return a message with a signature that is surely another one."""
-    content, dot, signature = sealed.rpartition(".")
+    content, dot, signature = signed.rpartition(".")
     # Not at its end, whose last bits say nothing.
     return content + dot + ("B" if signature[0] == "A" else "A") + signature[1:]
 
@@ -44,13 +43,13 @@ def forged(sealed):
     ("make", "text"),
     [
         (lambda app, message: json.dumps(message), "not signed"),
-        (lambda app, message: forged(Seal(app).close(message, "call")), "not signed"),
-        (lambda app, message: Seal(app).close(message, "outcome"), "not signed"),
+        (lambda app, message: forged(Signer(app).sign(message, "call")), "not signed"),
+        (lambda app, message: Signer(app).sign(message, "outcome"), "not signed"),
         (lambda app, message: {"fn": "os:system"}, "not a signed text"),
         (lambda app, message: None, "not a signed text"),
-        (lambda app, message: Seal(app).close({**message, "id": "other"}, "call"), "the id of another one"),
-        (lambda app, message: Seal(jobs.create_app("other")).close(message, "call"), "not signed by 'jobs'"),
-        (lambda app, message: Seal(jobs.create_app(SECRET_KEY="x")).close(message, "call"), "not signed by 'jobs'"),
+        (lambda app, message: Signer(app).sign({**message, "id": "other"}, "call"), "the id of another one"),
+        (lambda app, message: Signer(jobs.create_app("other")).sign(message, "call"), "not signed by 'jobs'"),
+        (lambda app, message: Signer(jobs.create_app(SECRET_KEY="x")).sign(message, "call"), "not signed by 'jobs'"),
     ],
     ids=[
         "unsigned", "forged", "another purpose", "not text", "nothing", "another id", "another application",
@@ -93,9 +92,9 @@ def test_signed_and_not_to_be_run(app, worker, tmp_path, changes, text):
     """A message of the application itself that this worker cannot run, of a newer release perhaps, is kept."""
     made = message(app, tmp_path / "runs", **changes)
     backend = app.extensions["asok"].backend
-    backend._add_record(made)
+    backend.hub.records.add(Message.from_payload(made))
 
-    send(app, made["id"], Seal(app).close(made, "call"))
+    send(app, made["id"], Signer(app).sign(made, "call"))
 
     with app.app_context():
         assert [background(jobs.add, n).result(20) for n in range(4)] == [0, 1, 2, 3]
@@ -111,7 +110,7 @@ def test_refused_for_want_of_its_record(app, worker, tmp_path, wait_until):
     made = message(app, tmp_path / "runs", fn="jobs:nothing")
     backend = app.extensions["asok"].backend
 
-    send(app, made["id"], Seal(app).close(made, "call"))
+    send(app, made["id"], Signer(app).sign(made, "call"))
 
     wait_until(lambda: backend.get(made["id"]).state == "failed", what="the refusal")
     assert made["id"] in app.test_cli_runner().invoke(args=["asok", "failed"]).output
@@ -120,11 +119,11 @@ def test_refused_for_want_of_its_record(app, worker, tmp_path, wait_until):
 def test_sent_again(app, worker, tmp_path):
     """A message that somebody sends once more runs no second time, while the record of the task is kept."""
     made = message(app, tmp_path / "runs")
-    sealed = Seal(app).close(made, "call")
-    app.extensions["asok"].backend._add_record(made)
+    signed = Signer(app).sign(made, "call")
+    app.extensions["asok"].backend.hub.records.add(Message.from_payload(made))
 
     for _ in range(3):
-        send(app, made["id"], sealed)
+        send(app, made["id"], signed)
         with app.app_context():
             assert [background(jobs.add, n).result(20) for n in range(4)] == [0, 1, 2, 3]
 
@@ -135,11 +134,11 @@ def test_keys_can_be_rotated(config, worker):
     """A message signed with an older key is good while SECRET_KEY_FALLBACKS names it."""
     old = jobs.create_app(SECRET_KEY="old", **config)
     new = jobs.create_app(SECRET_KEY="new", SECRET_KEY_FALLBACKS=["older", "old"], **config)
-    sealed = Seal(old).close({"id": "1"}, "call")
+    signed = Signer(old).sign({"id": "1"}, "call")
 
-    assert Seal(new).open(sealed, "call") == {"id": "1"}
+    assert Signer(new).verify(signed, "call") == {"id": "1"}
     with pytest.raises(MessageRefused):
-        Seal(old).open(Seal(new).close({"id": "1"}, "call"), "call")
+        Signer(old).verify(Signer(new).sign({"id": "1"}, "call"), "call")
 
 
 def test_no_secret_key(config):
@@ -155,7 +154,7 @@ def test_no_secret_key(config):
 
 def test_values_are_found_by_allowed_names_only():
     """A value that stands for a function, an enumeration or a dataclass resolves in allowed modules only."""
-    codec = Codec(Names({"jobs"}))
+    serializer = Serializer(Names({"jobs"}))
 
     for kind, data in [
         ("callable", "os:system"),
@@ -167,7 +166,7 @@ def test_values_are_found_by_allowed_names_only():
         ("no such kind", 1),
     ]:
         with pytest.raises(MessageRefused):
-            codec.decode({"__asok__": kind, "": data})
+            serializer.decode({"__asok__": kind, "": data})
 
 
 def test_no_secret_travels(config, app, tmp_path):
@@ -182,17 +181,17 @@ def test_no_secret_travels(config, app, tmp_path):
             background(send_webhook, "https://example.com/hook", {}, secret="whsec_" + "A" * 32)
 
     assert len(sent) == 1
-    assert "a-password" not in json.dumps(sent[0].message)
+    assert "a-password" not in json.dumps(sent[0].message.as_payload())
 
 
 def test_forged_result(app, worker):
     """A record that was written by somebody else shows in the result, not in the state."""
-    records = app.extensions["asok"].backend.records
+    records = app.extensions["asok"].backend.hub.records
     with app.app_context():
         task, other = background.using(delay=60)(jobs.add, 1), background.using(delay=60)(jobs.add, 1)
 
-    records.finish(task.id, {"state": "succeeded"})
-    records.finish(other.id, {"state": "succeeded", "outcome": Seal(app).close({"value": 1}, "call")})
+    records.finish(task.message, {"state": "succeeded"})
+    records.finish(other.message, {"state": "succeeded", "outcome": Signer(app).sign({"value": 1}, "call")})
 
     for forged in (task, other):
         assert (forged.state, forged.is_alive()) == ("succeeded", False)
@@ -202,9 +201,9 @@ def test_forged_result(app, worker):
 
 def test_results_cannot_be_swapped(app):
     """What came out of one task does not pass for what came out of another."""
-    backend = app.extensions["asok"].backend
-    sealed = backend.sealed_outcome("a" * 32, {"value": "yes"})
+    hub = app.extensions["asok"].backend.hub
+    signed = hub.sign_outcome("a" * 32, {"value": "yes"})
 
-    assert backend.outcome("a" * 32, sealed) == ("yes", None)
+    assert hub.read_outcome("a" * 32, signed) == ("yes", None)
     with pytest.raises(MessageRefused):
-        backend.outcome("b" * 32, sealed)
+        hub.read_outcome("b" * 32, signed)

@@ -1,4 +1,4 @@
-"""Why a server could not be used, in words: never in its own, which may hold a URL and its password."""
+"""Why a server cannot be used, in words of our own: the library's may hold a URL and its password."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ SAID = {
     "AccessRefused": "the user or password is refused",
     "NotAllowed": "the virtual host is missing, or closed to this user",
 }
-"""By the name of the class: neither library need be there."""
+"""By the name of the class, so that neither library needs to be installed."""
 
 
 def cause_of(error: BaseException) -> str:
-    """Return why the server could not be used; the name of the error's class where nothing is known of it."""
+    """Return why the server cannot be used; for an unknown error the name of its class."""
     errors = list(_chain(error))
     for found in errors:
         for kind in type(found).__mro__:
@@ -42,7 +42,7 @@ def cause_of(error: BaseException) -> str:
 
 
 def address_of(url: str) -> str:
-    """Return the host and port of `url`, or the path of its socket; "" where they cannot be told from a password."""
+    """Return host and port of `url`, or the path of its socket; "" where a password might be taken for them."""
     try:
         parts = urlsplit(url)
         if "@" in f"{parts.path}{parts.query}{parts.fragment}":
@@ -77,7 +77,7 @@ def _said_by_system(error: BaseException) -> str | None:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Go from an error to what caused it; `from None` hides that, and does not remove it."""
+    """Yield an error and its causes, also those that `from None` hides."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

@@ -1,4 +1,4 @@
-"""What a worker does with what is in its queue and is no task's message: it logs that, and drops it."""
+"""The worker's guard against foreign and malformed messages in its queue: it logs and drops them."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from celery import bootsteps
 from celery.worker.consumer import Tasks
 from kombu.exceptions import KombuError
 
-from ..logs import log
+from ...logs import log
 
 MALFORMED = (ValueError, TypeError, LookupError, AttributeError, RecursionError, KombuError)
-"""What the libraries raise at text that is no message, or no message of theirs; none of it is a lost connection."""
+"""What the libraries raise for text that is not a message of theirs; none of these means a lost connection."""
 
 
 class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
     """
-    Stands between the broker and Celery, whose main loop ends with an error that a message causes.
+    Stands between the broker and Celery, whose main loop would end with an error that a message causes.
 
-    Made anew with each connection.
+    Celery makes one for each connection.
     """
 
     requires = (Tasks,)
 
     def start(self, consumer: Any) -> None:
-        """Guard what reads messages, and what takes them."""
+        """Guard what reads messages, and what handles them."""
         channel = consumer.task_consumer.channel
-        # Only on Redis does the library read them itself.
+        # kombu reads them itself on Redis only.
         handlers = getattr(channel, "handlers", {})
         if "BRPOP" in handlers:
             handlers["BRPOP"] = _guarded_read(channel, handlers["BRPOP"])
@@ -44,7 +44,7 @@ def _guarded_read(channel: Any, read: Callable[[], Any]) -> Callable[[], Any]:
         try:
             return read()
         except (*MALFORMED, DataError) as error:
-            # Taken from the queue already, so it is dropped.
+            # It has left the queue already, so it is dropped.
             _refuse(error)
             return True
 
@@ -71,21 +71,21 @@ def _guarded_handlers(create: Callable[[], Callable[[Any], Any]]) -> Callable[[]
 
 
 def _check(message: Any) -> None:
-    """Raise for headers which Celery uses later on, where nobody could tell any more whose they were."""
+    """Raise for invalid headers, which Celery would use later, where the message is not at hand any more."""
     headers = message.headers
     if not isinstance(headers, dict) or "task" not in headers:
-        # An older kind of message, or none: that Celery can tell.
+        # An older kind of message, or none at all: Celery itself can tell.
         return
     if not (isinstance(headers["task"], str) and isinstance(headers.get("id"), str)):
-        raise TypeError("its task or id is no text")
+        raise TypeError("its task or id is not text")
     limits = headers.get("timelimit") or (None, None)
     for limit in limits:
         if limit is not None and (type(limit) not in (int, float) or not 0 <= limit < float("inf")):
-            raise TypeError("its time limit is no number")
+            raise TypeError("its time limit is not a number")
     if len(limits) != 2:
-        raise TypeError("it has no two time limits")
+        raise TypeError("it does not have two time limits")
 
 
 def _refuse(error: Exception) -> None:
-    # Not its text, which may be long, and anything.
+    # Not its text, which may be long and hold anything.
     log(logging.ERROR, "Refused a message for background tasks: it is not of Flask-Asok (%s).", type(error).__name__)

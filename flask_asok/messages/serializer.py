@@ -1,4 +1,4 @@
-"""Values as JSON and back: what a call takes along to another process, and what may come back."""
+"""Values as JSON and back: the arguments of a call on its way to a worker, and what the worker returns."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TAG = "__asok__"
 """The key of a JSON object that stands for a value which JSON lacks: `{TAG: kind, "": data}`."""
 
 DEEPEST = 100
-"""How deep a value may be nested: a worker, called from deeper down than a request, has to read it as well."""
+"""How deep a value may be nested. A worker has to read it too, and has less of Python's stack left than a request."""
 
 LARGEST = 2**1024
 """Python neither writes nor reads an int of more than 4,300 decimal digits."""
@@ -36,17 +36,17 @@ PATHS: dict[type, str] = {
     PurePosixPath: "PurePosixPath",
     PureWindowsPath: "PureWindowsPath",
 }
-"""Kinds of paths that travel, and their names in a message. No system makes the concrete path of another one."""
+"""The kinds of paths that can be sent, and their names in a message. No system makes the concrete path of another."""
 
 
-class Codec:
-    """Values as JSON and back: what JSON has, and what Flask applications pass around besides."""
+class Serializer:
+    """Values as JSON and back: what JSON has, and what else Flask applications pass around."""
 
     def __init__(self, names: Names) -> None:
         self._names = names
 
     def encode(self, value: Any, where: str) -> Any:
-        """Return `value` in terms of JSON; TypeError names the argument `where` something cannot travel."""
+        """Return `value` as JSON has it; TypeError, which names the argument `where`, for what cannot be sent."""
         try:
             return self._encode(value, where, DEEPEST)
         except RecursionError:
@@ -67,7 +67,7 @@ class Codec:
         return self._encode_tagged(value, kind, where, depth - 1)
 
     def decode(self, value: Any) -> Any:
-        """Return what `encode` was given; MessageRefused for what it never made."""
+        """Return what `encode` was given; MessageRefused for what `encode` never made."""
         if isinstance(value, list):
             return [self.decode(item) for item in value]
         if not isinstance(value, dict):
@@ -96,7 +96,7 @@ class Codec:
         if kind is date:
             return {TAG: "date", "": value.isoformat()}
         if kind in (datetime, time):
-            # An offset alone would forget the zone, and with it the hour that a summer time repeats.
+            # An offset alone would lose the zone, and with it the hour that the end of summer time repeats.
             zone = _zone(value.tzinfo, where)
             local = value if zone is None else value.replace(tzinfo=None)
             return {TAG: kind.__name__, "": [local.isoformat(), zone, value.fold]}
@@ -175,25 +175,25 @@ class Codec:
         }
 
     def encode_error(self, error: BaseException) -> dict[str, Any]:
-        """Return what another process can be told of an error: its type and args where those travel, or its text."""
+        """Return an error as JSON: its text, and the type and args from which another process can make it again."""
         kind = type(error)
         try:
             text = f"{kind.__name__}({error})"
         except Exception:
             text = f"{kind.__name__}, whose text cannot be had"
-        told: dict[str, Any] = {"text": text}
+        encoded: dict[str, Any] = {"text": text}
         try:
-            return {**told, "type": self._names.of_error(kind), "args": self.encode(list(error.args), "args")}
+            return {**encoded, "type": self._names.of_error(kind), "args": self.encode(list(error.args), "args")}
         except TypeError:
-            return told
+            return encoded
 
-    def decode_error(self, told: Mapping[str, Any]) -> BaseException:
-        """Return an error like the one told of, or TaskFailed with its text where it cannot be made again."""
+    def decode_error(self, encoded: Mapping[str, Any]) -> BaseException:
+        """Return an error like the one that was encoded, or TaskFailed with its text where it cannot be made again."""
         try:
-            kind = _expect(self._names.find_error(told["type"]), Exception)
-            error: BaseException = kind(*self.decode(told["args"]))
+            kind = _expect(self._names.find_error(encoded["type"]), Exception)
+            error: BaseException = kind(*self.decode(encoded["args"]))
         except Exception:
-            return TaskFailed(str(told.get("text")))
+            return TaskFailed(str(encoded.get("text")))
         return error
 
 
@@ -202,7 +202,7 @@ def _a(kind: type) -> str:
 
 
 def _zone(zone: tzinfo | None, where: str) -> str | list[Any] | None:
-    """Return what is told of a time's zone besides its offset; TypeError for one that would become another kind."""
+    """Return a time's zone as JSON; TypeError for a zone that would arrive as one of another kind."""
     if zone is None:
         return None
     if type(zone) is ZoneInfo and zone.key is not None:
@@ -213,12 +213,12 @@ def _zone(zone: tzinfo | None, where: str) -> str | list[Any] | None:
             "a zoneinfo.ZoneInfo of a named zone."
         )
     offset, name = zone.utcoffset(None), zone.tzname(None)
-    # A name of its own would be forgotten.
+    # Without its own name, where it has one, it would arrive as a plain offset.
     return None if timezone(offset).tzname(None) == name else [name, [offset.days, offset.seconds, offset.microseconds]]
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass instance; TypeError where they are not all that it holds."""
+    """Return the fields of a dataclass instance; TypeError where it holds more than those."""
     kind = type(value)
     names = {field.name for field in dataclasses.fields(value)}
     own = {name for name in getattr(value, "__dict__", {}) if not isinstance(_static(kind, name), cached_property)}
@@ -235,11 +235,11 @@ def _static(kind: type, name: str) -> Any:
 
 
 def _restored(kind: Any, values: Mapping[str, Any]) -> Any:
-    """Make a dataclass as it was, without its constructor, which may want other arguments, or change them again."""
+    """Make a dataclass as it was, without its constructor, which may take other arguments, or change them again."""
     made = kind.__new__(kind)
     fields = {field.name: field for field in dataclasses.fields(kind)}
     for name, field in fields.items():
-        # A field that the sender's release did not have yet has its default.
+        # A field that the sender's version did not have yet gets its default.
         if name not in values and field.default_factory is not dataclasses.MISSING:
             value = field.default_factory()
         elif name not in values and field.default is not dataclasses.MISSING:

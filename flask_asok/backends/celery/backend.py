@@ -1,0 +1,229 @@
+"""Run tasks on Celery workers: the same call, when one process is no longer enough."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from flask import Flask
+from flask.ctx import AppContext
+
+from ...attempt import RunnableTask
+from ...errors import BackendUnavailable, MessageRefused
+from ...logs import log
+from ...messages.message import size_of
+from ...options import Options
+from ...summaries import SETTLED, TaskSummary
+from ..base import Backend
+from ..threads import ThreadsBackend
+from .app import queue_name, run_celery_worker
+from .hub import Hub
+from .packing import pack
+from .records import KEEPS_MESSAGE
+from .requests import add_tasks
+from .task import CeleryTask, Remote, update
+from .worker import Worker
+
+LARGE = 1024 * 1024
+"""The bytes from which on a message that could not be sent proves nothing about the broker."""
+
+DOWN_SECONDS = 5.0
+"""How long a broker that could not be reached is not asked again."""
+
+
+class CeleryBackend(Backend):
+    """
+    Sends each task as one signed message to a queue of Celery; `flask asok worker` runs them.
+
+    At least once: a task whose worker is killed runs again, so it must tolerate that; `current_task().id` is then the
+    same. Tasks with `at_most_once=True` are not run again. Nothing is connected before the first task.
+    """
+
+    name: ClassVar[str] = "celery"
+    distributed: ClassVar[bool] = True
+    in_process: ClassVar[bool] = False
+    task_class: ClassVar[type[RunnableTask[Any]]] = CeleryTask
+
+    def __init__(self, app: Flask, config: Mapping[str, Any]) -> None:
+        super().__init__(app, config)
+        self.app: Flask = app
+        self._config = config
+        self.hub: Hub = Hub(app, config, lambda celery_app: add_tasks(celery_app, self.worker))
+        self.worker: Worker = Worker(self.hub, self._recent.append)
+        self._remote = Remote(self.hub)
+        # Filled by setdefault: another thread could hold a lock when the process forks.
+        self._fallbacks: dict[str, Fallback] = {}
+        self._down_until = float("-inf")
+
+    # In the process that calls background()
+
+    def lane(self, queue: str) -> Remote:
+        """Return the one runner, for every known queue."""
+        self.queues[queue]
+        return self._remote
+
+    def create(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: Options,
+        context: AppContext,
+    ) -> RunnableTask[Any]:
+        """Make the Task and its message: what cannot be sent raises here, at the call."""
+        # Invalid settings raise here as well, also where the task starts later.
+        self.hub.publisher, self.hub.records  # noqa: B018
+        task = super().create(fn, args, kwargs, options, context)
+        assert isinstance(task, CeleryTask) and task.call is not None
+        try:
+            task.message = pack(self.hub, task.call, options, task.summary)
+        except Exception:
+            with contextlib.suppress(ValueError):
+                self._recent.remove(task.summary)
+            raise
+        return task
+
+    def start(self, task: RunnableTask[Any], *, bounded: bool = True) -> None:
+        """Send the message; where the broker cannot be reached, do what `ASOK_FALLBACK` says."""
+        assert isinstance(task, CeleryTask)
+        try:
+            self._send_first(task)
+        except BackendUnavailable as error:
+            if self._config["ASOK_FALLBACK"] != "threads":
+                task.lose()
+                raise
+            log(logging.WARNING, "%s Background task %s runs in this process.", error, task.name, app=self.app)
+            fallback = self._fallbacks.get("") or self._fallbacks.setdefault("", Fallback(self.app, self._config))
+            fallback.take(task)
+
+    def tasks(self) -> list[TaskSummary]:
+        """Return the recent tasks that this process has sent or run, the oldest first, each as it is by now."""
+        recent, records = super().tasks(), self.hub.records
+        with contextlib.suppress(BackendUnavailable):
+            for summary in recent:
+                fields = records.read(summary.id) if records is not None and summary.state not in SETTLED else {}
+                if fields:
+                    update(summary, fields)
+        return recent
+
+    def get(self, id: str) -> TaskSummary | None:
+        """Return the summary of the task with this id, in any process; None where it is unknown."""
+        for fallback in self._fallbacks.values():
+            if (found := fallback.get(id)) is not None:
+                return found
+        records = self.hub.records
+        fields = records.read(id) if records is not None else {}
+        if not fields:
+            return super().get(id)
+        summary = TaskSummary(fields["name"], fields["queue"], id)
+        summary.enqueued = float(fields["enqueued"])
+        update(summary, fields)
+        return summary
+
+    def close(self, timeout: float | None = None) -> None:
+        """Finish the tasks that run on threads here since the broker was down; the workers have the others."""
+        for fallback in self._fallbacks.values():
+            fallback.close(timeout)
+
+    # For the commands
+
+    def run_worker(self, queues: Sequence[str], arguments: Sequence[str]) -> None:
+        """Run Celery's worker on `queues`, all of `ASOK_QUEUES` when empty, with more of its own `arguments`."""
+        unknown = set(queues) - set(self.queues)
+        if unknown:
+            raise ValueError(
+                f"Unknown queue {', '.join(sorted(unknown))}. Queues are: {', '.join(sorted(self.queues))}."
+            )
+        # Raises without a SECRET_KEY: such a worker would refuse every task.
+        self.hub.signer  # noqa: B018
+        try:
+            if self.hub.records is not None:
+                self.hub.records.check()
+        except BackendUnavailable as error:
+            # Redis may come up later: the worker waits for its broker as well.
+            log(logging.WARNING, "%s", error, app=self.app)
+        names = ",".join(queue_name(self.app, queue) for queue in (queues or self.queues))
+        run_celery_worker(self.hub.celery_app, ["--queues", names, *arguments])
+
+    def status(self) -> dict[str, Any]:
+        """Return the workers that answer, and the number of messages in each queue."""
+        with self.hub.publisher.connected() as connection:
+            channel = connection.default_channel
+            lengths = {queue: _length(channel, queue_name(self.app, queue)) for queue in self.queues}
+            inspected = self.hub.celery_app.control.inspect(timeout=1, connection=connection)
+            queues_of_workers = inspected.active_queues() or {}
+        ours = {queue_name(self.app, queue) for queue in self.queues}
+        # Workers of other applications on this broker answer too.
+        workers = [name for name, queues in queues_of_workers.items() if ours & {queue["name"] for queue in queues}]
+        return {"workers": sorted(workers), "queued": lengths}
+
+    def failed(self) -> list[TaskSummary]:
+        """Return the failed and abandoned tasks that are remembered, the latest first."""
+        found = [self.get(id) for id in self.hub.need_records().failed()]
+        return [summary for summary in found if summary is not None]
+
+    def retry(self, id: str) -> bool:
+        """Send a failed or abandoned task once more, from its first attempt on; False for any other."""
+        records = self.hub.need_records()
+        fields = records.read(id)
+        if fields.get("state") not in KEEPS_MESSAGE or "message" not in fields:
+            return False
+        message = self.hub.read_message(fields["message"])
+        if message.id != id:
+            raise MessageRefused("The record holds the message of another task.")
+        message.attempt, message.due = 1, time.time()
+        records.remove(id)
+        records.add(message)
+        try:
+            self.hub.publish(message)
+        except BackendUnavailable:
+            records.finish(message, fields)
+            raise
+        return True
+
+    def cancel(self, id: str) -> bool:
+        """Keep a task from running; False when it runs, ran, or is unknown."""
+        return self.hub.need_records().cancel(id)
+
+    def _send_first(self, task: CeleryTask[Any]) -> None:
+        if time.monotonic() < self._down_until:
+            raise BackendUnavailable("The broker could not be reached a moment ago.")
+        message, delay, records = task.message, task.options.delay, self.hub.records
+        message.due = time.time() + delay
+        try:
+            if records is not None:
+                records.add(message)
+            try:
+                self.hub.publish(message, delay)
+            except BackendUnavailable:
+                # The record stays: should the message have gone through all the same, it is not run.
+                if records is None or records.cancel(task.id):
+                    raise
+                # A worker has claimed it already: only the confirmation was lost.
+        except BackendUnavailable:
+            # A large message may itself be the cause: it takes too long, or is refused.
+            if size_of(message.as_payload()) < LARGE:
+                self._down_until = time.monotonic() + DOWN_SECONDS
+            raise
+        task.summary.state = "waiting" if delay else "queued"
+
+
+class Fallback(ThreadsBackend):
+    """Runs tasks on threads of this process while the broker cannot be reached."""
+
+    def take(self, task: CeleryTask[Any]) -> None:
+        """Run a task here whose message was not sent."""
+        task.run_here(self.lane(task.queue))
+        self._recent.append(task.summary)
+        self.start(task)
+
+
+def _length(channel: Any, queue: str) -> int:
+    try:
+        return int(channel.queue_declare(queue=queue, passive=True).message_count)
+    except Exception:
+        # It is not declared yet: no worker has started, and nothing was sent.
+        return 0

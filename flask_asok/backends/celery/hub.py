@@ -1,0 +1,182 @@
+"""What tasks, worker and backend have in common: the Celery app, the records, and how a message is sent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from celery import Celery
+from flask import Flask
+
+from ...errors import BackendUnavailable, NotConfigured
+from ...messages.message import Message
+from ...messages.names import Names
+from ...messages.serializer import Serializer
+from ...messages.signer import Signer
+from .app import make_celery_app, queue_name
+from .publisher import Publisher
+from .records import Records
+from .redis_server import REDIS_URLS, RedisServer, find_server, urls_of
+
+T = TypeVar("T")
+
+RUN = "flask_asok.run"
+RUN_ONCE = "flask_asok.run_once"
+
+HOP_SECONDS = 600.0
+"""
+The longest that a message waits in a worker; then it is sent again. Redis hands out a message a second time that is not
+acknowledged within `visibility_timeout` (3,600 s), RabbitMQ closes the channel after `consumer_timeout` (1,800 s).
+"""
+
+RETRY_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Seconds between a worker's tries to reach Redis or the broker."""
+
+NO_SERVER = RedisServer((), {}, {}, {}, "")
+"""There is no Redis for the records. Unlike None, this was looked up."""
+
+
+class Hub:
+    """
+    What the rooms of one application's celery backend share; each part is made when it is first used.
+
+    Lives as long as the application, and is safe to use from several threads and in forked children.
+    """
+
+    def __init__(self, app: Flask, config: Mapping[str, Any], prepare: Callable[[Celery], None]) -> None:
+        self.app: Flask = app
+        self.config: Mapping[str, Any] = config
+        # Adds the two generic tasks to the Celery app.
+        self._prepare = prepare
+        # Filled by setdefault: another thread could hold a lock when the process forks.
+        self._celery_apps: dict[str, Celery] = {}
+        self._servers: dict[str, RedisServer] = {}
+        root = app.import_name.partition(".")[0]
+        modules = config["ASOK_TASK_MODULES"]
+        self.names: Names = Names({"flask_asok", *([root] if modules is None else modules)})
+        self.serializer: Serializer = Serializer(self.names)
+
+    @property
+    def celery_app(self) -> Celery:
+        """The Celery application."""
+        try:
+            return self._celery_apps[""]
+        except KeyError:
+            celery_app = make_celery_app(self.app, self.config["ASOK_CELERY"])
+            self._prepare(celery_app)
+            return self._celery_apps.setdefault("", celery_app)
+
+    @property
+    def signer(self) -> Signer:
+        """Made anew each time, so that the key can be rotated."""
+        return Signer(self.app)
+
+    @property
+    def publisher(self) -> Publisher:
+        """This process's connections to the broker."""
+        return self._shared("celery.publisher", lambda: Publisher(self.celery_app))
+
+    @property
+    def records(self) -> Records | None:
+        """The records in Redis; None where neither the result backend nor the broker is a Redis."""
+        server = self._servers.get("")
+        if server is None:
+            # Looked up once: Celery is slow to read its settings.
+            server = self._servers.setdefault("", find_server(self.celery_app.conf) or NO_SERVER)
+        if server is NO_SERVER:
+            return None
+        return self._shared("celery.records", lambda: Records(server, self.app.name))
+
+    def need_records(self) -> Records:
+        """Return the records; NotConfigured where there is no Redis for them."""
+        if self.records is None:
+            raise NotConfigured(
+                "This needs a Redis for the records of tasks: ASOK_CELERY['result_backend'] = 'redis://...'."
+            )
+        return self.records
+
+    @property
+    def most_bytes(self) -> int:
+        """The size limit of a message, and of an outcome."""
+        return self.config["ASOK_MESSAGE_MAX_BYTES"]  # type: ignore[no-any-return]
+
+    def _shared(self, key: str, make: Callable[[], T]) -> T:
+        return self.app.extensions["asok"].shared(key, make)  # type: ignore[no-any-return]
+
+    # Messages
+
+    def publish(self, message: Message, wait: float | None = None) -> None:
+        """
+        Hand a message to the broker, which delivers it in `wait` seconds; None: when it is due.
+
+        It may come earlier, after the longest hop: the worker then sends it on.
+        """
+        if wait is None:
+            wait = message.due - time.time()
+        hard, soft = time_limits(message.timeout)
+        self.publisher.send(
+            self.celery_app.tasks[RUN_ONCE if message.once else RUN],
+            args=(self.sign_message(message),),
+            task_id=message.id,
+            queue=queue_name(self.app, message.queue),
+            countdown=min(wait, self.longest_hop) if wait > 0 else None,
+            soft_time_limit=soft,
+            time_limit=hard,
+            shadow=message.name,
+            argsrepr="(...)",
+            kwargsrepr="{}",
+        )
+
+    def sign_message(self, message: Message) -> str:
+        """Return a message as it is sent, and as the record of a failed task keeps it."""
+        return self.signer.sign(message.as_payload(), "call")
+
+    def read_message(self, signed: object) -> Message:
+        """Return the message that `sign_message` was given; MessageRefused for anything else."""
+        return Message.from_payload(self.signer.verify(signed, "call"))
+
+    @property
+    def visibility_timeout(self) -> float | None:
+        """After how many seconds the broker hands out a message again; None where it does not."""
+        conf = self.celery_app.conf
+        urls = urls_of(conf.broker_url or conf.broker_write_url)
+        if not any(url.startswith((*REDIS_URLS, "sentinel://")) for url in urls):
+            return None
+        limit: float = (conf.broker_transport_options or {}).get("visibility_timeout", 3_600)
+        return limit
+
+    @property
+    def longest_hop(self) -> float:
+        """How many seconds a message may wait in a worker."""
+        limit = self.visibility_timeout
+        # Half of it, which leaves a message that is due enough time to be run.
+        return HOP_SECONDS if limit is None else min(HOP_SECONDS, limit / 2)
+
+    # Outcomes
+
+    def sign_outcome(self, id: str, outcome: Mapping[str, Any]) -> str:
+        """Return an outcome for the record of this task, and of no other: `value` or `error`, encoded."""
+        return self.signer.sign(outcome, f"outcome:{id}")
+
+    def read_outcome(self, id: str, signed: object) -> tuple[Any, BaseException | None]:
+        """Return the value and the error that `sign_outcome` was given; MessageRefused for anything else."""
+        outcome = self.signer.verify(signed, f"outcome:{id}")
+        if "error" in outcome:
+            return None, self.serializer.decode_error(outcome["error"])
+        return self.serializer.decode(outcome["value"]), None
+
+
+def time_limits(timeout: float | None) -> list[float | None]:
+    """Return Celery's hard and soft limit for a task's timeout, in the order in which a message has them."""
+    return [None, None] if timeout is None else [timeout + 5, timeout]
+
+
+def keep_trying(do: Callable[[], T]) -> T:
+    """Call `do`, retrying for about 15 seconds while Redis or the broker is unreachable: a worker has that time."""
+    for pause in RETRY_PAUSES:
+        try:
+            return do()
+        except BackendUnavailable:
+            time.sleep(pause)
+    return do()

@@ -1,0 +1,72 @@
+"""What came out of a task, as its record keeps it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...errors import TaskAbandoned
+from ...messages.message import Message, size_of
+from ...summaries import SETTLED
+from .hub import Hub
+from .records import KEEPS_MESSAGE
+
+LONGEST_TEXT = 1_000
+"""Characters of an error's text that are kept where the whole error is too large."""
+
+
+def keep(
+    hub: Hub,
+    message: Message,
+    state: str,
+    *,
+    value: Any = None,
+    error: BaseException | None = None,
+    text: str = "",
+    attempts: int | None = None,
+) -> None:
+    """
+    Write down the last state of a task, and its value or its error; `text` is what a summary says of the error.
+
+    An error stands in for a value that is too large or cannot be sent. `attempts` is None for a task that was not run.
+    """
+    if hub.records is None:
+        return
+    encoded, kept_error = None, error
+    if error is None:
+        try:
+            encoded = _encoded_value(hub, message.name, value)
+        except (TypeError, ValueError) as unfit:
+            kept_error = unfit
+    outcome = {"value": encoded} if kept_error is None else {"error": _encoded_error(hub, kept_error)}
+    fields: dict[str, Any] = {"state": state, "error": text, "outcome": hub.sign_outcome(message.id, outcome)}
+    if attempts is not None:
+        fields["attempts"] = attempts
+    if state in KEEPS_MESSAGE:
+        # For `flask asok retry`.
+        fields["message"] = hub.sign_message(message)
+    hub.records.finish(message, fields)
+
+
+def keep_stopped(hub: Hub, message: Message, state: str, why: str) -> None:
+    """Write down the last state of a task that was ended from outside: its error is a TaskAbandoned that says why."""
+    keep(hub, message, state, error=TaskAbandoned(f"The task was {why}."), text=why)
+
+
+def is_settled(hub: Hub, id: str) -> bool:
+    """Does the record say that the task is settled?"""
+    return hub.records is not None and hub.records.read(id).get("state") in SETTLED
+
+
+def _encoded_value(hub: Hub, name: str, value: Any) -> Any:
+    encoded = hub.serializer.encode(value, f"What {name} returned")
+    if (size := size_of(encoded)) > hub.most_bytes:
+        raise ValueError(
+            f"What {name} returned has {size:,} bytes, more than ASOK_MESSAGE_MAX_BYTES ({hub.most_bytes:,}). "
+            "Store it, and return its path or id."
+        )
+    return encoded
+
+
+def _encoded_error(hub: Hub, error: BaseException) -> dict[str, Any]:
+    encoded = hub.serializer.encode_error(error)
+    return encoded if size_of(encoded) <= hub.most_bytes else {"text": f"{encoded['text'][:LONGEST_TEXT]}..."}

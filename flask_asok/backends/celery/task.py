@@ -1,0 +1,295 @@
+"""The Task of a call that runs in another process: its state is looked up in the records."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+from ...attempt import RunnableTask, Runner
+from ...calls import Parts
+from ...errors import BackendUnavailable, MessageRefused, TaskAbandoned
+from ...logs import log
+from ...messages.message import Message
+from ...summaries import SETTLED, TaskSummary
+from . import outcomes
+from .hub import Hub, keep_trying
+
+R = TypeVar("R", covariant=True)
+
+MOST_DELIVERIES = 3
+"""The lost workers after which an attempt is not repeated."""
+
+ONCE = "lost with its worker, and is to run at most once"
+"""Why a task is abandoned that may have been done already."""
+
+KILLED = range(-255, -191)
+"""The exit codes with which billiard ends a worker's process on a signal: the signal's number less 256."""
+
+
+class Remote:
+    """The runner of the tasks that other processes run."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.hub = hub
+        self.running: dict[RunnableTask[Any], None] = {}
+        """The tasks that this process runs all the same: in a worker, or in place of a task that waits for them."""
+
+    def watch(self, task: RunnableTask[Any], timeout: float) -> None:
+        """Do nothing: Celery watches the timeout."""
+
+    def wait(self, task: RunnableTask[Any], seconds: float) -> None:
+        """Send the next attempt, which is due in `seconds`."""
+        assert isinstance(task, CeleryTask)
+        task.send_next(seconds)
+
+
+class CeleryTask(RunnableTask[R]):
+    """
+    A Task whose state is looked up in Redis each time that it is asked for.
+
+    It exists in the process that called `background()`, in the worker that runs it, and in any other that knows its id.
+    """
+
+    message: Message
+    lane: Remote | Runner
+
+    @property
+    def state(self) -> Any:
+        """As on every Task; asks Redis until the task is settled."""
+        self._look()
+        return self.summary.state
+
+    def is_alive(self) -> bool:
+        """Return True until the task is settled; asks Redis."""
+        self._look()
+        return not self._done
+
+    def __repr__(self) -> str:
+        # Without asking Redis: a log shows it, perhaps since Redis is down.
+        return f"<Task {self.name} {self.summary.state} {self.id}>"
+
+    def cancel(self) -> bool:
+        """Keep the task from running. False when it already runs, or ran. NotConfigured without a Redis."""
+        hub = self._hub
+        if self._done or self.trigger is not None or hub is None:
+            return super().cancel()
+        if hub.need_records().cancel(self.id):
+            self._look()
+        return self.summary.state == "cancelled"
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until the task is settled. NotConfigured without a Redis, where nobody could tell."""
+        if not self._done and self._hub is not None and self not in self.lane.running:
+            self._hub.need_records()
+        super().join(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """As on every Task."""
+        try:
+            return super().exception(timeout)
+        except TaskAbandoned:
+            # The record says more about the reason.
+            if self._error is None:
+                raise
+            raise self._error from None
+        except TimeoutError as error:
+            if self.summary.state != "queued":
+                raise
+            raise TimeoutError(
+                f"{error} Is a worker running, and not busy with others? Start one with `flask --app APP asok worker`."
+            ) from None
+
+    # For its backend and its worker
+
+    def run_here(self, lane: Runner) -> None:
+        """Become a task of this process, which `lane` runs: no message was sent."""
+        self.lane = lane
+
+    def claim_attempt(self) -> Literal["ours", "taken", "over"]:
+        """
+        Claim the attempt that the message asks for.
+
+        "ours": run it at once; "taken": another process has it; "over": it must not be run. A task that was lost with
+        its worker, and must not be repeated, is abandoned.
+        """
+        hub = self._hub
+        records = None if hub is None else hub.records
+        if records is None:
+            return "ours"
+        claimed = records.claim(self.message)
+        if claimed != "lost":
+            return claimed
+        if self.message.once:
+            why = ONCE
+        elif records.delivered_again(self.id, self.message.attempt) >= MOST_DELIVERIES:
+            why = f"given up: {MOST_DELIVERIES} workers were lost with it"
+        else:
+            return "ours"
+        self.abandon_running(why)
+        return "over"
+
+    def perform(self, thread: threading.Thread) -> BaseException | None:
+        """Run the attempt here, in place of a task that waits for it, unless another process has it."""
+        if self._hub is None:
+            return super().perform(thread)
+        if self.claim_attempt() != "ours":
+            self._look()
+            return None
+        try:
+            return self.perform_claimed(thread)
+        except BackendUnavailable as error:
+            # Some worker has its message by now, and makes the attempt once more.
+            log(
+                logging.WARNING,
+                "Background task %s (%s) goes on elsewhere: %s",
+                self.name,
+                self.id,
+                error,
+                app=self.app,
+            )
+            return None
+
+    def perform_claimed(self, thread: threading.Thread) -> BaseException | None:
+        """Run the attempt that this process has claimed, and write down the outcome."""
+        try:
+            error = super().perform(thread)
+            if self._done:
+                keep_trying(self._keep_outcome)
+        except BaseException:
+            # There is no outcome: the process is told to end, or cannot reach the broker. Another one takes over.
+            release(self._remote_hub, self.id)
+            raise
+        return error
+
+    def send_next(self, seconds: float) -> None:
+        """Send the next attempt, which is due in `seconds`."""
+        hub, message = self._remote_hub, self.message
+        message.attempt = self.attempts + 1
+        message.due = time.time() + seconds
+        records = hub.records
+        if records is not None:
+            keep_trying(lambda: records.wait(message, self.summary.error or ""))
+        try:
+            keep_trying(lambda: hub.publish(message))
+        except BackendUnavailable:
+            if not message.once:
+                # The message of this attempt is not acknowledged yet, and serves for the next one too.
+                raise
+            self.abandon_lost("not tried again: its retry could not be sent")
+
+    def abandon_running(self, why: str) -> None:
+        """Abandon a task whose attempt had begun in the worker that was lost."""
+        self.summary.state, self.summary.attempts = "running", self.message.attempt
+        self.abandon_lost(why)
+
+    def abandon_lost(self, why: str) -> None:
+        """Abandon a task that was lost with its worker, for every process to see, unless it is settled."""
+        hub = self._remote_hub
+        if outcomes.is_settled(hub, self.id):
+            return
+        self._error = TaskAbandoned(f"The task was {why}.")
+        self.summary.error = why
+        # Its state is known here: Redis, which may be away, is not asked meanwhile.
+        self.lane.running[self] = None
+        try:
+            self.abandon(why)
+        finally:
+            self.lane.running.pop(self, None)
+        self._keep_outcome()
+
+    # Inside
+
+    @property
+    def _hub(self) -> Hub | None:
+        """None for a task that this process runs on threads of its own."""
+        return self.lane.hub if isinstance(self.lane, Remote) else None
+
+    @property
+    def _remote_hub(self) -> Hub:
+        assert isinstance(self.lane, Remote)
+        return self.lane.hub
+
+    def _is_claimable(self) -> bool:
+        return not self._done and super()._is_claimable()
+
+    def _fail_or_wait(self, call: Parts, error: BaseException) -> None:
+        if self._hub is not None and isinstance(error, SystemExit) and error.code in KILLED:
+            # The worker was told to end, which this error does; the message goes to another one.
+            raise error
+        super()._fail_or_wait(call, error)
+
+    def _wait_for_change(self, seconds: float, in_task: bool) -> None:
+        """Ask Redis again and again: 5 ms after the start, and ever more rarely, down to ten times a second."""
+        if self._hub is None:
+            super()._wait_for_change(seconds, in_task)
+            return
+        deadline = None if seconds < 0 else time.monotonic() + seconds
+        pause = 0.005
+        gate = threading.Event()
+        while not (self._done or (in_task and self._is_claimable())):
+            left = pause if deadline is None else min(pause, deadline - time.monotonic())
+            if left <= 0:
+                return
+            gate.wait(left)
+            pause = min(pause * 1.5, 0.1)
+            self._look()
+
+    def _look(self) -> None:
+        """Take over from the record what has happened meanwhile."""
+        hub = self._hub
+        if self._done or hub is None or hub.records is None or self.trigger is not None or self in self.lane.running:
+            return
+        fields = hub.records.read(self.id)
+        if fields:
+            self._take_over(hub, fields)
+
+    def _take_over(self, hub: Hub, fields: Mapping[str, str]) -> None:
+        update(self.summary, fields)
+        self.message.attempt = int(fields["attempt"])
+        if self.summary.state not in SETTLED:
+            return
+        if self.summary.state != "cancelled":
+            try:
+                self._value, self._error = hub.read_outcome(self.id, fields.get("outcome"))
+            except MessageRefused as refused:
+                # Signed with a key that is gone, or forged: only a caller that asks for the result hears of it.
+                self._error = refused
+        self._box.clear()
+        self._done = True
+        self.wake()
+
+    def _keep_outcome(self) -> None:
+        outcomes.keep(
+            self._remote_hub,
+            self.message,
+            self.summary.state,
+            value=self._value,
+            error=self._error,
+            text=self.summary.error or "",
+            attempts=self.attempts,
+        )
+
+
+def release(hub: Hub, id: str, pid: int | None = None) -> None:
+    """End the lease of process `pid`, of this one by default; where that fails it runs out by itself."""
+    with contextlib.suppress(BackendUnavailable):
+        if hub.records is not None:
+            hub.records.release(id, pid or os.getpid())
+
+
+def update(summary: TaskSummary, fields: Mapping[str, str]) -> None:
+    """Write what `Records.read` has returned into a summary."""
+    attempt = int(fields["attempt"])
+    claim = fields.get(f"claim:{attempt}", "").split(" ")
+    has_begun = len(claim) == 2
+    summary.state = fields["state"]  # type: ignore[assignment]
+    summary.attempts = attempt if has_begun else int(fields.get("attempts", attempt - 1))
+    summary.error = fields.get("error")
+    if has_begun:
+        summary.started = float(claim[1])
+    summary.finished = float(fields.get("finished", 0))

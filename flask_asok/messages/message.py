@@ -1,0 +1,91 @@
+"""The Message: one call on its way to a worker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from ..errors import MessageRefused
+
+compact = json.JSONEncoder(separators=(",", ":")).encode
+"""JSON without spaces. What is not ASCII is escaped, so a character is a byte."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Message:
+    """
+    One call on its way to a worker. Every value is one that JSON has, made by a Serializer where it was none.
+
+    Workers of the version before read what this one sends, and the other way round: a field is never renamed, a new one
+    has a default, and one that this version does not know is passed on.
+    """
+
+    v: int = 1
+    id: str
+    """The task's."""
+    fn: str
+    """The function's name, by `Names`."""
+    args: list[Any] = field(default_factory=list)
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    g: dict[str, Any] = field(default_factory=dict)
+    """The plain values of the caller's `g`."""
+    url: list[Any] | None = None
+    """Server name, script name, subdomain and scheme of the caller's URL adapter."""
+    trace: dict[str, str] = field(default_factory=dict)
+    """The headers of the caller's OpenTelemetry span."""
+    name: str
+    """The task's name, for logs."""
+    queue: str
+    options: dict[str, Any] = field(default_factory=dict)
+    """The options of this call that differ from those of its function."""
+    once: bool = False
+    """Must the task run at most once?"""
+    timeout: float | None = None
+    attempt: int = 1
+    """The number of the attempt that the message asks for, from 1."""
+    enqueued: float = 0.0
+    """When `background()` was called, in Unix time."""
+    due: float = 0.0
+    """When the attempt may begin; 0 for now."""
+    unknown: dict[str, Any] = field(default_factory=dict)
+    """The fields of a later version."""
+
+    @classmethod
+    def from_payload(cls, payload: Mapping[str, Any]) -> Message:
+        """Return the message that `as_payload` was called on; MessageRefused where a field is missing."""
+        missing = sorted({"id", "fn", "name", "queue"} - payload.keys())
+        if missing:
+            raise MessageRefused(f"The message lacks its {missing[0]!r}.")
+        known = {name: payload[name] for name in _FIELDS if name in payload}
+        return cls(**known, unknown={name: value for name, value in payload.items() if name not in _FIELDS})
+
+    def as_payload(self) -> dict[str, Any]:
+        """Return the message as JSON has it."""
+        return {**{name: getattr(self, name) for name in _FIELDS}, **self.unknown}
+
+
+_FIELDS = tuple(found.name for found in fields(Message) if found.name != "unknown")
+
+
+def size_of(part: Any) -> int:
+    """Return the bytes that a part of a message has as JSON."""
+    return len(compact(part))
+
+
+def check_size(message: Message, most: int) -> None:
+    """Raise ValueError, which names the largest argument, for a message of more than `most` bytes."""
+    size = size_of(message.as_payload())
+    if size <= most:
+        return
+    name = message.name
+    parts = {f"argument {n} of {name}": part for n, part in enumerate(message.args, 1)}
+    parts |= {f"argument {key!r} of {name}": part for key, part in message.kwargs.items()}
+    parts |= {f"g.{key}": part for key, part in message.g.items()}
+    sizes = {where: size_of(part) for where, part in parts.items()}
+    largest = max(sizes, key=lambda where: sizes[where], default="")
+    raise ValueError(
+        f"The message of {name} would have {size:,} bytes, more than ASOK_MESSAGE_MAX_BYTES ({most:,}); {largest} has "
+        f"{sizes.get(largest, 0):,}. Pass a path or an id, by which the task finds what it needs."
+    )

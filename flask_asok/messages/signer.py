@@ -1,0 +1,57 @@
+"""Signatures: a worker runs only what its own application has sent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import itsdangerous
+from flask import Flask
+
+from ..errors import MessageRefused, NotConfigured
+from .message import compact
+
+
+class Signer:
+    """
+    Signs what is handed to a broker with the application's secret key, and refuses what was not signed so.
+
+    Without a signature anybody who can write to the broker could make a worker call functions. Signed is not encrypted:
+    anybody who can read the broker can read the arguments. `SECRET_KEY_FALLBACKS` are accepted, so that keys can be
+    rotated.
+    """
+
+    def __init__(self, app: Flask) -> None:
+        if not app.secret_key:
+            raise NotConfigured("Tasks for other processes are signed: set SECRET_KEY, the same for web and workers.")
+        # The last key signs; all of them verify.
+        self._keys = [*reversed(app.config.get("SECRET_KEY_FALLBACKS") or []), app.secret_key]
+        self._app_name = app.name
+
+    def sign(self, payload: Mapping[str, Any], purpose: str) -> str:
+        """Return `payload` as signed JSON, accepted for this `purpose` and this application only."""
+        return self._signer(purpose).sign(compact(payload)).decode()
+
+    def verify(self, signed: object, purpose: str) -> dict[str, Any]:
+        """Return the payload; MessageRefused where it is unsigned, forged, or signed for another purpose."""
+        if not isinstance(signed, str):
+            raise MessageRefused("The message is not a signed text.")
+        try:
+            payload = json.loads(self._signer(purpose).unsign(signed))
+        except (itsdangerous.BadData, ValueError) as error:
+            raise MessageRefused(
+                f"The message is not signed by {self._app_name!r} with a key that is valid."
+            ) from error
+        if not isinstance(payload, dict):
+            raise MessageRefused("The message is malformed.")
+        return payload
+
+    def _signer(self, purpose: str) -> itsdangerous.Signer:
+        return itsdangerous.Signer(
+            self._keys,
+            salt=f"flask_asok:{purpose}:{self._app_name}",
+            key_derivation="hmac",
+            digest_method=hashlib.sha256,
+        )
