@@ -7,7 +7,24 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+from .. import errors
 from ..errors import MessageRefused
+
+_RECIPES = "flask_asok.recipes"
+
+MOVED = {
+    f"{_RECIPES}.cache.warm:warm_cache": f"{_RECIPES}.cache.recipe:warm_queued_before",
+    f"{_RECIPES}.mail:send_mail": f"{_RECIPES}.mail.recipe:deliver_mail",
+    f"{_RECIPES}.mail:send_mails": f"{_RECIPES}.mail.recipe:deliver_mails",
+    f"{_RECIPES}.mail.letter:Letter": f"{_RECIPES}.mail.outgoing:OutgoingMail",
+    f"{_RECIPES}.webhooks.delivery:send_webhook": f"{_RECIPES}.webhooks.recipe:send_webhook",
+    f"{_RECIPES}.webhooks.message:Message": f"{_RECIPES}.webhooks.webhook:Webhook",
+    "flask_asok.options:Retry": "flask_asok.retries:Retry",
+}
+"""
+The names of the release before, and those of today: messages that were queued before an upgrade still run, and records
+that were written before it can be read. The next release drops them.
+"""
 
 
 class Names:
@@ -45,6 +62,8 @@ class Names:
 
     def find(self, name: object) -> Any:
         """Import what `name` stands for; MessageRefused where that is forbidden or missing."""
+        if isinstance(name, str):
+            name = MOVED.get(name, name)
         module, _, qualname = name.partition(":") if isinstance(name, str) else ("", "", "")
         if not qualname or not self._allows(module):
             raise MessageRefused(f"{name!r} is of no module that ASOK_TASK_MODULES allows.")
@@ -66,7 +85,13 @@ class Names:
     def find_error(self, name: str) -> type[BaseException]:
         """Return the class of errors with that name; MessageRefused for anything else."""
         module, _, kind = name.partition(":")
-        found = getattr(sys.modules["builtins"], kind, None) if module == "builtins" else self.find(name)
+        if module == "builtins":
+            found = getattr(sys.modules["builtins"], kind, None)
+        elif module == errors.__name__:
+            # The errors of the recipes were defined there in the release before.
+            found = getattr(errors, kind, None)
+        else:
+            found = self.find(name)
         if not (isinstance(found, type) and issubclass(found, BaseException)):
             raise MessageRefused(f"{name!r} is no exception.")
         return found

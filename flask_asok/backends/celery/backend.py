@@ -101,11 +101,10 @@ class CeleryBackend(Backend):
 
     def tasks(self) -> list[TaskSummary]:
         """Return the recent tasks that this process has sent or run, the oldest first, each as it is by now."""
-        recent, records = super().tasks(), self.hub.records
+        recent = super().tasks()
         with contextlib.suppress(BackendUnavailable):
             for summary in recent:
-                fields = records.read(summary.id) if records is not None and summary.state not in SETTLED else {}
-                if fields:
+                if summary.state not in SETTLED and (fields := self._fields(summary.id)):
                     update(summary, fields)
         return recent
 
@@ -114,8 +113,7 @@ class CeleryBackend(Backend):
         for fallback in self._fallbacks.values():
             if (found := fallback.get(id)) is not None:
                 return found
-        records = self.hub.records
-        fields = records.read(id) if records is not None else {}
+        fields = self._fields(id)
         if not fields:
             return super().get(id)
         summary = TaskSummary(fields["name"], fields["queue"], id)
@@ -187,6 +185,11 @@ class CeleryBackend(Backend):
     def cancel(self, id: str) -> bool:
         """Keep a task from running; False when it runs, ran, or is unknown."""
         return self.hub.need_records().cancel(id)
+
+    def _fields(self, id: str) -> dict[str, str]:
+        """Return what the records know of a task."""
+        records = self.hub.records
+        return {} if records is None else records.read(id)
 
     def _send_first(self, task: CeleryTask[Any]) -> None:
         if time.monotonic() < self._down_until:
