@@ -14,10 +14,10 @@ _RECIPES = "flask_asok.recipes"
 
 MOVED = {
     f"{_RECIPES}.cache.warm:warm_cache": f"{_RECIPES}.cache.recipe:warm_queued_before",
-    f"{_RECIPES}.mail:send_mail": f"{_RECIPES}.mail.recipe:deliver_mail",
-    f"{_RECIPES}.mail:send_mails": f"{_RECIPES}.mail.recipe:deliver_mails",
+    f"{_RECIPES}.mail:send_mail": f"{_RECIPES}.mail.queued_before:deliver_mail_before",
+    f"{_RECIPES}.mail:send_mails": f"{_RECIPES}.mail.queued_before:deliver_mails_before",
     f"{_RECIPES}.mail.letter:Letter": f"{_RECIPES}.mail.outgoing:OutgoingMail",
-    f"{_RECIPES}.webhooks.delivery:send_webhook": f"{_RECIPES}.webhooks.recipe:send_webhook",
+    f"{_RECIPES}.webhooks.delivery:send_webhook": f"{_RECIPES}.webhooks.recipe:deliver_queued_before",
     f"{_RECIPES}.webhooks.message:Message": f"{_RECIPES}.webhooks.webhook:Webhook",
     "flask_asok.options:Retry": "flask_asok.retries:Retry",
 }
