@@ -43,7 +43,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 BACKWARDS = {
     (("errors",), ("recipes", "webhooks")),
 }
-PRIVATE = {"_recent", "_done", "_value", "_error", "_write_client", "_get_prefix"}
+PRIVATE = {"_write_client", "_get_prefix"}
 LONG = {
     ("recipes", "webhooks", "recipe"),
     ("store", "sqlite"),

@@ -15,6 +15,7 @@ from .recipe import send_webhook
 from .recording import recorded
 from .settings import SETTINGS
 from .signing import verify_webhook
+from .unfinished import set_up
 
 __all__ = [
     "Delivery",
@@ -35,4 +36,5 @@ RECIPE = Recipe(
     queues={"webhooks": 16},
     commands=(send_test_webhook,),
     late_imports=("sender", "transport"),
+    set_up=set_up,
 )

@@ -24,7 +24,7 @@ from .outcome import with_request
 from .rehearsal import rehearse
 from .settings import DEFAULTS, is_suppressed
 from .signals import delivered, webhook_failed, webhook_gone
-from .unfinished import Unfinished
+from .unfinished import Unfinished, unfinished_of
 from .webhook import DEFAULT_TIMEOUT, Webhook, compose
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def _pool(task: RunnableTask[Any] | None) -> Pool | None:
 
 
 def _unfinished() -> Unfinished:
-    return state_of(_app()).shared("unfinished webhooks", lambda: Unfinished(_app()))
+    return unfinished_of(_app())
 
 
 def _state() -> AppState | None:
