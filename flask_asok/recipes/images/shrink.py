@@ -121,6 +121,9 @@ def place(image: Image.Image, plan: Plan, background: str | tuple[int, ...] | No
 def _averaged(image: Image.Image, factor: int, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
     width, height = image.size
     band = max(1, _BAND // width // factor) * factor
+    if height <= band:
+        # A crop would copy it.
+        return convert(image).reduce(factor)
     reduced: Image.Image | None = None
     for top in range(0, height, band):
         part = convert(image.crop((0, top, width, min(top + band, height)))).reduce(factor)
