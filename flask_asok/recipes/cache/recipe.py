@@ -58,9 +58,10 @@ class SharedWarming:
         return value
 
 
-def _compose(
+def compose_warming(
     key: str, load: Callable[[], Any], ttl: Ttl = UNSET, *, stale: Stale = UNSET, cache: Cache | None = None
 ) -> Warming | SharedWarming:
+    """Return what the task of a `warm_cache` gets; TypeError or ValueError for invalid arguments."""
     cache = cache or Cache()
     if state_of(current_app).backend.distributed:
         return _for_worker(key, load, ttl, stale, cache)
@@ -69,11 +70,12 @@ def _compose(
     return SharedWarming(key, load, join(), join)
 
 
-def _deliver(warming: Warming | SharedWarming) -> Any:
+def deliver_warming(warming: Warming | SharedWarming) -> Any:
+    """Do what a task of `warm_cache` is for. Messages to workers name this function."""
     return warming.perform()
 
 
-@task(queue="cache", prepare=_compose, run=_deliver)
+@task(queue="cache", prepare=compose_warming, run=deliver_warming)
 def warm_cache(
     key: str, load: Callable[[], T], ttl: Ttl = UNSET, *, stale: Stale = UNSET, cache: Cache | None = None
 ) -> T:
