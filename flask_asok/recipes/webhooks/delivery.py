@@ -14,16 +14,16 @@ LONGEST_REFERENCE = 200
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
     """
-    What became of one webhook, which under `ASOK_WEBHOOK_SUPPRESS` was not sent and has no `status`.
+    What became of one webhook. Under `ASOK_WEBHOOK_SUPPRESS` it was not sent, and has no `status`.
 
-    `url` is scheme, host and port only. With the `id`, the `body` and your own `reference` to the endpoint it can be
-    stored, and sent again as `send_webhook(url, body, id=id, ...)`.
+    `url` is scheme, host and port only. Store `id`, `body` and your own `reference` to the endpoint to send the
+    webhook again: `send_webhook(url, body, id=id, ...)`.
     """
 
     id: str
     url: str
     status: int | None
-    """The receiver's answer; None where there was none."""
+    """The status that the receiver answered; None if it did not answer."""
     attempts: int
     duration: float
     """Seconds that the last attempt took."""
@@ -35,11 +35,11 @@ class Delivery:
     """What was sent."""
     reference: str | None = None
     words: str = field(default="", repr=False)
-    """The beginning of an answer that was no 2xx, as the log shows it: on one line, what the webhook held masked."""
+    """The beginning of an answer other than 2xx, as the log shows it: on one line, with the webhook's texts masked."""
     full_url: str | None = field(default=None, repr=False, compare=False)
-    """With path and query. Like `headers` only where nothing was sent, and in `asok_tasks.webhooks`: a credential."""
+    """With path and query: a credential. Like `headers`, set only if nothing was sent, and in `asok_tasks.webhooks`."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
-    """Those of the webhook, the signature among them."""
+    """The headers of the webhook, the signature included."""
 
     @property
     def __asok_about__(self) -> str:
@@ -47,12 +47,12 @@ class Delivery:
 
     @property
     def json(self) -> Any:
-        """The body as a receiver parses it; ValueError where it is not JSON."""
+        """The body as a receiver parses it; ValueError if it is not JSON."""
         return json.loads(self.body)
 
 
 def about(id: str, reference: str | None, status: int | None = None, answer: str = "") -> str:
-    """Return what a line of the log says of a webhook, to be found by."""
+    """Return the part of a line of the log by which a webhook is found."""
     parts = [f"webhook_id={id!r}"]
     if reference is not None:
         parts.append(f"reference={reference[:LONGEST_REFERENCE]!r}")

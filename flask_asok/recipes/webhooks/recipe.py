@@ -55,8 +55,8 @@ def prepare(*args: Any, **kwargs: Any) -> Webhook:
     webhook = compose(*args, know_names=not distributed, **kwargs)
     if distributed and any(map(signing.is_literal, webhook.secrets)):
         raise ValueError(
-            "A secret must not travel to another process. "
-            "Put it into ASOK_WEBHOOK_SECRETS, there as well, and pass the name of its entry."
+            "A secret must not be sent to a worker. "
+            "Put it into ASOK_WEBHOOK_SECRETS, for web and workers, and pass the name of its entry."
         )
     # Made before anything is queued: a shutdown may find a webhook that was never tried.
     unfinished, most = _unfinished(), state.config["ASOK_MAX_WAITING"]
@@ -75,9 +75,9 @@ def deliver(webhook: Webhook) -> Delivery:
 @task(**OPTIONS)
 def deliver_queued_before(webhook: Webhook, _: None = None) -> Delivery:
     """
-    Make one attempt for a task that the release before this one has queued, as `send_webhook(webhook, None)`.
+    Make one attempt for a task that the previous release queued, as `send_webhook(webhook, None)`.
 
-    The next release can do without: workers reach it by the former name of the task's function.
+    Workers find it by the old name of the task's function. To be removed with the next release.
     """
     return deliver(webhook)
 

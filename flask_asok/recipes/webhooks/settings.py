@@ -53,7 +53,7 @@ def _secrets(name: str, value: object) -> Mapping[str, Any]:
 SETTINGS = (
     Setting(
         "ASOK_WEBHOOK_ALLOW", (), _allow,
-        'Hosts ("hooks.local") and networks ("10.1.0.0/16") that webhooks may go to though they are not public. '
+        'Hosts ("hooks.local") and networks ("10.1.0.0/16") that webhooks may go to although they are not public. '
         "Addresses where clouds keep credentials stay denied.",
     ),
     Setting(
