@@ -19,6 +19,7 @@ MOVED = {
     f"{_RECIPES}.mail.letter:Letter": f"{_RECIPES}.mail.outgoing:OutgoingMail",
     f"{_RECIPES}.webhooks.delivery:send_webhook": f"{_RECIPES}.webhooks.recipe:deliver_queued_before",
     f"{_RECIPES}.webhooks.message:Message": f"{_RECIPES}.webhooks.webhook:Webhook",
+    f"{_RECIPES}.webhooks.outcome:Delivery": f"{_RECIPES}.webhooks.delivery:Delivery",
     "flask_asok.options:Retry": "flask_asok.retries:Retry",
 }
 """

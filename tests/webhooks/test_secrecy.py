@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from flask_asok import Delivery, WebhookError, WebhookUnavailable, background, send_webhook, signals
+from flask_asok import Delivery, WebhookError, WebhookGone, WebhookUnavailable, background, send_webhook, signals
 from flask_asok.messages.names import Names
 from flask_asok.messages.serializer import Serializer
-from flask_asok.recipes.webhooks.recipe import prepare
+from flask_asok.recipes.webhooks.recipe import deliver_queued_before, prepare
+from flask_asok.recipes.webhooks.webhook import Webhook
 
 TIMEOUT = 10
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -166,6 +167,25 @@ def test_journey_of_an_error(app: Flask, receiver: Any) -> None:
     assert isinstance(error, WebhookUnavailable)
     assert (error.delivery, error.retry_after) == (raised.value.delivery, 7)
     assert (str(error), repr(error)) == (str(raised.value), repr(raised.value))
+
+
+@pytest.mark.parametrize(
+    ("old", "now"),
+    [
+        ("recipes.webhooks.delivery:send_webhook", deliver_queued_before),
+        ("recipes.webhooks.message:Message", Webhook),
+        ("recipes.webhooks.outcome:Delivery", Delivery),
+        ("errors:WebhookUnavailable", WebhookUnavailable),
+        ("errors:WebhookGone", WebhookGone),
+    ],
+)
+def test_names_of_the_release_before(old: str, now: object) -> None:
+    """What the release before has queued or recorded of webhooks can be read after an upgrade."""
+    names = Names(["flask_asok"])
+
+    found = (names.find_error if "errors" in old else names.find)(f"flask_asok.{old}")
+
+    assert found is now
 
 
 def test_settings_quote_nothing(make_app: Any) -> None:
