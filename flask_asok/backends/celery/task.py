@@ -106,9 +106,9 @@ class CeleryTask(RunnableTask[R]):
 
     # For its backend and its worker
 
-    def run_here(self, lane: Runner) -> None:
-        """Become a task of this process, which `lane` runs: no message was sent."""
-        self.lane = lane
+    def run_here(self, runner: Runner) -> None:
+        """Become a task of this process, which `runner` runs: no message was sent."""
+        self.lane = runner
 
     def claim_attempt(self) -> Literal["ours", "taken", "over"]:
         """
@@ -130,7 +130,7 @@ class CeleryTask(RunnableTask[R]):
             why = f"given up: {MOST_DELIVERIES} workers were lost with it"
         else:
             return "ours"
-        self.abandon_running(why)
+        keep_trying(lambda: self.abandon_lost(why))
         return "over"
 
     def perform(self, thread: threading.Thread) -> BaseException | None:
@@ -145,13 +145,9 @@ class CeleryTask(RunnableTask[R]):
         except BackendUnavailable as error:
             # Some worker has its message by now, and makes the attempt once more.
             log(
-                logging.WARNING,
-                "Background task %s (%s) goes on elsewhere: %s",
-                self.name,
-                self.id,
-                error,
-                app=self.app,
-            )
+                logging.WARNING, "Background task %s (%s) goes on elsewhere: %s",
+                self.name, self.id, error, app=self.app,
+            )  # fmt: skip
             return None
 
     def perform_claimed(self, thread: threading.Thread) -> BaseException | None:
@@ -161,7 +157,7 @@ class CeleryTask(RunnableTask[R]):
             if self._done:
                 keep_trying(self._keep_outcome)
         except BaseException:
-            # There is no outcome: the process is told to end, or cannot reach the broker. Another one takes over.
+            # There is no outcome: the process must end, or cannot reach the broker. Another one takes over.
             release(self._remote_hub, self.id)
             raise
         return error
@@ -180,26 +176,33 @@ class CeleryTask(RunnableTask[R]):
             if not message.once:
                 # The message of this attempt is not acknowledged yet, and serves for the next one too.
                 raise
-            self.abandon_lost("not tried again: its retry could not be sent")
+            keep_trying(lambda: self.abandon_lost("not tried again: its retry could not be sent", had_begun=False))
 
-    def abandon_running(self, why: str) -> None:
-        """Abandon a task whose attempt had begun in the worker that was lost."""
-        self.summary.state, self.summary.attempts = "running", self.message.attempt
-        self.abandon_lost(why)
-
-    def abandon_lost(self, why: str) -> None:
-        """Abandon a task that was lost with its worker, for every process to see, unless it is settled."""
-        hub = self._remote_hub
-        if outcomes.is_settled(hub, self.id):
+    def abandon(self, why: str) -> None:
+        """As on every task, without asking Redis for the state, which may be away."""
+        if self._hub is None or self.call is None:
+            super().abandon(why)
             return
-        self._error = TaskAbandoned(f"The task was {why}.")
-        self.summary.error = why
-        # Its state is known here: Redis, which may be away, is not asked meanwhile.
         self.lane.running[self] = None
         try:
-            self.abandon(why)
+            super().abandon(why)
         finally:
             self.lane.running.pop(self, None)
+
+    def abandon_lost(self, why: str, *, had_begun: bool = True) -> None:
+        """
+        Abandon a task that was lost with its worker, for every process to see, unless it is settled.
+
+        Where Redis is unreachable this can be called again: signals are sent, and lines are logged, once.
+        """
+        if not self._done:
+            if outcomes.is_settled(self._remote_hub, self.id):
+                return
+            if had_begun:
+                self.summary.state, self.summary.attempts = "running", self.message.attempt
+            self._error = TaskAbandoned(f"The task was {why}.")
+            self.summary.error = why
+            self.abandon(why)
         self._keep_outcome()
 
     # Inside

@@ -85,7 +85,7 @@ class Worker:
         if task is None:
             self._fail(message, ONCE)
         else:
-            task.abandon_running(ONCE)
+            task.abandon_lost(ONCE)
 
     def stopped(self, id: str, signed: object, timeout: float) -> None:
         """Settle as failed a task that was killed at its time limit."""

@@ -14,7 +14,7 @@ import jobs
 import pytest
 from jobs import lines
 
-from flask_asok import BackendUnavailable, NotConfigured, background
+from flask_asok import BackendUnavailable, FlaskAsok, NotConfigured, background, signals
 
 
 def test_broker_restarted(own_broker, redis, start_worker, close):
@@ -166,6 +166,41 @@ def test_broker_down_after_the_response(own_redis, caplog, close):
     assert "Background task add (" in caplog.text and "could not be started: BackendUnavailable" in caplog.text
     assert app.later.state == "abandoned"
     close(app)
+
+
+def test_shutdown_while_redis_is_down(own_redis, close, caplog):
+    """A task that waits for a response is abandoned at the shutdown, though Redis is down by then."""
+    app = jobs.create_app(ASOK_CELERY={"broker_url": own_redis.url})
+    with app.test_request_context():
+        task = background.using(when="response")(jobs.add, 1)
+        own_redis.stop()
+
+        FlaskAsok().close(app)
+
+        assert f"Background task add ({task.id}) abandoned while waiting: the application shuts down." in caplog.text
+        assert task.state == "abandoned"
+
+
+def test_records_away_when_a_task_is_abandoned(ctx, caplog):
+    """A task that is abandoned while Redis cannot be reached is told of once, and recorded as soon as it can."""
+    task = background(jobs.add, 1)
+    hub = ctx.extensions["asok"].backend.hub
+    told = []
+    finish = hub.records.finish
+
+    def fail_once(message, fields):
+        hub.records.finish = finish
+        raise BackendUnavailable("The Redis is down.")
+
+    hub.records.finish = fail_once
+    with signals.task_abandoned.connected_to(lambda app, task: told.append(task.id), ctx):
+        with pytest.raises(BackendUnavailable):
+            task.abandon_lost("lost here")
+        task.abandon_lost("lost here")
+
+    assert told == [task.id]
+    assert caplog.text.count("abandoned while running: lost here") == 1
+    assert ctx.extensions["asok"].backend.get(task.id).state == "abandoned"
 
 
 def test_without_records(rabbitmq, close):
