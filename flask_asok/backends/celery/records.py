@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from ...errors import BackendUnavailable
+from ...helper_thread import HelperThread
 from ...logs import log
 from ...messages.message import Message
 from ...summaries import SETTLED
@@ -67,7 +68,7 @@ class Records:
         self._me = f"{socket.gethostname()}:{os.getpid()}"
         self._lock = threading.Lock()
         self._leases: set[str] = set()
-        self._renewer: threading.Thread | None = None
+        self._renewer = HelperThread("asok-leases", self._renew, lambda: bool(self._leases))
         self._closed = threading.Event()
 
     def check(self) -> None:
@@ -187,9 +188,9 @@ class Records:
 
     def close(self) -> None:
         """Close the connections, and stop renewing leases."""
+        self._renewer.stop()
         self._closed.set()
-        if self._renewer is not None:
-            self._renewer.join(5)
+        self._renewer.join(5)
         self._redis.close()
 
     def _write(self, id: str, fields: Mapping[str, Any], keep: int = KEEP_SECONDS, *, release: bool = False) -> None:
@@ -210,27 +211,24 @@ class Records:
     def _keep_lease(self, id: str) -> None:
         with self._lock:
             self._leases.add(id)
-            if self._renewer is None:
-                self._renewer = threading.Thread(target=self._renew, name="asok-leases", daemon=True)
-                self._renewer.start()
+        self._renewer.need()
 
-    def _renew(self) -> None:
-        """Renew the leases, in a thread that ends once there are none."""
-        idle = False
-        while not self._closed.wait(BEAT_SECONDS):
-            with self._lock:
-                held = list(self._leases)
-                if not held and idle:
-                    self._renewer = None
-                    return
-            idle = not held
-            try:
-                with self._reached, self._redis.pipeline(transaction=False) as pipe:
-                    for id in held:
-                        pipe.set(f"{self._prefix}{id}:lease", self._me, ex=LEASE_SECONDS)
-                    pipe.execute()
-            except BackendUnavailable as error:
-                log(logging.WARNING, "Leases of background tasks could not be renewed: %s", error)
+    def _renew(self) -> bool:
+        """Renew the leases after a while; False once there are none."""
+        if self._closed.wait(BEAT_SECONDS):
+            return False
+        with self._lock:
+            leases = list(self._leases)
+        if not leases:
+            return False
+        try:
+            with self._reached, self._redis.pipeline(transaction=False) as pipe:
+                for id in leases:
+                    pipe.set(f"{self._prefix}{id}:lease", self._me, ex=LEASE_SECONDS)
+                pipe.execute()
+        except BackendUnavailable as error:
+            log(logging.WARNING, "Leases of background tasks could not be renewed: %s", error)
+        return True
 
 
 def _facts(message: Message) -> dict[str, Any]:
