@@ -15,15 +15,7 @@ from .logs import about_of, frames_of, log, log_exception, safe_repr
 from .options import Options
 from .progress import Progress
 from .retries import NotYet, cause_of, next_wait
-from .signals import (
-    emit,
-    task_abandoned,
-    task_cancelled,
-    task_failed,
-    task_retried,
-    task_started,
-    task_succeeded,
-)
+from .signals import emit, task_abandoned, task_cancelled, task_failed, task_retried, task_started, task_succeeded
 from .summaries import LONGEST_ERROR_TEXT, State, TaskSummary
 from .tasks import current
 from .waiting import JoinableTask
@@ -75,13 +67,13 @@ class RunnableTask(JoinableTask[R]):
     """What a recipe adds to the log line of an abandoned task; no secret."""
     _unmade: list[Parts] = []  # noqa: RUF012 - empty for ever; an abandoned task gets its own
 
-    def __init__(self, call: Parts, options: Options, summary: TaskSummary, lane: Runner, app: Flask) -> None:
+    def __init__(self, call: Parts, options: Options, summary: TaskSummary, runner: Runner, app: Flask) -> None:
         # Thread.__init__ is left out on purpose: see Task.
         # To pop the call out of the box is to claim the task, to run or settle it: one atomic step, no lock.
         self._box = [call]
         self._summary = summary
         self.options = options
-        self.lane = lane
+        self.runner = runner
         self.app = app
 
     @property
@@ -129,7 +121,7 @@ class RunnableTask(JoinableTask[R]):
 
     def perform(self, thread: threading.Thread) -> BaseException | None:
         """Run one attempt here and now, in `thread`, unless another thread has claimed it. Return what it raised."""
-        summary, lane = self._summary, self.lane
+        summary, runner = self._summary, self.runner
         if summary.state != "queued":
             # Another task may have run it in place, and it waits for its retry by now.
             return None
@@ -142,13 +134,13 @@ class RunnableTask(JoinableTask[R]):
         summary.progress = None
         summary.state = "running"
         self._thread = thread
-        lane.running[self] = None
+        runner.running[self] = None
         value: Any = None
         error: BaseException | None
         try:
             timeout = self.options.timeout
             if timeout is not None:
-                lane.watch(self, timeout)
+                runner.watch(self, timeout)
             if task_started.receivers:
                 emit(task_started, self.app, task=self)
             value, error = Context().run(make, call, self)
@@ -156,7 +148,7 @@ class RunnableTask(JoinableTask[R]):
             # Ctrl-C, in a caller that runs the task itself: the task must still come to an end.
             error = raised
         # Missing when a shutdown has abandoned the task: it is settled, and its outcome comes too late.
-        if lane.running.pop(self, self) is self:
+        if runner.running.pop(self, self) is self:
             return error
         if error is None:
             self._value = value
@@ -207,7 +199,7 @@ class RunnableTask(JoinableTask[R]):
         A queued or waiting task never runs; of a running one the outcome comes too late.
         """
         call = self.claim()
-        if call is None and self.lane.running.pop(self, self) is self:
+        if call is None and self.runner.running.pop(self, self) is self:
             return
         self.trigger = None
         about = self.about or (about_of(call.args) if call is not None else "")
@@ -222,7 +214,7 @@ class RunnableTask(JoinableTask[R]):
             self.settle("abandoned", task_abandoned)
             self._unmade = []
 
-    def lose(self) -> None:
+    def mark_abandoned(self) -> None:
         """Settle as abandoned without a word: in a forked child, whose parent goes on with the task."""
         self._box.clear()
         self._summary.state = "abandoned"
@@ -285,7 +277,7 @@ class RunnableTask(JoinableTask[R]):
     def _wait_for_turn(self, call: Parts, seconds: float) -> None:
         self._summary.state = "waiting"
         self._box.append(call)
-        self.lane.wait(self, seconds)
+        self.runner.wait(self, seconds)
 
     def _seconds_to_retry(self, error: BaseException) -> float | None:
         try:

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 from flask import Flask
 
-from .context import Carried, fresh
+from .context import Captured, fresh
 from .hints import explain
 from .logs import log_exception
 from .tasks import Task, current
 
-Parts = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], Carried]
+Parts = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], Captured]
 """A call as each task keeps it: a Call, which says what is what, would cost a tenth more."""
 
 _GENERATORS = frozenset({GeneratorType, AsyncGeneratorType})
@@ -27,20 +27,20 @@ class Call(NamedTuple):
     fn: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    captured: Carried
+    captured: Captured
 
 
 def make(call: Parts, task: Task[Any]) -> tuple[Any, BaseException | None]:
     """Call the function in a fresh app context; return its value or its error once that context is torn down."""
-    fn, args, kwargs, carried = call
+    fn, args, kwargs, captured = call
     value: Any = None
     error: BaseException | None = None
-    app, _, variables, _ = carried
-    for variable, carried_value in variables:
-        variable.set(carried_value)
+    app, _, variables, _ = captured
+    for variable, captured_value in variables:
+        variable.set(captured_value)
     current.set(task)
     try:
-        context = fresh(carried)
+        context = fresh(captured)
         context.push()
     except BaseException as raised:
         del task

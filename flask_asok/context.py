@@ -16,7 +16,7 @@ from werkzeug.routing import MapAdapter
 
 # Carrying Flask's own variables would show the task a request that has ended, and an app context whose teardown has
 # already run: a database session that is opened in it is never given back.
-NOT_CARRIED = frozenset({"flask.app_ctx", "flask.request_ctx", "asok.current_task"})
+NOT_CAPTURED = frozenset({"flask.app_ctx", "flask.request_ctx", "asok.current_task"})
 
 MOST_ADAPTERS = 64
 """URL adapters kept for an app. Their key holds the Host header, which a client chooses, so they must have a bound."""
@@ -28,7 +28,7 @@ _current_request = request._get_current_object  # type: ignore[attr-defined]
 
 Variables = tuple[tuple[ContextVar[Any], Any], ...]
 
-Carried = tuple[Flask, Mapping[str, Any], Variables, MapAdapter | None]
+Captured = tuple[Flask, Mapping[str, Any], Variables, MapAdapter | None]
 """The application, the values of the caller's `g`, its context variables, and what builds URLs for its scheme, host and
 prefix. A plain tuple, since each task makes one. No attempt changes anything in it."""
 
@@ -42,7 +42,7 @@ _NO_VALUES: Mapping[str, Any] = {}
 _NO_VARIABLES: Variables = ()
 
 
-def capture(context: AppContext, adapters: Adapters) -> Carried:
+def capture(context: AppContext, adapters: Adapters) -> Captured:
     """Take along what the caller's context holds; `adapters` is the app's bounded cache of URL adapters."""
     app = context.app
     values, variables = _NO_VALUES, _NO_VARIABLES
@@ -53,16 +53,16 @@ def capture(context: AppContext, adapters: Adapters) -> Carried:
     around = copy_context()
     for variable in around:
         name = variable.name
-        if name not in NOT_CARRIED:
+        if name not in NOT_CAPTURED:
             value = around[variable]
             variables = (*variables, (variable, value.copy() if name == "decimal_context" else value))
     own = request_of(app)
     return app, values, variables, context.url_adapter if own is None else _request_adapter(app, own, adapters)
 
 
-def fresh(carried: Carried) -> AppContext:
-    """Return a new app context, not yet pushed, with what was carried in place."""
-    app, values, _, adapter = carried
+def fresh(captured: Captured) -> AppContext:
+    """Return a new app context, not yet pushed, with what was captured in place."""
+    app, values, _, adapter = captured
     context = app.app_context()
     for name, value in values.items():
         setattr(context.g, name, _copied(value))

@@ -423,7 +423,7 @@ class LaterBackend(Backend):
         self.kept = []
         self.own = config["ASOK_LATER_URL"], config["ASOK_LATER_PATIENCE"]
 
-    def lane(self, queue):
+    def runner(self, queue):
         self.queues[queue]
         return self
 

@@ -5,6 +5,7 @@ import os
 import pytest
 
 from flask_asok import background
+from flask_asok.backends.immediate import ImmediateBackend
 from flask_asok.state import state_of
 
 WAIT = 10
@@ -94,3 +95,19 @@ def test_retry(app):
         task.exception(WAIT)
 
     assert not state_of(app).backend.retry(task.id)
+
+
+def test_a_runner_by_its_old_name(threads_app):
+    """A backend that was written when `runner` was called `lane` runs as before."""
+
+    class Old(ImmediateBackend):
+        def lane(self, queue):
+            asked.append(queue)
+            return self
+
+    asked = []
+    with threads_app.app_context():
+        state_of(threads_app).backend = Old(threads_app, state_of(threads_app).config)
+        task = background.using(queue="mail")(int)
+
+    assert (task.state, asked) == ("succeeded", ["mail"])

@@ -244,9 +244,9 @@ def test_it(app, client, asok_tasks):
     with app.app_context():
         assert [summary.id for summary in FlaskAsok().tasks()] == [task.id]
     backend = app.extensions["asok"].backend
-    assert backend.lane("mail")
+    assert backend.runner("mail")
     with pytest.raises(KeyError):
-        backend.lane("none")
+        backend.runner("none")
     FlaskAsok().close(app)
     client.get("/greet/Eve")
     assert sent == ["Ada!", "Eve!"]

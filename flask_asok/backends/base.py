@@ -37,7 +37,7 @@ class Backend(ABC):
     """
     Runs the tasks of one application. Lives as long as that, is closed by `FlaskAsok.close()` or at exit.
 
-    A backend of your own implements `start` and `lane`; it is made by `init_app` with the `ASOK_*` configuration and
+    A backend of your own implements `start` and `runner`; it is made by `init_app` with the `ASOK_*` configuration and
     must start neither a thread nor a connection then.
     """
 
@@ -51,6 +51,11 @@ class Backend(ABC):
     """What `create` makes."""
     in_process: ClassVar[bool] = True
     """Do waiting tasks stay in this process, and hold no thread?"""
+
+    def __init_subclass__(cls) -> None:
+        # The name that `runner` had at first.
+        if "lane" in vars(cls) and "runner" not in vars(cls):
+            cls.runner = vars(cls)["lane"]  # type: ignore[method-assign]
 
     def __init__(self, app: Flask, config: Mapping[str, Any]) -> None:
         self.app: Flask = app
@@ -69,7 +74,7 @@ class Backend(ABC):
     ) -> RunnableTask[Any]:
         """Make the Task in the caller's thread, with what it carries from `context`; it is not started yet."""
         try:
-            lane = self.lane(options.queue)
+            runner = self.runner(options.queue)
         except KeyError:
             known = ", ".join(sorted(self.queues))
             raise ValueError(
@@ -80,11 +85,11 @@ class Backend(ABC):
         summary = TaskSummary(name, options.queue)
         self._recent.append(summary)
         return self.task_class(
-            (fn, args, kwargs, capture(context, self._adapters)), options, summary, lane, context.app
+            (fn, args, kwargs, capture(context, self._adapters)), options, summary, runner, context.app
         )
 
     @abstractmethod
-    def lane(self, queue: str) -> Runner:
+    def runner(self, queue: str) -> Runner:
         """Return what runs the tasks of `queue`; KeyError for a queue that `ASOK_QUEUES` does not name."""
 
     @abstractmethod

@@ -28,7 +28,7 @@ class ImmediateBackend(Backend):
         super().__init__(app, config)
         self.running: dict[RunnableTask[Any], None] = {}
 
-    def lane(self, queue: str) -> ImmediateBackend:
+    def runner(self, queue: str) -> ImmediateBackend:
         """Return itself for every known queue."""
         self.queues[queue]
         return self

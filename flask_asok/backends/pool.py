@@ -182,7 +182,7 @@ def _work(pool: WorkerPool, number: int) -> None:
 
 def _queue_again(task: RunnableTask[Any], attempt: int) -> None:
     """Put a task that has waited into its queue, past its bound: the task was accepted long ago."""
-    pool = task.lane
+    pool = task.runner
     assert isinstance(pool, WorkerPool)
     if task.requeue():
         pool.put(task)
@@ -191,7 +191,7 @@ def _queue_again(task: RunnableTask[Any], attempt: int) -> None:
 
 def _warn_of_timeout(task: RunnableTask[Any], attempt: int) -> None:
     """Log where a task is that runs for longer than its timeout: a thread cannot be killed."""
-    if task.attempts != attempt or task not in task.lane.running or task.ident is None:
+    if task.attempts != attempt or task not in task.runner.running or task.ident is None:
         return
     frame = sys._current_frames().get(task.ident)
     stack = "".join(traceback.format_stack(frame)).rstrip() if frame else "unknown"

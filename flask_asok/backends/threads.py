@@ -43,7 +43,7 @@ class ThreadsBackend(Backend):
         self._begin_anew()
         _backends.add(self)
 
-    def lane(self, queue: str) -> WorkerPool:
+    def runner(self, queue: str) -> WorkerPool:
         """Return the workers of `queue`, made at the first task of this process."""
         if process.FORKS_UNSEEN:
             process.renew()
@@ -64,7 +64,7 @@ class ThreadsBackend(Backend):
 
         A delay that a closed backend cannot wait for abandons the task: to run it too early may be worse.
         """
-        pool = task.lane
+        pool = task.runner
         assert isinstance(pool, WorkerPool)
         options = task.options
         if options.delay:
@@ -101,9 +101,9 @@ class ThreadsBackend(Backend):
         """Leave the parent's tasks to the parent, in a forked child: here they are abandoned."""
         for pool in self.pools.values():
             for task in (*pool.drain(), *pool.running):
-                task.lose()
+                task.mark_abandoned()
         for task in self.scheduler.drain():
-            task.lose()
+            task.mark_abandoned()
         self._begin_anew()
 
     def _begin_anew(self) -> None:

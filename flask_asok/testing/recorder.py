@@ -52,7 +52,7 @@ class Recorder(Backend):
     def in_process(self) -> bool:  # type: ignore[override]
         """A task that was captured holds the thread that runs it while it waits."""
         task = running_task()
-        return self._backend.in_process and not (task is not None and task.lane is self._immediate)
+        return self._backend.in_process and not (task is not None and task.runner is self._immediate)
 
     def capture(self, functions: Iterable[Callable[..., Any]]) -> None:
         """Keep from now on the tasks of `functions` too, or all of them where there are none."""
@@ -85,11 +85,11 @@ class Recorder(Backend):
         self.calls.append(RecordedCall(fn=known, args=args, kwargs=kwargs, options=options, task=task))
         return task
 
-    def lane(self, queue: str) -> Runner:
-        return self._backend.lane(queue)
+    def runner(self, queue: str) -> Runner:
+        return self._backend.runner(queue)
 
     def start(self, task: RunnableTask[Any], *, bounded: bool = True) -> None:
-        if task.lane is self._immediate:
+        if task.runner is self._immediate:
             self.kept.append(task)
         else:
             self._backend.start(task, bounded=bounded)

@@ -57,7 +57,7 @@ def _leave_to_parent() -> None:
     """Leave to the parent, in a forked child, the tasks that wait for the parent's responses and commits."""
     for task in all_deferred():
         task.trigger = None
-        task.lose()
+        task.mark_abandoned()
     _deferred.clear()
 
 

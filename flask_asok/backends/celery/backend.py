@@ -60,7 +60,7 @@ class CeleryBackend(Backend):
 
     # In the process that calls background()
 
-    def lane(self, queue: str) -> Remote:
+    def runner(self, queue: str) -> Remote:
         """Return the one runner, for every known queue."""
         self.queues[queue]
         return self._remote
@@ -93,7 +93,7 @@ class CeleryBackend(Backend):
             self._send_first(task)
         except BackendUnavailable as error:
             if self._config["ASOK_FALLBACK"] != "threads":
-                task.lose()
+                task.mark_abandoned()
                 raise
             log(logging.WARNING, "%s Background task %s runs in this process.", error, task.name, app=self.app)
             fallback = self._fallbacks.get("") or self._fallbacks.setdefault("", Fallback(self.app, self._config))
@@ -219,7 +219,7 @@ class Fallback(ThreadsBackend):
 
     def take(self, task: CeleryTask[Any]) -> None:
         """Run a task here whose message was not sent."""
-        task.run_here(self.lane(task.queue))
+        task.run_here(self.runner(task.queue))
         self._recent.append(task.summary)
         self.start(task)
 

@@ -56,7 +56,7 @@ class CeleryTask(RunnableTask[R]):
     """
 
     message: Message
-    lane: Remote | Runner
+    runner: Remote | Runner
 
     @property
     def state(self) -> Any:
@@ -84,7 +84,7 @@ class CeleryTask(RunnableTask[R]):
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until the task is settled. NotConfigured without a Redis, where nobody could tell."""
-        if not self._done and self._hub is not None and self not in self.lane.running:
+        if not self._done and self._hub is not None and self not in self.runner.running:
             self._hub.need_records()
         super().join(timeout)
 
@@ -108,7 +108,7 @@ class CeleryTask(RunnableTask[R]):
 
     def run_here(self, runner: Runner) -> None:
         """Become a task of this process, which `runner` runs: no message was sent."""
-        self.lane = runner
+        self.runner = runner
 
     def claim_attempt(self) -> Literal["ours", "taken", "over"]:
         """
@@ -183,11 +183,11 @@ class CeleryTask(RunnableTask[R]):
         if self._hub is None or self.call is None:
             super().abandon(why)
             return
-        self.lane.running[self] = None
+        self.runner.running[self] = None
         try:
             super().abandon(why)
         finally:
-            self.lane.running.pop(self, None)
+            self.runner.running.pop(self, None)
 
     def abandon_lost(self, why: str, *, had_begun: bool = True) -> None:
         """
@@ -210,12 +210,12 @@ class CeleryTask(RunnableTask[R]):
     @property
     def _hub(self) -> Hub | None:
         """None for a task that this process runs on threads of its own."""
-        return self.lane.hub if isinstance(self.lane, Remote) else None
+        return self.runner.hub if isinstance(self.runner, Remote) else None
 
     @property
     def _remote_hub(self) -> Hub:
-        assert isinstance(self.lane, Remote)
-        return self.lane.hub
+        assert isinstance(self.runner, Remote)
+        return self.runner.hub
 
     def _is_claimable(self) -> bool:
         return not self._done and super()._is_claimable()
@@ -245,7 +245,7 @@ class CeleryTask(RunnableTask[R]):
     def _look(self) -> None:
         """Take over from the record what has happened meanwhile."""
         hub = self._hub
-        if self._done or hub is None or hub.records is None or self.trigger is not None or self in self.lane.running:
+        if self._done or hub is None or hub.records is None or self.trigger is not None or self in self.runner.running:
             return
         fields = hub.records.read(self.id)
         if fields:

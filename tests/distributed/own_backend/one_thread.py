@@ -10,7 +10,7 @@ from flask_asok.backends.base import Backend
 
 
 class OneThread(Backend):
-    """The thread comes with the first task; it is its own lane for every queue."""
+    """The thread comes with the first task; it is its own runner for every queue."""
 
     name = "one-thread"
 
@@ -23,7 +23,7 @@ class OneThread(Backend):
         self._thread = None
         self._is_closed = False
 
-    def lane(self, queue):
+    def runner(self, queue):
         self.queues[queue]
         return self
 
