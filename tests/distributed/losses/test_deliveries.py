@@ -1,5 +1,7 @@
 """A message is delivered in time, to one worker of its own application, however long it waits or runs."""
 
+import os
+import threading
 import time
 
 import jobs
@@ -119,6 +121,23 @@ def test_record_lost_meanwhile(ctx, start, tmp_path, wait_until):
 
     assert task.result(20) == "waited"
     assert ctx.extensions["asok"].backend.get(task.id).name == "wait_for"
+
+
+def test_lease_is_renewed(ctx, monkeypatch, wait_until):
+    """A process keeps the attempt that it runs for as long as it runs, and no thread stays when it runs none."""
+    monkeypatch.setattr("flask_asok.backends.celery.records.BEAT_SECONDS", 0.05)
+    task = background(jobs.add, 1)
+    records = ctx.extensions["asok"].backend.hub.records
+    key = f"{records._prefix}{task.id}:lease"
+
+    assert records.claim(task.message) == "ours"
+
+    records._redis.delete(key)
+    wait_until(lambda: records._redis.exists(key), what="the renewal")
+    assert records.claim(task.message) == "taken"
+    records.release(task.id, os.getpid())
+    wait_until(lambda: not any(thread.name == "asok-leases" for thread in threading.enumerate()), what="its end")
+    assert records.claim(task.message) == "lost"
 
 
 def test_cancelled_for_as_long_as_it_waits(ctx):
