@@ -1,5 +1,6 @@
 """FlaskAsok: setting applications up, their configuration, recent tasks, backends of other packages."""
 
+import os
 import textwrap
 import threading
 
@@ -381,21 +382,26 @@ def test_shared_is_closed_with_the_app(make_app, caplog):
     assert caplog.messages == ["Closing failing failed: AttributeError('no socket')"]
 
 
-def test_shared_after_a_fork(make_app, monkeypatch):
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_shared_after_a_fork(make_app):
     """A forked child makes its own, and leaves the parent's open."""
-    import os
-
     app = make_app()
     closed = []
     pool = state_of(app).shared("pool", lambda: Pool(closed))
-    with monkeypatch.context() as child:
-        parent = os.getpid()
-        child.setattr(os, "getpid", lambda: parent + 1)
-        own = state_of(app).shared("pool", lambda: Pool(closed))
 
-    assert own is not pool
-    state_of(app).close()
-    assert closed == []
+    child = os.fork()
+    if child == 0:  # pragma: no cover - in another process
+        status = 1
+        try:
+            own = state_of(app).shared("pool", lambda: Pool(closed))
+            state_of(app).close()
+            status = 0 if own is not pool and closed == [own] else 2
+        finally:
+            os._exit(status)
+
+    assert os.waitpid(child, 0)[1] == 0
+    assert state_of(app).shared("pool", object) is pool
 
 
 # Backends of other packages
