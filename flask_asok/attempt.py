@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from weakref import ref
 
 from .calls import Call, Parts, make
 from .errors import TaskCancelled
@@ -57,10 +58,7 @@ class RunnableTask(JoinableTask[R]):
     stopping: bool = False
     """Was the task asked to stop? Then each report of its progress raises TaskCancelled."""
     reporter: Callable[[Progress], bool] | None = None
-    """
-    A backend sets it to hear of the progress, at most once a second, in the reporting thread. It returns True to stop
-    the task.
-    """
+    """Hears of the progress at most once a second, in the reporting thread; returns True to stop the task."""
     reported: float = float("-inf")
     """When the reporter was last called, by the monotonic clock."""
     about: str = ""
@@ -72,6 +70,7 @@ class RunnableTask(JoinableTask[R]):
         # To pop the call out of the box is to claim the task, to run or settle it: one atomic step, no lock.
         self._box = [call]
         self._summary = summary
+        summary.task = ref(self)
         self.options = options
         self.runner = runner
         self.app = app
@@ -129,6 +128,9 @@ class RunnableTask(JoinableTask[R]):
             call = self._box.pop()
         except IndexError:
             return None
+        if self.journal is not None and not self.journal.begin(self):
+            self._settle_cancelled("another process cancelled it")
+            return None
         summary.attempts += 1
         summary.started = time.time()
         summary.progress = None
@@ -170,6 +172,8 @@ class RunnableTask(JoinableTask[R]):
                 self._settler = threading.get_ident()
                 emit(signal, self.app, task=self, **kwargs)
         finally:
+            if self.journal is not None:
+                self.journal.settle(self, state, self._value, self._error)
             # Last: a caller that joins finds the context torn down, the error logged and the signals sent.
             self._done = True
             if self._waiters:
@@ -238,7 +242,7 @@ class RunnableTask(JoinableTask[R]):
         summary = self._summary
         if isinstance(error, NotYet):
             summary.attempts -= 1
-            self._wait_for_turn(call, error.after)
+            self._wait_for_turn(call, error.after, None)
             return
         if self.stopping and isinstance(error, TaskCancelled):
             self._settle_cancelled("it was asked to stop")
@@ -249,7 +253,7 @@ class RunnableTask(JoinableTask[R]):
             try:
                 self._tell_of_retry(error, seconds)
             finally:
-                self._wait_for_turn(call, 0.0 if self.skips_waits else seconds)
+                self._wait_for_turn(call, 0.0 if self.skips_waits else seconds, error)
             return
         error = cause_of(error)
         self._error = error
@@ -274,8 +278,10 @@ class RunnableTask(JoinableTask[R]):
         if task_retried.receivers:
             emit(task_retried, self.app, task=self, error=error, wait=seconds)
 
-    def _wait_for_turn(self, call: Parts, seconds: float) -> None:
+    def _wait_for_turn(self, call: Parts, seconds: float, error: BaseException | None) -> None:
         self._summary.state = "waiting"
+        if self.journal is not None:
+            self.journal.wait(self, seconds, error)
         self._box.append(call)
         self.runner.wait(self, seconds)
 

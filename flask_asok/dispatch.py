@@ -13,8 +13,12 @@ from flask import Flask
 from flask.globals import app_ctx
 
 from .arguments import PLAIN, check_function, checked
+from .attempt import RunnableTask
+from .backends.base import Backend
 from .callables import check_fits, name_of, option_hint
 from .errors import NotConfigured
+from .handles import get_task
+from .journal import journaled, keep_journal
 from .options import (
     DEFAULT,
     PER_CALL,
@@ -128,6 +132,9 @@ class Door:
         - `queue` (str): one of `ASOK_QUEUES`. `name` (str): for logs.
         - `timeout` (seconds or timedelta): a thread past it is logged with its stack; a worker process is stopped.
         - `when`: "now"; "response", after the last byte was sent; "commit", after the outermost database commit.
+        - `tracked` (bool): any process finds the task by its id, for a day after its end. `unique` (str): while a task
+          of the same function with that key lives, the call returns a handle on that one; `unique_until`: "end" of the
+          task, or the "start" of its first attempt.
 
         They beat the ones of `@task()`; a further `.using()` adds to them, and beats them. Raises TypeError or
         ValueError for an invalid option.
@@ -191,12 +198,36 @@ def _enqueue(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, An
                 kwargs[name] = checked(arg, app, fn)
     backend = state.backend
     task = backend.create(fn, args, kwargs, options, context)
+    if options.is_recorded or (state.tracks_all and options.tracked is None):
+        return _enqueue_recorded(task, app, fn, backend)
     if task_queued.receivers:
         emit(task_queued, app, task=task)
     if options.when == "now":
         backend.start(task)
     else:
         defer(task, app, backend.start)
+    return task
+
+
+def _enqueue_recorded(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any], backend: Backend) -> Task[Any]:
+    """Go on with a task that other processes know of; return a handle on another one if that has its unique key."""
+    if backend.distributed and task.options.unique is not None:
+        backend.forget_summary(task)
+        raise NotConfigured(f"unique= does not work on {backend.name} yet: tasks there have no keys.")
+    holder = task.id if backend.distributed else ""
+    try:
+        holder = holder or keep_journal(task, app, fn)
+    finally:
+        if holder != task.id:
+            backend.forget_summary(task)
+    if holder != task.id:
+        return get_task(app, holder) or task
+    if task_queued.receivers:
+        emit(task_queued, app, task=task)
+    if task.options.when == "now":
+        backend.start(task)
+    else:
+        defer(task, app, journaled(backend.start))
     return task
 
 

@@ -7,6 +7,7 @@ AsokError
 ├── TaskCancelled          result() of a task that was cancelled; in one that is to stop, a report of its progress
 ├── TaskAbandoned          result() of a task that a shutdown or a fork left behind
 ├── TaskFailed             result() of a task that failed in another process with an error that cannot be made again
+├── ResultNotKept          result() of a task that succeeded elsewhere, whose value was not kept
 ├── BackendUnavailable     the broker of a distributed backend cannot be reached
 ├── MessageRefused         a message for a worker is unsigned, forged or malformed
 ├── CacheUnavailable       a value was not deleted: the store cannot be reached (recipes/cache/errors.py)
@@ -58,6 +59,10 @@ class TaskAbandoned(AsokError):
 
 class TaskFailed(AsokError):
     """Raised by `result()` with the text of an error from another process whose type cannot be made again here."""
+
+
+class ResultNotKept(AsokError):
+    """Raised by `result()` of a task that succeeded, and of whose value nobody kept anything; the text says why."""
 
 
 class BackendUnavailable(AsokError):

@@ -16,15 +16,20 @@ from .backends.settings import CELERY_SETTINGS
 from .backends.settings import SETTINGS as BACKEND_SETTINGS
 from .cli import asok_cli
 from .dispatch import background, in_background
+from .handles import cancel_task, get_task, newest
 from .recipes import RECIPES
 from .recipes.cache import warm_all, warm_cache
 from .recipes.images import resize_image
 from .recipes.mail import send_mail
 from .recipes.webhooks import send_webhook
 from .settings import Setting
+from .sharing import SETTINGS as STORE_SETTINGS
+from .sharing import existing_store
 from .state import KEY, AppState, state_of
 from .status import Access, StatusBlueprint, asok_progress
+from .store.base import ProcessSummary, QueueSummary
 from .summaries import TaskSummary
+from .tasks import Task
 from .triggers import abandon_deferred, listen
 from .validate import anything
 
@@ -37,6 +42,7 @@ ROOMS: dict[str, tuple[Setting, ...]] = {
         ),
         *BACKEND_SETTINGS,
     ),
+    "Store": STORE_SETTINGS,
     **{recipe.name.capitalize(): recipe.settings for recipe in RECIPES},
     "Celery": CELERY_SETTINGS,
 }  # fmt: skip
@@ -86,13 +92,37 @@ class FlaskAsok:
         app.context_processor(lambda: {"asok_progress": asok_progress})
         app.cli.add_command(asok_cli)
 
-    def tasks(self) -> list[TaskSummary]:
-        """Return the recent tasks of the current app in this process, the oldest first."""
-        return _state().backend.tasks()
+    def tasks(
+        self, *, state: str | None = None, name: str | None = None, queue: str | None = None, limit: int = 100
+    ) -> list[TaskSummary]:
+        """
+        Return the newest `limit` tasks of the current app that match, the oldest of them first.
 
-    def get(self, id: str) -> TaskSummary | None:
-        """Return the recent task of the current app with this id, or None."""
-        return _state().backend.get(id)
+        All tracked ones, whatever process they run in, and the recent ones of this process. Raises BackendUnavailable
+        if the store cannot be reached.
+        """
+        return newest(_app(), state=state, name=name, queue=queue, limit=limit)
+
+    def get(self, id: str) -> Task[Any] | None:
+        """
+        Return a handle on the task of the current app with this id, or None.
+
+        A tracked task is found from every process, and for a day after its end; each look at the handle is a look at
+        the store, so `progress` is what the store has. An untracked task is known in its own process only, and its
+        result only while somebody holds the Task. Raises BackendUnavailable if the store cannot be reached.
+        """
+        return get_task(_app(), id)
+
+    def queues(self) -> list[QueueSummary]:
+        """Return the queues of the current app: how many tracked tasks are queued, run and wait in each."""
+        store = existing_store(_app())
+        found = {queue.name: queue for queue in store.queues()} if store is not None else {}
+        return [found.get(name) or QueueSummary(name=name) for name in {**_state().backend.queues, **found}]
+
+    def processes(self) -> list[ProcessSummary]:
+        """Return the processes that live and share the store of the current app; none before its first use."""
+        store = existing_store(_app())
+        return [] if store is None else store.processes()
 
     def cancel(self, id: str, *, running: bool = False) -> bool:
         """
@@ -102,11 +132,7 @@ class FlaskAsok:
         TaskCancelled in it from now on, and it is cancelled with that. False if the task is settled or unknown. On
         Celery a task that runs goes on.
         """
-        backend = _state().backend
-        task = backend.find(id)
-        if task is None:
-            return backend.distributed and backend.cancel(id)
-        return task.cancel() or (running and task.stop())
+        return cancel_task(_app(), id, running=running)
 
     def status(self, *, access: Access | None = None, cancel: bool = False) -> Blueprint:
         """
@@ -146,6 +172,10 @@ class FlaskAsok:
     ) -> dict[str, Any]:
         """Warm every `@cached` function of this process, and wait; see `flask_asok.recipes.cache.warm_all`."""
         return warm_all(keys, only_missing=only_missing, jobs=jobs)
+
+
+def _app() -> Flask:
+    return current_app._get_current_object()  # type: ignore[attr-defined, no-any-return]
 
 
 def _state() -> AppState:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal, TypedDict, Unpack
 
@@ -13,6 +13,10 @@ from .validate import Check, one_of, or_none
 
 Backoff = float | Sequence[float] | Callable[[int], float]
 When = Literal["now", "response", "commit"]
+UniqueUntil = Literal["end", "start"]
+
+LONGEST_KEY = 200
+"""Characters of a unique key."""
 
 
 class OptionValues(TypedDict, total=False):
@@ -26,6 +30,9 @@ class OptionValues(TypedDict, total=False):
     name: str | None
     timeout: float | timedelta | None
     when: When
+    tracked: bool | None
+    unique: str | None
+    unique_until: UniqueUntil
 
 
 class TaskOptionValues(OptionValues, total=False):
@@ -54,12 +61,24 @@ class Options:
     timeout: float | None = None
     """Seconds after which an attempt is too long."""
     when: When = "now"
+    tracked: bool | None = None
+    """Does any process find the task by its id? None is `ASOK_TRACKED`."""
+    unique: str | None = None
+    """While a task of the same function with this key lives, a call gets that one."""
+    unique_until: UniqueUntil = "end"
+    """When the key is free again: when the task ends, or when its first attempt begins."""
     prepare: Callable[..., Any] | None = None
     """Called in the caller's thread; returns `(args, kwargs)` for the function or, with `run`, what that gets."""
     run: Callable[[Any], Any] | None = None
     """What is run in the function's place, with what `prepare` made."""
     at_most_once: bool = False
     """A worker that was lost while it ran the task may have done it: do not run the task again."""
+
+    is_recorded: bool = field(init=False, default=False)
+    """Is the task written down, whatever the application's default is?"""
+
+    def __post_init__(self) -> None:
+        self.is_recorded = self.tracked is True or self.unique is not None
 
     def replace(self, **values: Unpack[TaskOptionValues]) -> Options:
         """Return options with `values` in place of these; TypeError or ValueError says which value is invalid."""
@@ -129,6 +148,13 @@ def _flag(name: str, value: object) -> bool:
     return value
 
 
+def _key(name: str, value: object) -> str:
+    key = _text(name, value)
+    if not 0 < len(key) <= LONGEST_KEY:
+        raise ValueError(f"{name} must have from 1 to {LONGEST_KEY} characters, not {len(key)}.")
+    return key
+
+
 _CHECKS: dict[str, Check] = {
     "retries": _retries,
     "retry_on": _retry_on,
@@ -138,6 +164,9 @@ _CHECKS: dict[str, Check] = {
     "name": or_none(_text),
     "timeout": or_none(seconds),
     "when": one_of("now", "response", "commit"),
+    "tracked": or_none(_flag),
+    "unique": or_none(_key),
+    "unique_until": one_of("end", "start"),
     "prepare": or_none(_function),
     "run": or_none(_function),
     "at_most_once": _flag,

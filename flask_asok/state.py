@@ -25,6 +25,7 @@ class AppState:
     def __init__(self, config: dict[str, Any], backend: Backend) -> None:
         self.config = config
         """The `ASOK_*` values, read once."""
+        self.tracks_all: bool = config["ASOK_TRACKED"]
         self.backend = backend
         self._begin_anew()
         process.after_fork(self._begin_anew)
@@ -44,6 +45,11 @@ class AppState:
                 if key not in self._shared:
                     self._shared[key] = make()
                 return self._shared[key]  # type: ignore[no-any-return]
+
+    def has(self, key: str) -> bool:
+        """Return True if there is a shared object under `key`."""
+        process.renew()
+        return key in self._shared
 
     def close(self, timeout: float | None = None) -> None:
         """Close the backend, which may still use them, then the shared objects."""

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import os
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -29,8 +30,8 @@ class TaskSummary:
     """
 
     __slots__ = (
-        "_id", "_number",
-        "attempts", "enqueued", "error", "finished", "name", "progress", "queue", "started", "state",
+        "_id", "_number", "attempts", "enqueued", "error", "finished", "name", "progress", "queue", "scheduled",
+        "started", "state", "task",
     )  # fmt: skip
 
     def __init__(self, name: str, queue: str, id: str | None = None) -> None:
@@ -40,6 +41,9 @@ class TaskSummary:
         self.enqueued = time.time()
         self.started = 0.0
         self.finished = 0.0
+        self.scheduled = 0.0
+        self.task: Callable[[], Any] | None = None
+        """A weak reference to the Task, if this process made one."""
         self.name: str = name
         self.queue: str = queue
         self.state: State = "queued"
@@ -72,6 +76,11 @@ class TaskSummary:
         return datetime.fromtimestamp(self.finished, UTC) if self.finished else None
 
     @property
+    def scheduled_at(self) -> datetime | None:
+        """The tick of a periodic task; None of any other."""
+        return datetime.fromtimestamp(self.scheduled, UTC) if self.scheduled else None
+
+    @property
     def duration(self) -> float | None:
         """Seconds from the start of the latest attempt to its end, or until now; None before the first."""
         return (self.finished or time.time()) - self.started if self.started else None
@@ -94,7 +103,7 @@ class TaskSummary:
             "enqueued_at": _iso(self.enqueued_at),
             "started_at": _iso(self.started_at),
             "finished_at": _iso(self.finished_at),
-            "scheduled_at": None,
+            "scheduled_at": _iso(self.scheduled_at),
             "progress": None if progress is None else progress.as_dict(),
         }
 

@@ -145,6 +145,21 @@ class Task(threading.Thread, Generic[R]):
         return self._summary.finished_at
 
     @property
+    def scheduled_at(self) -> datetime | None:
+        """The tick of a periodic task; None of any other."""
+        return self._summary.scheduled_at
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds from the start of the latest attempt to its end, or until now; None before the first."""
+        return self._summary.duration
+
+    @property
+    def error(self) -> str | None:
+        """The text of what the latest attempt raised; None if it raised nothing."""
+        return self._summary.error
+
+    @property
     def progress(self) -> Progress | None:
         """What the latest attempt has reported last; None before that. Kept when the task is settled."""
         return self._summary.progress

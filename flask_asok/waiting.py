@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol, TypeVar
 
 from . import process
+from .summaries import State
 from .tasks import Task, current
 
 R = TypeVar("R", covariant=True)
@@ -22,6 +23,22 @@ class Trigger(Protocol):
 
     def is_ours(self) -> bool:
         """Does the request or the session of this very context have to end before it can come?"""
+
+
+class Journal(Protocol):
+    """What a task writes down of itself for other processes; see `journal.py`. None of it raises."""
+
+    def release(self, task: Any) -> bool:
+        """Note that a deferred task is queued; False if it must not run."""
+
+    def begin(self, task: Any) -> bool:
+        """Note that an attempt begins; False if it must not be made."""
+
+    def wait(self, task: Any, seconds: float, error: BaseException | None) -> None:
+        """Note that the next attempt comes in `seconds`."""
+
+    def settle(self, task: Any, state: State, value: Any, error: BaseException | None) -> None:
+        """Note the last state, with what came out."""
 
 
 waits: dict[object, JoinableTask[Any]] = {}
@@ -48,6 +65,8 @@ def waiting_for(task: JoinableTask[Any], timeout: float | None = None) -> Iterat
 class JoinableTask(Task[R]):
     """A Task that can be waited for."""
 
+    journal: Journal | None = None
+    """What writes the task down; None of a task that only this process knows."""
     trigger: Trigger | None = None
     """What a deferred task waits for; None of any other."""
     _waiters: list[threading.Lock] = []  # noqa: RUF012 - empty for ever; a task that is waited for gets its own

@@ -89,7 +89,7 @@ def test_remembers_tasks(app):
         task = background(int)
 
         assert FlaskAsok().tasks() == [task.summary]
-        assert FlaskAsok().get(task.id) is task.summary
+        assert FlaskAsok().get(task.id) is task
         assert FlaskAsok().get("unknown") is None
 
 

@@ -28,6 +28,8 @@ ORDER = [
     {"reporting", "triggers"},
     {"backends"},
     {"state"},
+    {"results", "sharing"},
+    {"handles", "journal"},
     {"dispatch"},
     {"recipes", "status"},
     {"cli"},
@@ -270,8 +272,9 @@ def test_import_starts_no_thread():
 def test_a_task_shows_what_its_holder_may_use(app):
     """An editor and `dir()` offer on a Task what its holder may use, and nothing of what a backend does with it."""
     names = {
-        "app", "as_dict", "attempts", "cancel", "enqueued_at", "exception", "finished_at", "id", "progress", "queue",
-        "result", "started_at", "state",
+        "app", "as_dict", "attempts", "cancel", "duration", "enqueued_at", "error", "exception", "finished_at", "id",
+        "progress", "queue",
+        "result", "scheduled_at", "started_at", "state",
     }  # fmt: skip
     of_thread = {name for name in dir(threading.Thread) if not name.startswith("_")}
 

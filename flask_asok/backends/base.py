@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from abc import ABC, abstractmethod
@@ -99,6 +100,11 @@ class Backend(ABC):
 
         With `bounded` a full queue may make the caller run it, or raise QueueFull; without, it is accepted.
         """
+
+    def forget_summary(self, task: RunnableTask[Any]) -> None:
+        """Forget a task that was made, and is not to be started."""
+        with contextlib.suppress(ValueError):
+            self._recent.remove(task.summary)
 
     def tasks(self) -> list[TaskSummary]:
         """Return the recent tasks, the oldest first."""

@@ -14,6 +14,9 @@ from ..summaries import SETTLED, State
 KEEP_SECONDS = 86_400.0
 """How long a settled record is kept. One that is not settled never expires."""
 
+LOST = "its process ended before it finished"
+"""The error of a task that is settled for its lost process."""
+
 LONGEST_TRACEBACK = 8_000
 """Characters of a traceback that a record keeps: its last ones, which name the error."""
 
@@ -114,6 +117,9 @@ class Store(ABC):
     is_shared: ClassVar[bool] = True
     """Can other processes see it?"""
 
+    me: str = ""
+    """The token of this process, once it has entered."""
+
     def __init__(self, *, now: Callable[[], float] = time.time) -> None:
         self.now = now
 
@@ -138,7 +144,7 @@ class Store(ABC):
         record = self.read(id)
         if record is None or record.is_settled or record.is_durable or self.is_alive(record.owner):
             return record
-        self.settle(id, record.claim, "abandoned", error="its process ended before it finished")
+        self.settle(id, record.claim, "abandoned", error=LOST)
         return self.read(id)
 
     @abstractmethod
@@ -160,8 +166,20 @@ class Store(ABC):
         """Keep the progress of a running attempt, and return True if it was asked to stop."""
 
     @abstractmethod
-    def postpone(self, id: str, claim: int, due: float, error: str = "", traceback: str = "") -> bool:
-        """Make a running record wait until `due`, for its next attempt; False if `claim` is not the latest."""
+    def release(self, id: str, due: float, key: str = "") -> str:
+        """
+        Make a deferred record queued, or waiting where `due` is to come, and give it its key, if it has one.
+
+        Returns its own id, or the id of the task that holds the key by now; "" if the record is settled or unknown.
+        """
+
+    @abstractmethod
+    def postpone(self, id: str, claim: int, due: float, *, attempts: int, error: str = "", traceback: str = "") -> bool:
+        """
+        Make a running record wait until `due` for its next attempt; False if `claim` is not the latest.
+
+        `attempts` are those that count: an attempt that could not be made does not.
+        """
 
     @abstractmethod
     def settle(

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..progress import Progress
 from ..summaries import State
-from .base import KEEP_SECONDS, LONGEST_TRACEBACK, ProcessSummary, QueueSummary, Record, Store, Tick
+from .base import KEEP_SECONDS, LONGEST_TRACEBACK, LOST, ProcessSummary, QueueSummary, Record, Store, Tick
 
 _OPEN = ("queued", "waiting")
 
@@ -32,13 +32,9 @@ class MemoryStore(Store):
 
     def add(self, record: Record) -> str:
         with self._lock:
-            if record.key:
-                for other in self._records.values():
-                    if other.key == record.key:
-                        if other.is_durable or other.owner in self._processes:
-                            return other.id
-                        self._settle(other, "abandoned", error="its process ended before it finished")
-                        break
+            holder = self._holder(record.key)
+            if holder is not None:
+                return holder.id
             self._records[record.id] = dataclasses.replace(record)
             return record.id
 
@@ -77,12 +73,23 @@ class MemoryStore(Store):
             record.progress = progress
             return record.stopping
 
-    def postpone(self, id: str, claim: int, due: float, error: str = "", traceback: str = "") -> bool:
+    def release(self, id: str, due: float, key: str = "") -> str:
+        with self._lock:
+            record = self._records.get(id)
+            if record is None or record.state != "waiting":
+                return ""
+            holder = self._holder(key)
+            if holder is not None:
+                return holder.id
+            record.state, record.due, record.key = "waiting" if due > self.now() else "queued", due, key
+            return id
+
+    def postpone(self, id: str, claim: int, due: float, *, attempts: int, error: str = "", traceback: str = "") -> bool:
         with self._lock:
             record = self._claimed(id, claim)
             if record is None:
                 return False
-            record.state, record.due, record.error = "waiting", due, error
+            record.state, record.due, record.attempts, record.error = "waiting", due, attempts, error
             record.traceback = traceback[-LONGEST_TRACEBACK:]
             return True
 
@@ -156,17 +163,17 @@ class MemoryStore(Store):
         return sorted(found.values(), key=lambda queue: queue.name)
 
     def enter(self, kind: str, queues: Iterable[str]) -> str:
-        token = secrets.token_hex(16)
         with self._lock:
-            self._processes[token] = ProcessSummary(
-                token=token,
+            self.me = self.me or secrets.token_hex(16)
+            self._processes[self.me] = ProcessSummary(
+                token=self.me,
                 host=socket.gethostname(),
                 pid=os.getpid(),
                 kind=kind,
                 since=self.now(),
                 queues=tuple(queues),
             )
-        return token
+        return self.me
 
     def is_alive(self, token: str) -> bool:
         return token in self._processes
@@ -189,6 +196,14 @@ class MemoryStore(Store):
     def close(self) -> None:
         with self._lock:
             self._processes.clear()
+
+    def _holder(self, key: str) -> Record | None:
+        """Return the task that lives and holds the key."""
+        holder = next((other for other in self._records.values() if key and other.key == key), None)
+        if holder is None or holder.is_durable or holder.owner in self._processes:
+            return holder
+        self._settle(holder, "abandoned", error=LOST)
+        return None
 
     def _claimed(self, id: str, claim: int) -> Record | None:
         record = self._records.get(id)

@@ -18,7 +18,7 @@ from ..errors import BackendUnavailable
 from ..helper_thread import HelperThread
 from ..progress import Progress
 from ..summaries import State
-from .base import KEEP_SECONDS, LONGEST_TRACEBACK, ProcessSummary, QueueSummary, Record, Store, Tick
+from .base import KEEP_SECONDS, LONGEST_TRACEBACK, LOST, ProcessSummary, QueueSummary, Record, Store, Tick
 from .scripts import SCRIPTS
 
 LEASE_SECONDS = 10
@@ -34,8 +34,6 @@ _NAMES = tuple(field.name for field in dataclasses.fields(Record))
 _NUMBERS = {"enqueued", "due", "scheduled", "started", "finished"}
 _COUNTS = {"attempts", "claim", "deaths"}
 
-_LOST = "its process ended before it finished"
-
 
 class RedisStore(Store):
     """
@@ -50,7 +48,7 @@ class RedisStore(Store):
         self._redis = redis
         self._prefix = f"asok:{app_name}:"
         self._scripts = {name: redis.register_script(script) for name, script in SCRIPTS.items()}
-        self._token = ""
+        self.me = ""
         self._closing = threading.Event()
         self._heart = HelperThread("asok-lease", self._beat, lambda: False)
         process.after_fork(self._forget)
@@ -60,7 +58,7 @@ class RedisStore(Store):
     def add(self, record: Record) -> str:
         fields = [part for pair in _fields(record).items() for part in pair]
         keep = int(KEEP_SECONDS)
-        return str(self._run("add", record.id, record.key, record.due, self.now(), keep, _LOST, *fields))
+        return str(self._run("add", record.id, record.key, record.due, self.now(), keep, LOST, *fields))
 
     def read(self, id: str) -> Record | None:
         with reached():
@@ -88,8 +86,11 @@ class RedisStore(Store):
     def report(self, id: str, claim: int, progress: Progress) -> bool:
         return bool(self._run("report", id, claim, _packed(progress)))
 
-    def postpone(self, id: str, claim: int, due: float, error: str = "", traceback: str = "") -> bool:
-        return bool(self._run("postpone", id, claim, due, error, traceback[-LONGEST_TRACEBACK:]))
+    def release(self, id: str, due: float, key: str = "") -> str:
+        return str(self._run("release", id, due, key, self.now(), int(KEEP_SECONDS), LOST))
+
+    def postpone(self, id: str, claim: int, due: float, *, attempts: int, error: str = "", traceback: str = "") -> bool:
+        return bool(self._run("postpone", id, claim, due, attempts, error, traceback[-LONGEST_TRACEBACK:]))
 
     def settle(
         self, id: str, claim: int, state: State, *, error: str = "", traceback: str = "", outcome: str | None = None
@@ -134,7 +135,7 @@ class RedisStore(Store):
 
     def enter(self, kind: str, queues: Iterable[str]) -> str:
         process.renew()
-        if not self._token:
+        if not self.me:
             token = secrets.token_hex(16)
             about = {
                 "host": socket.gethostname(), "pid": os.getpid(), "kind": kind, "since": self.now(),
@@ -145,10 +146,10 @@ class RedisStore(Store):
                 pipe.expire(f"{self._prefix}process:{token}", LEASE_SECONDS)
                 pipe.sadd(f"{self._prefix}processes", token)
                 pipe.execute()
-            self._token = token
+            self.me = token
             self._about = about
             self._heart.need()
-        return self._token
+        return self.me
 
     def is_alive(self, token: str) -> bool:
         with reached():
@@ -169,13 +170,13 @@ class RedisStore(Store):
         """Renew the lease after a while; False once the store is closed."""
         if self._closing.wait(BEAT_SECONDS):
             return False
-        key = f"{self._prefix}process:{self._token}"
+        key = f"{self._prefix}process:{self.me}"
         # Every call that needs the store tells when it is away; the next beat tries again.
         with contextlib.suppress(BackendUnavailable), reached(), self._redis.pipeline() as pipe:
             # The fields too: the lease may have run out while Redis was away, or this process stopped.
             pipe.hset(key, mapping=self._about)
             pipe.expire(key, LEASE_SECONDS)
-            pipe.sadd(f"{self._prefix}processes", self._token)
+            pipe.sadd(f"{self._prefix}processes", self.me)
             pipe.execute()
         return True
 
@@ -193,18 +194,18 @@ class RedisStore(Store):
         process.renew()
         self._closing.set()
         self._heart.join(5)
-        if self._token:
+        if self.me:
             with reached(), self._redis.pipeline() as pipe:
-                pipe.delete(f"{self._prefix}process:{self._token}")
-                pipe.srem(f"{self._prefix}processes", self._token)
+                pipe.delete(f"{self._prefix}process:{self.me}")
+                pipe.srem(f"{self._prefix}processes", self.me)
                 pipe.execute()
-            self._token = ""
+            self.me = ""
         self._closing = threading.Event()
         self._redis.close()
 
     def _forget(self) -> None:
         """Begin anew in a forked child; redis-py's pool does so by itself."""
-        self._token = ""
+        self.me = ""
         self._closing = threading.Event()
 
     def _run(self, script: str, *values: Any) -> Any:

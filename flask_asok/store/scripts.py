@@ -20,21 +20,22 @@ local function is_claimed(id, claim)
     local found = redis.call('HMGET', prefix .. 'task:' .. id, 'state', 'claim')
     return found[1] == 'running' and found[2] == claim
 end
+local function holder_of(key, now, keep, lost)
+    local id = key ~= '' and redis.call('HGET', prefix .. 'keys', key)
+    if not id then return nil end
+    local found = redis.call('HMGET', prefix .. 'task:' .. id, 'state', 'message', 'owner')
+    if not found[1] then return nil end
+    if found[2] or redis.call('EXISTS', prefix .. 'process:' .. found[3]) == 1 then return id end
+    redis.call('HSET', prefix .. 'task:' .. id, 'error', lost)
+    finish(id, 'abandoned', now, keep)
+    return nil
+end
 """
 _ADD = """
 local id, key, due, now, keep, lost = unpack(ARGV, 1, 6)
-if key ~= '' then
-    local other = redis.call('HGET', prefix .. 'keys', key)
-    if other then
-        local found = redis.call('HMGET', prefix .. 'task:' .. other, 'state', 'message', 'owner', 'claim')
-        if found[1] then
-            if found[2] or redis.call('EXISTS', prefix .. 'process:' .. found[3]) == 1 then return other end
-            redis.call('HSET', prefix .. 'task:' .. other, 'error', lost)
-            finish(other, 'abandoned', now, keep)
-        end
-    end
-    redis.call('HSET', prefix .. 'keys', key, id)
-end
+local holder = holder_of(key, now, keep, lost)
+if holder then return holder end
+if key ~= '' then redis.call('HSET', prefix .. 'keys', key, id) end
 redis.call('HSET', prefix .. 'task:' .. id, unpack(ARGV, 7))
 redis.call('ZADD', prefix .. 'newest', redis.call('INCR', prefix .. 'number'), id)
 redis.call('ZADD', prefix .. 'open', due, id)
@@ -56,10 +57,22 @@ if not is_claimed(id, claim) then return 0 end
 redis.call('HSET', prefix .. 'task:' .. id, 'progress', progress)
 return redis.call('HGET', prefix .. 'task:' .. id, 'stopping') == '1' and 1 or 0
 """
+_RELEASE = """
+local id, due, key, now, keep, lost = unpack(ARGV)
+if redis.call('HGET', prefix .. 'task:' .. id, 'state') ~= 'waiting' then return '' end
+local holder = holder_of(key, now, keep, lost)
+if holder then return holder end
+if key ~= '' then redis.call('HSET', prefix .. 'keys', key, id) end
+local state = tonumber(due) > tonumber(now) and 'waiting' or 'queued'
+redis.call('HSET', prefix .. 'task:' .. id, 'state', state, 'due', due, 'key', key)
+redis.call('ZADD', prefix .. 'open', due, id)
+return id
+"""
 _POSTPONE = """
-local id, claim, due, error, traceback = unpack(ARGV)
+local id, claim, due, attempts, error, traceback = unpack(ARGV)
 if not is_claimed(id, claim) then return 0 end
-redis.call('HSET', prefix .. 'task:' .. id, 'state', 'waiting', 'due', due, 'error', error, 'traceback', traceback)
+redis.call('HSET', prefix .. 'task:' .. id, 'state', 'waiting', 'due', due, 'attempts', attempts, 'error', error,
+    'traceback', traceback)
 redis.call('ZADD', prefix .. 'open', due, id)
 return 1
 """
@@ -138,6 +151,7 @@ SCRIPTS = {
         "add": _ADD,
         "claim": _CLAIM,
         "report": _REPORT,
+        "release": _RELEASE,
         "postpone": _POSTPONE,
         "settle": _SETTLE,
         "cancel": _CANCEL,

@@ -20,7 +20,7 @@ from ..logs import log
 from ..progress import Progress
 from ..summaries import State
 from . import file, lifeline
-from .base import KEEP_SECONDS, LONGEST_TRACEBACK, ProcessSummary, QueueSummary, Record, Store, Tick
+from .base import KEEP_SECONDS, LONGEST_TRACEBACK, LOST, ProcessSummary, QueueSummary, Record, Store, Tick
 
 _COLUMNS = tuple(field.name for field in dataclasses.fields(Record))
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM task"
@@ -28,7 +28,6 @@ _INSERT = (
     f"INSERT INTO task ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "
     "ON CONFLICT (key) WHERE key <> '' DO NOTHING"
 )
-_LOST = "its process ended before it finished"
 
 # Each change is one statement, which is one transaction: nothing else can happen in between, least of all a switch of
 # greenlets, and no process can end while it holds the file's lock for longer than that.
@@ -38,8 +37,12 @@ UPDATE task SET state = 'running', attempts = attempts + 1, claim = claim + 1, o
 WHERE id = ? AND state IN ('queued', 'waiting')
 """
 _REPORT = "UPDATE task SET progress = ? WHERE id = ? AND claim = ? AND state = 'running'"
+_RELEASE = """
+UPDATE OR IGNORE task SET state = CASE WHEN ?1 > ?2 THEN 'waiting' ELSE 'queued' END, due = ?1, key = ?3
+WHERE id = ?4 AND state = 'waiting'
+"""
 _POSTPONE = """
-UPDATE task SET state = 'waiting', due = ?, error = ?, traceback = ?
+UPDATE task SET state = 'waiting', due = ?, attempts = ?, error = ?, traceback = ?
 WHERE id = ? AND claim = ? AND state = 'running'
 """
 _SETTLE = """
@@ -86,20 +89,18 @@ class SQLiteStore(Store):
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._inode: tuple[int, int] = (0, 0)
-        self._token = ""
+        self._about: tuple[Any, ...] = ()
         process.around_fork(self)
 
     # Records
 
     def add(self, record: Record) -> str:
         values = _values(record)
-        while True:
-            if self._change(_INSERT, values):
-                return record.id
-            for other in self._records(f"{_SELECT} WHERE key = ?", (record.key,)):
-                if other.is_durable or self.is_alive(other.owner):
-                    return other.id
-                self.settle(other.id, other.claim, "abandoned", error=_LOST)
+        while not self._change(_INSERT, values):
+            holder = self._holder(record.key)
+            if holder:
+                return holder
+        return record.id
 
     def read(self, id: str) -> Record | None:
         found = self._records(f"{_SELECT} WHERE id = ?", (id,))
@@ -122,8 +123,16 @@ class SQLiteStore(Store):
             return False
         return bool(self._rows("SELECT stopping FROM task WHERE id = ? AND claim = ? AND stopping", (id, claim)))
 
-    def postpone(self, id: str, claim: int, due: float, error: str = "", traceback: str = "") -> bool:
-        return self._change(_POSTPONE, (due, error, traceback[-LONGEST_TRACEBACK:], id, claim)) > 0
+    def release(self, id: str, due: float, key: str = "") -> str:
+        while not self._change(_RELEASE, (due, self.now(), key, id)):
+            holder = self._holder(key) if key else ""
+            record = self.read(id)
+            if holder or record is None or record.state != "waiting":
+                return holder
+        return id
+
+    def postpone(self, id: str, claim: int, due: float, *, attempts: int, error: str = "", traceback: str = "") -> bool:
+        return self._change(_POSTPONE, (due, attempts, error, traceback[-LONGEST_TRACEBACK:], id, claim)) > 0
 
     def settle(
         self, id: str, claim: int, state: State, *, error: str = "", traceback: str = "", outcome: str | None = None
@@ -161,13 +170,15 @@ class SQLiteStore(Store):
     # Processes
 
     def enter(self, kind: str, queues: Iterable[str]) -> str:
-        # First the lock, then the row: a row without a lock is a process that has ended.
+        self._about = (socket.gethostname(), os.getpid(), kind, self.now(), json.dumps(list(queues)))
         with self._open() as connection:
-            if not self._token:
-                self._token = lifeline.begin(self.path)
-            values = (self._token, socket.gethostname(), os.getpid(), kind, self.now(), json.dumps(list(queues)))
-            connection.execute("INSERT OR REPLACE INTO process VALUES (?, ?, ?, ?, ?, ?)", values)
-        return self._token
+            self._note_process(connection)
+        return self.me
+
+    def _note_process(self, connection: sqlite3.Connection) -> None:
+        # First the lock, then the row: a row without a lock is a process that has ended.
+        self.me = self.me or lifeline.begin(self.path)
+        connection.execute("INSERT OR REPLACE INTO process VALUES (?, ?, ?, ?, ?, ?)", (self.me, *self._about))
 
     def is_alive(self, token: str) -> bool:
         process.renew()
@@ -200,14 +211,22 @@ class SQLiteStore(Store):
         process.renew()
         with self._lock:
             # A file that was deleted is not made anew for this.
-            if self._token and os.path.exists(self.path):
+            if self.me and os.path.exists(self.path):
                 try:
-                    self._connected().execute("DELETE FROM process WHERE token = ?", (self._token,))
+                    self._connected().execute("DELETE FROM process WHERE token = ?", (self.me,))
                 except sqlite3.Error as error:
                     log(logging.WARNING, "The store %s could not be told that this process ends: %s", self.path, error)
-            lifeline.end(self.path, self._token)
-            self._token = ""
+            lifeline.end(self.path, self.me)
+            self.me = ""
             self._disconnect()
+
+    def _holder(self, key: str) -> str:
+        """Return the id of the task that lives and holds the key, or ""."""
+        for other in self._records(f"{_SELECT} WHERE key = ?", (key,)):
+            if other.is_durable or self.is_alive(other.owner):
+                return other.id
+            self.settle(other.id, other.claim, "abandoned", error=LOST)
+        return ""
 
     # The file
 
@@ -253,6 +272,8 @@ class SQLiteStore(Store):
             after = os.lstat(self.path)
             if (before.st_dev, before.st_ino) == (after.st_dev, after.st_ino):
                 self._connection, self._inode = connection, (after.st_dev, after.st_ino)
+                if self._about:
+                    self._note_process(connection)
                 return connection
             # Replaced while it was opened.
             connection.close()
@@ -283,7 +304,7 @@ class SQLiteStore(Store):
     def after_fork_in_child(self) -> None:
         """Begin anew, as a process of its own."""
         self._lock = threading.RLock()
-        self._token = ""
+        self.me = ""
         if self._connection is not None:
             # Another thread of the parent was in the middle of a call when a fork was not seen. Kept, hence not closed.
             _of_parents.append(self._connection)

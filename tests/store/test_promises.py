@@ -98,7 +98,9 @@ def test_whole_life(store, make, me, clock):
     record = make()
     first = store.claim(record.id, me)
     clock.time += 1
-    store.postpone(record.id, first.claim, clock.time + 60, "ConnectionError()", "Traceback ...")
+    store.postpone(
+        record.id, first.claim, clock.time + 60, attempts=1, error="ConnectionError()", traceback="Traceback ..."
+    )
     waiting = store.read(record.id)
     clock.time += 60
     second = store.claim(record.id, me)
@@ -138,12 +140,12 @@ def test_fence(store, make, me, clock):
     """What an attempt still writes after the next one has begun is refused, whatever it writes."""
     record = make()
     old = store.claim(record.id, me).claim
-    store.postpone(record.id, old, clock.time)
+    store.postpone(record.id, old, clock.time, attempts=1)
     new = store.claim(record.id, me).claim
 
     written = [
         store.report(record.id, old, Progress(1, 1, None, 1.0)),
-        store.postpone(record.id, old, clock.time),
+        store.postpone(record.id, old, clock.time, attempts=1),
         store.settle(record.id, old, "failed"),
     ]
 
@@ -189,7 +191,7 @@ def test_stop(store, make, me):
     assert (early, before, asked) == (False, False, True)
     assert store.report(record.id, claim, Progress(2, 3, None, 2.0))
     assert store.read(record.id).stopping
-    store.postpone(record.id, claim, 0.0)
+    store.postpone(record.id, claim, 0.0, attempts=1)
     claim = store.claim(record.id, me).claim
     assert not store.report(record.id, claim, Progress(1, 3, None, 3.0))
 
@@ -199,7 +201,7 @@ def test_progress(store, make, me):
     record = make()
     claim = store.claim(record.id, me).claim
     store.report(record.id, claim, Progress(1, 4, "one", 1.0))
-    store.postpone(record.id, claim, 0.0)
+    store.postpone(record.id, claim, 0.0, attempts=1)
     claim = store.claim(record.id, me).claim
     anew = store.read(record.id).progress
     store.report(record.id, claim, Progress(4, 4, "four", 2.0))
@@ -231,6 +233,33 @@ def test_key_is_free(store, make, end):
     getattr(store, end)(first.id)
 
     assert make(key="export").id != first.id
+
+
+def test_release(store, make, me, clock):
+    """A deferred record takes its key when it is released, if it is free, and waits for its delay then."""
+    first, second, third = (make(state="waiting", due=0.0) for _ in range(3))
+
+    released = store.release(first.id, clock.time, "export")
+    refused = store.release(second.id, clock.time, "export")
+    delayed = store.release(third.id, clock.time + 60)
+
+    assert (released, refused, delayed) == (first.id, first.id, third.id)
+    assert [store.read(one.id).state for one in (first, second, third)] == ["queued", "waiting", "waiting"]
+    assert store.read(third.id).due == clock.time + 60
+    store.cancel(second.id)
+    assert store.release(second.id, clock.time) == ""
+    assert store.release("0" * 32, clock.time) == ""
+
+
+def test_attempts_that_count(store, make, me):
+    """An attempt that could not be made is not counted."""
+    record = make()
+    claim = store.claim(record.id, me).claim
+
+    store.postpone(record.id, claim, 0.0, attempts=0)
+
+    assert store.read(record.id).attempts == 0
+    assert store.claim(record.id, me).attempts == 1
 
 
 def test_key_of_a_dead_process(store, make):

@@ -1,0 +1,235 @@
+"""Handles on tasks that run elsewhere, or are over: what `asok.get(id)` returns."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import datetime
+from typing import Any, TypeVar
+
+from flask import Flask
+
+from .errors import ResultNotKept, TaskAbandoned, TaskCancelled, TaskFailed
+from .progress import Progress
+from .results import outcome_of
+from .sharing import existing_store
+from .state import state_of
+from .store.base import Record, Store
+from .summaries import State, TaskSummary
+from .tasks import Task
+
+R = TypeVar("R", covariant=True)
+
+SHORTEST_PAUSE = 0.005
+LONGEST_PAUSE = 0.25
+"""Seconds between two looks at the store, for one that waits: quick at first, and rarer later on."""
+
+
+def summary_of(record: Record, now: float) -> TaskSummary:
+    """Return what a record says, as a summary."""
+    state = record.state
+    if state == "waiting" and record.due and record.due <= now:
+        # Its process will see to it any moment.
+        state = "queued"
+    summary = TaskSummary(record.name, record.queue, record.id)
+    summary.state, summary.attempts = state, record.attempts
+    summary.error, summary.progress = record.error or None, record.progress
+    summary.enqueued, summary.started = record.enqueued, record.started
+    summary.finished, summary.scheduled = record.finished, record.scheduled
+    return summary
+
+
+class Handle(Task[R]):
+    """A task that is over, of which this process has the summary and nothing else."""
+
+    def __init__(self, app: Flask, summary: TaskSummary) -> None:
+        # Thread.__init__ is left out on purpose: see Task.
+        self.app = app
+        self._summary = summary
+
+    @property
+    def summary(self) -> TaskSummary:
+        """What is known of the task."""
+        return self._summary
+
+    def is_alive(self) -> bool:
+        """Return False: it is over."""
+        return False
+
+    def result(self, timeout: float | None = None) -> R:
+        """Raise ResultNotKept, or what the task ended with."""
+        self.exception(timeout)
+        raise ResultNotKept(
+            f"The result of task {self.name} was not kept: nobody holds its Task any more. "
+            "A task with tracked=True keeps its result for a day."
+        )
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return None for a task that succeeded, and TaskFailed with its text for one that failed."""
+        match self._summary.state:
+            case "failed":
+                return TaskFailed(self._summary.error or f"Task {self.name} failed.")
+            case "cancelled":
+                raise TaskCancelled(f"Task {self.name} was cancelled.")
+            case "abandoned":
+                raise TaskAbandoned(f"Task {self.name} was abandoned: {self._summary.error or 'it was not finished'}.")
+        return None
+
+    def _join(self, timeout: float | None) -> None:
+        pass
+
+    def _cancel(self) -> bool:
+        return self._summary.state == "cancelled"
+
+
+class StoredTask(Handle[R]):
+    """A task as the store knows it, in whatever process it runs. Each look at it is a look at the store."""
+
+    def __init__(self, app: Flask, store: Store, record: Record) -> None:
+        super().__init__(app, summary_of(record, store.now()))
+        self._store = store
+        self._record = record
+
+    def __repr__(self) -> str:
+        # Without a look at the store: this is for logs, and for when the store is away.
+        return f"<Task {self._summary.name} {self._summary.state} {self._summary.id}>"
+
+    @property
+    def state(self) -> State:
+        """As on every Task."""
+        return self._look().state
+
+    @property
+    def attempts(self) -> int:
+        """How many attempts have begun."""
+        return self._look().attempts
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When the latest attempt began."""
+        return self._look().started_at
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """When the task was settled."""
+        return self._look().finished_at
+
+    @property
+    def progress(self) -> Progress | None:
+        """What the store has of the progress: it gets it at most once a second, and at the end."""
+        return self._look().progress
+
+    @property
+    def error(self) -> str | None:
+        """The text of the latest error."""
+        return self._look().error
+
+    def is_alive(self) -> bool:
+        """Return True until the task is settled."""
+        self._look()
+        return not self._record.is_settled
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what a page may show, all of it as of one moment."""
+        return self._look().as_dict()
+
+    def result(self, timeout: float | None = None) -> R:
+        """
+        Wait like `join` and return what the function returned.
+
+        Raises as on every Task, and ResultNotKept where the value was not kept: it could not be written as a message
+        of at most 64 kB, or the application has no SECRET_KEY.
+        """
+        error = self.exception(timeout)
+        if error is not None:
+            raise error
+        if self._record.outcome is None:
+            raise ResultNotKept(
+                f"The result of task {self.name} was not kept: it cannot be written as a message of at most 64 kB, or "
+                "SECRET_KEY is missing. Let the task store what it makes, and return its id or path."
+            )
+        value: R = outcome_of(self.app, self.id, self._record.outcome)[0]
+        return value
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait like `join` and return what the task raised, made again, or TaskFailed with its text; or None."""
+        self.join(timeout)
+        if not self._record.is_settled:
+            raise TimeoutError(f"Task {self.name} is {self._summary.state} after {timeout} s.")
+        if self._record.state == "failed" and self._record.outcome is not None:
+            return outcome_of(self.app, self.id, self._record.outcome)[1]
+        return super().exception(timeout)
+
+    def _look(self) -> TaskSummary:
+        if not self._record.is_settled:
+            found = self._store.get(self.id)
+            if found is not None:
+                self._record = found
+                self._summary = summary_of(found, self._store.now())
+        return self._summary
+
+    def _join(self, timeout: float | None) -> None:
+        here = state_of(self.app).backend.find(self.id)
+        if here is not None:
+            # A task that joins one of its own process must not wait for the thread that it holds.
+            here.join(timeout)
+            self._look()
+            return
+        deadline = None if timeout is None else time.monotonic() + timeout
+        pause, gate = SHORTEST_PAUSE, threading.Event()
+        while self.is_alive():
+            left = pause if deadline is None else min(pause, deadline - time.monotonic())
+            if left <= 0:
+                return
+            gate.wait(left)
+            pause = min(pause * 1.5, LONGEST_PAUSE)
+
+    def _cancel(self) -> bool:
+        return cancel_task(self.app, self.id) or self._look().state == "cancelled"
+
+
+def get_task(app: Flask, id: str) -> Task[Any] | None:
+    """Return a handle on the task of `app` with this id, wherever it runs; None if it is unknown."""
+    store = existing_store(app)
+    record = None if store is None else store.get(id)
+    if store is not None and record is not None:
+        return StoredTask(app, store, record)
+    summary = state_of(app).backend.get(id)
+    if summary is None:
+        return state_of(app).backend.find(id)
+    held: Task[Any] | None = None if summary.task is None else summary.task()
+    return held or Handle(app, summary)
+
+
+def newest(
+    app: Flask, *, state: str | None = None, name: str | None = None, queue: str | None = None, limit: int = 100
+) -> list[TaskSummary]:
+    """Return the newest tasks that match, of this process and of the store, the oldest of them first."""
+    found = {summary.id: summary for summary in state_of(app).backend.tasks()}
+    store = existing_store(app)
+    if store is not None:
+        now = store.now()
+        for record in store.newest(limit, state=state, name=name, queue=queue):
+            found[record.id] = summary_of(record, now)
+    matching = [
+        summary
+        for summary in found.values()
+        if state in (None, summary.state) and name in (None, summary.name) and queue in (None, summary.queue)
+    ]
+    matching.sort(key=lambda summary: summary.enqueued_at)
+    return matching[-limit:] if limit else []
+
+
+def cancel_task(app: Flask, id: str, *, running: bool = False) -> bool:
+    """Cancel the task with this id in whatever process, or with `running` ask it to stop; False if it is over."""
+    store, backend = existing_store(app), state_of(app).backend
+    here = backend.find(id)
+    if store is not None and store.read(id) is not None:
+        if store.cancel(id):
+            if here is not None:
+                here.cancel()
+            return True
+        return running and store.stop(id) and (here is None or here.stop())
+    if here is None:
+        return backend.distributed and backend.cancel(id)
+    return here.cancel() or (running and here.stop())

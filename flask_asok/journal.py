@@ -1,0 +1,179 @@
+"""What a task writes down for other processes: when it is queued, begins, reports, waits and ends."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from flask import Flask
+
+from .attempt import RunnableTask
+from .callables import name_of
+from .context import request_of
+from .errors import AsokError, BackendUnavailable
+from .logs import log
+from .progress import Progress
+from .results import text_of
+from .sharing import open_store
+from .store.base import Record, Store
+from .summaries import State
+
+Start = Callable[..., None]
+
+WARN_SECONDS = 60.0
+"""How often one process warns that its store is away."""
+
+_warned_at = float("-inf")
+
+
+class Journal:
+    """
+    The record of one task, as the process that runs the task writes it. A task has it as `journal`.
+
+    A store that is away never stops a task: a warning tells of it, once a minute.
+    """
+
+    __slots__ = ("_claim", "_key", "_store", "_until_start")
+
+    def __init__(self, store: Store, key: str, until_start: bool) -> None:
+        self._store = store
+        self._claim = 0
+        self._key = key
+        self._until_start = until_start
+
+    def release(self, task: RunnableTask[Any]) -> bool:
+        """Note that a deferred task is queued; False if another task has its key by now."""
+        with self._reached(task):
+            holder = self._store.release(task.id, time.time() + task.options.delay, self._key)
+            return holder in ("", task.id)
+        return True
+
+    def begin(self, task: RunnableTask[Any]) -> bool:
+        """Note that an attempt begins; False if another process has cancelled the task."""
+        with self._reached(task):
+            record = self._store.claim(task.id, self._store.me)
+            if record is None:
+                found = self._store.read(task.id)
+                return found is None or not found.is_settled
+            self._claim = record.claim
+            if self._until_start and self._key:
+                self._store.free(task.id)
+                self._key = ""
+        return True
+
+    def report(self, task: RunnableTask[Any], progress: Progress) -> bool:
+        """Write the progress, and return True if another process asks the task to stop."""
+        with self._reached(task):
+            return self._store.report(task.id, self._claim, progress)
+        return False
+
+    def wait(self, task: RunnableTask[Any], seconds: float, error: BaseException | None) -> None:
+        """Note that the task waits for its next attempt."""
+        with self._reached(task):
+            self._store.postpone(
+                task.id,
+                self._claim,
+                time.time() + seconds,
+                attempts=task.attempts,
+                error=task.summary.error or "",
+                traceback=_traceback_of(error),
+            )
+
+    def settle(self, task: RunnableTask[Any], state: State, value: Any, error: BaseException | None) -> None:
+        """Note the last state of the task, with what came out."""
+        with self._reached(task):
+            progress = task.progress
+            if progress is not None:
+                self._store.report(task.id, self._claim, progress)
+            outcome = text_of(task.app, task.id, value, error) if state in ("succeeded", "failed") else None
+            self._store.settle(
+                task.id,
+                self._claim,
+                state,
+                error=task.summary.error or "",
+                traceback=_traceback_of(error),
+                outcome=outcome,
+            )
+
+    @contextlib.contextmanager
+    def _reached(self, task: RunnableTask[Any]) -> Iterator[None]:
+        global _warned_at
+        try:
+            yield
+        except AsokError as error:
+            if time.monotonic() - _warned_at >= WARN_SECONDS:
+                _warned_at = time.monotonic()
+                log(
+                    logging.WARNING, "Background task %s (%s) goes on, but its record could not be written: %s",
+                    task.name, task.id, error, app=task.app,
+                )  # fmt: skip
+
+
+def keep_journal(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any]) -> str:
+    """
+    Give `task`, which is not started yet, a record that other processes see.
+
+    Returns its id, or the id of the task that holds its unique key: then this one is not to be started. Raises
+    BackendUnavailable where the key cannot be taken, and NotConfigured where there can be no store.
+    """
+    options = task.options
+    function = f"{getattr(fn, '__module__', '')}:{getattr(fn, '__qualname__', None) or name_of(fn)}"
+    key = "" if options.unique is None else f"{function}|{options.unique}"
+    try:
+        store = open_store(app)
+        holder = store.add(_record_of(task, app, store.me, function, key))
+    except BackendUnavailable as error:
+        if options.unique is not None:
+            raise
+        log(logging.WARNING, "Background task %s (%s) is not tracked: %s", task.name, task.id, error, app=app)
+        return task.id
+    if holder == task.id:
+        journal = Journal(store, key, options.unique_until == "start")
+        task.journal = journal
+        task.reporter = functools.partial(journal.report, task)
+    return holder
+
+
+def journaled(start: Start) -> Start:
+    """Return what starts a deferred task that has a journal, unless another task has its unique key by then."""
+
+    def begin(task: RunnableTask[Any], *, bounded: bool = True) -> None:
+        if task.journal is None or task.journal.release(task):
+            start(task, bounded=bounded)
+        else:
+            task.withdraw("another task has its unique key")
+
+    return begin
+
+
+def _record_of(task: RunnableTask[Any], app: Flask, me: str, function: str, key: str) -> Record:
+    options, now = task.options, time.time()
+    is_deferred = options.when != "now"
+    return Record(
+        id=task.id,
+        name=task.name,
+        queue=task.queue,
+        function=function,
+        origin=_origin(app),
+        state="waiting" if is_deferred or options.delay else "queued",
+        enqueued=now,
+        # Nobody knows yet when a deferred one is due.
+        due=0.0 if is_deferred else now + options.delay,
+        owner=me,
+        key="" if is_deferred else key,
+    )
+
+
+def _origin(app: Flask) -> str:
+    """Return method and endpoint of the request that starts the task: its path or query may hold a secret."""
+    request = request_of(app)
+    return "" if request is None else f"{request.method} {request.endpoint or ''}".strip()
+
+
+def _traceback_of(error: BaseException | None) -> str:
+    return "" if error is None else "".join(traceback.format_exception(error))

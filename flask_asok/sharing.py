@@ -1,0 +1,104 @@
+"""The store of an application: where it is, by `ASOK_STORE`, and opened when first needed."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from flask import Flask
+
+from .errors import NotConfigured
+from .logs import log
+from .settings import Setting
+from .state import state_of
+from .store.base import Store
+from .validate import flag, one_of, or_none, text
+
+FILE = "asok.sqlite3"
+
+MEMORY = "memory"
+
+REDIS_URLS = ("redis://", "rediss://", "unix://")
+
+SETTINGS = (
+    Setting(
+        "ASOK_STORE", None, or_none(text),
+        "Where the processes of the application share what they know of tasks: a path, one that is relative is taken "
+        'from the instance folder; `"redis://..."`, for several machines; `"memory"`, for one process. None is '
+        "`asok.sqlite3` in the instance folder, or memory under `TESTING`.",
+    ),
+    Setting(
+        "ASOK_STORE_SYNC", "normal", one_of("normal", "full"),
+        '"normal": what was written survives the end of a process. "full": a power cut too, and each write is slower.',
+    ),
+    Setting("ASOK_TRACKED", False, flag, "Whether all tasks are tracked whose options do not say otherwise."),
+)  # fmt: skip
+
+
+def open_store(app: Flask) -> Store:
+    """Return the store of `app` in this process, made when first asked for."""
+    return state_of(app).shared("store", lambda: _opened(app))
+
+
+def existing_store(app: Flask) -> Store | None:
+    """Return the store of `app` if there is one: reading must not make a file."""
+    state = state_of(app)
+    if state.has("store"):
+        return open_store(app)
+    where = _place(app)
+    return open_store(app) if where != MEMORY and (where.startswith(REDIS_URLS) or os.path.exists(where)) else None
+
+
+def _opened(app: Flask) -> Store:
+    state, where = state_of(app), _place(app)
+    store: Store
+    if where == MEMORY:
+        from .store.memory import MemoryStore
+
+        store = MemoryStore()
+    elif where.startswith(REDIS_URLS):
+        store = _redis(where, app)
+    else:
+        from .store.sqlite import SQLiteStore
+
+        store = SQLiteStore(where, app.name, sync=state.config["ASOK_STORE_SYNC"])
+        log(logging.INFO, "The store of background tasks is %s.", where, app=app)
+        _warn_of_layer(where, app)
+    store.enter("web", state.backend.queues)
+    return store
+
+
+def _place(app: Flask) -> str:
+    """Return the path or the URL of the store, or "memory"."""
+    configured: str | None = state_of(app).config["ASOK_STORE"]
+    if configured is None:
+        return MEMORY if app.testing else os.path.join(app.instance_path, FILE)
+    if configured == MEMORY or configured.startswith(REDIS_URLS):
+        return configured
+    return os.path.join(app.instance_path, configured)
+
+
+def _redis(url: str, app: Flask) -> Store:
+    try:
+        from redis import Redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+    except ImportError:
+        raise NotConfigured("A store in Redis needs the extra: pip install 'flask-asok[redis]'.") from None
+    from .store.redis import RedisStore
+
+    # A request must not wait long to learn that Redis is down.
+    client = Redis.from_url(
+        url, decode_responses=True, socket_connect_timeout=1, socket_timeout=2, retry=Retry(NoBackoff(), 0)
+    )
+    return RedisStore(client, app.name)
+
+
+def _warn_of_layer(path: str, app: Flask) -> None:
+    from .store.file import mount_of
+
+    if mount_of(path)[1] == "overlay":
+        log(
+            logging.WARNING,
+            "The store %s ends with this container; set ASOK_STORE to a path on a volume.", path, app=app,
+        )  # fmt: skip
