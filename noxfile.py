@@ -81,7 +81,7 @@ def pillow_images(session: nox.Session) -> dict[str, str]:
 # Most tests wait for servers: more processes than processors. A file stays in one, since it shares its servers; in the
 # order of their names, since the folder whose tests take longest comes early.
 ALL_TESTS = ["tests", "-n", str(2 * (os.cpu_count() or 1)), "--dist", "loadfile", "--no-loadscope-reorder"]
-
+NOT_SLOW = [*ALL_TESTS, "-m", "not slow"]
 
 NO_CORPUS = "--ignore=tests/images/test_corpus.py"
 """Pillow is the same for all Pythons: one of them works on its images."""
@@ -89,9 +89,19 @@ NO_CORPUS = "--ignore=tests/images/test_corpus.py"
 
 @nox.session(python=False)
 def tests(session: nox.Session) -> None:
-    """Run the tests on this Python, and on every other supported one that is there."""
+    """
+    Run the tests on this Python, and on every other supported one that is there.
+
+    All of them on this Python, on the oldest and on the newest; on those between them only what is not slow. The
+    session of one version, such as `tests-3.12`, runs what it is asked for.
+    """
     for version in PYTHONS:
-        session.notify(f"tests-{version}", session.posargs)
+        everything = version in (HERE, min(PYTHONS, key=in_order), max(PYTHONS, key=in_order))
+        session.notify(f"tests-{version}", session.posargs or (ALL_TESTS if everything else NOT_SLOW))
+
+
+def in_order(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
 
 
 def tests_on(version: str, path: str) -> None:
@@ -131,7 +141,7 @@ def lowest(session: nox.Session) -> None:
     install_wheel(session, "async", "celery", "example")
     session.install(*groups("tests"))
     session.install("--constraint", str(constraints), *needed)
-    session.run("python", "-P", "-m", "pytest", *(session.posargs or [*ALL_TESTS, NO_CORPUS, "-m", "not slow"]))
+    session.run("python", "-P", "-m", "pytest", *(session.posargs or [*NOT_SLOW, NO_CORPUS]))
 
 
 @nox.session
