@@ -131,8 +131,14 @@ class RabbitMQ:
 
     def start(self):
         with open(self.folder / "out", "ab") as log:
+            # In its own folder, where it leaves a dump if it is killed at a bad moment.
             self.process = subprocess.Popen(
-                [self.program], env=self.environ, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                [self.program],
+                env=self.environ,
+                cwd=self.folder,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
         if hasattr(os, "sched_setaffinity"):
             # On one processor: on a virtual machine its threads, waking each other, take three times as long on two.
