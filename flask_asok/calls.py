@@ -47,10 +47,11 @@ def make(call: Parts, task: Task[Any]) -> tuple[Any, BaseException | None]:
         return None, raised
     try:
         value = fn(*args, **kwargs)
-        if type(value) is CoroutineType:
-            value = _run_coroutine(app, value)
-        if type(value) in _GENERATORS:
-            raise TypeError(f"{task.name} returned a generator, of which nothing has run. Loop over it in a task.")
+        if value is not None:
+            if type(value) is CoroutineType:
+                value = _run_coroutine(app, value)
+            if type(value) in _GENERATORS:
+                raise TypeError(f"{task.name} returned a generator, of which nothing has run. Loop over it in a task.")
     except BaseException as raised:
         # Without this frame, which is noise in the log.
         error = raised.with_traceback(raised.__traceback__ and raised.__traceback__.tb_next)

@@ -169,11 +169,6 @@ def _enqueue(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, An
         raise NotConfigured(_NO_CONTEXT) from None
     app: Flask = context.app
     state = app.extensions.get(KEY) or state_of(app)
-    if not callable(fn):
-        raise TypeError(
-            f"background() takes a function and its arguments, not {type(fn).__name__}. "
-            "Write background(send, user), without calling send() yourself."
-        )
     if options.prepare is not None:
         fn, args, kwargs, options = _prepared(fn, args, kwargs, options)
     if type(fn) is FunctionType:
@@ -184,6 +179,11 @@ def _enqueue(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, An
         if kwargs or len(args) != code.co_argcount or code.co_kwonlyargcount:
             check_fits(fn, args, kwargs, of=fn)
     else:
+        if not callable(fn):
+            raise TypeError(
+                f"background() takes a function and its arguments, not {type(fn).__name__}. "
+                "Write background(send, user), without calling send() yourself."
+            )
         check_function(fn, app)
         if type(fn) is MethodType and type(fn.__func__) is FunctionType and fn.__func__.__code__.co_flags & _GENERATOR:
             raise _generator(fn)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any, Protocol, TypeVar
 
 from . import process
@@ -48,18 +47,24 @@ thread, and stands here only where it waits without a limit."""
 process.after_fork(waits.clear)
 
 
-@contextlib.contextmanager
-def waiting_for(task: JoinableTask[Any], timeout: float | None = None) -> Iterator[JoinableTask[Any] | None]:
-    """Note for this block that its code waits for `task`. Yield the task that the code runs in, or None."""
-    process.renew()
-    caller: JoinableTask[Any] | None = current.get()
-    key = threading.get_ident() if caller is None else caller
-    if caller is not None or timeout is None:
-        waits[key] = task
-    try:
-        yield caller
-    finally:
-        waits.pop(key, None)
+class waiting_for:  # noqa: N801 - used as a statement
+    """Note for this block that its code waits for `task`. It is a class: a generator would cost twice as much."""
+
+    __slots__ = ("_key",)
+
+    def __init__(self, task: JoinableTask[Any], timeout: float | None = None) -> None:
+        process.renew()
+        caller: JoinableTask[Any] | None = current.get()
+        self._key: object = threading.get_ident() if caller is None else caller
+        if caller is not None or timeout is None:
+            waits[self._key] = task
+
+    def __enter__(self) -> JoinableTask[Any] | None:
+        """Return the task that the code runs in, or None."""
+        return None if isinstance(self._key, int) else self._key  # type: ignore[return-value]
+
+    def __exit__(self, *_: object) -> None:
+        waits.pop(self._key, None)
 
 
 class JoinableTask(Task[R]):
