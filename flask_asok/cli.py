@@ -12,15 +12,17 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
 import click
-from flask import current_app
+from flask import Flask, current_app
 from flask.cli import AppGroup
 
-from .backends.base import NOT_SHARED
 from .dispatch import background
 from .errors import AsokError, NotConfigured
+from .handles import cancel_task, failed_tasks, newest, retry_task
 from .logs import log
 from .recipes import RECIPES
+from .sharing import existing_store
 from .state import state_of
+from .summaries import TaskSummary
 
 T = TypeVar("T")
 
@@ -29,6 +31,16 @@ asok_cli: AppGroup = AppGroup("asok", help="Background tasks.")
 for _recipe in RECIPES:
     for _command in _recipe.commands:
         asok_cli.add_command(_command)
+
+STATES = ("queued", "running", "waiting", "succeeded", "failed", "cancelled", "abandoned")
+
+NOT_TRACKED = (
+    "Tasks live in the memory of the web process, which no other process can see, and none was tracked yet. "
+    "Set ASOK_TRACKED = True, or tracked=True on a task, and this command finds it from then on, unless ASOK_STORE is "
+    '"memory"; or set ASOK_BACKEND = "celery".'
+)
+
+NOT_LISTED = "The {} backend does not list its tasks. `flask asok failed` lists those that have failed."
 
 START_WORKER = "Is one running? Start it with `flask --app APP asok worker`."
 
@@ -59,7 +71,12 @@ def _shown(key: str, value: Any) -> Any:
 @asok_cli.command("status")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(as_json: bool) -> None:
-    """Show the configuration and the versions; of a distributed backend the workers and the queues as well."""
+    """
+    Show the configuration and the versions.
+
+    Of a distributed backend the workers and the queues as well; where tasks are tracked, the processes, and how many
+    tasks are queued, run and wait.
+    """
     state = state_of(current_app)
     found: dict[str, Any] = {
         "backend": state.backend.name,
@@ -69,13 +86,15 @@ def status(as_json: bool) -> None:
     }
     if state.backend.distributed:
         found = {**found, **_asked(state.backend.status)}
+    else:
+        found = {**found, **_asked(_tracked)}
     if as_json:
         click.echo(json.dumps(found, default=str, indent=2))
         return
     click.echo(f"Backend: {found['backend']}")
     if "workers" in found:
         click.echo(f"Workers: {', '.join(found['workers']) or f'none answered within 1 s. {START_WORKER}'}")
-    for title in ("queues", "queued", "config", "versions"):
+    for title in ("queues", "queued", "tracked", "processes", "config", "versions"):
         rows: dict[str, Any] = found.get(title, {})
         if not rows:
             continue
@@ -123,10 +142,37 @@ def worker(queues: str, concurrency: int | None, arguments: tuple[str, ...]) -> 
     _asked(state_of(current_app).backend.run_worker, names, arguments)
 
 
+@asok_cli.command("tasks")
+@click.option("--state", type=click.Choice(STATES), help="Those in this state.")
+@click.option("--name", help="Those of this name.")
+@click.option("--queue", help="Those of this queue.")
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(1), help="The newest ones only.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def tasks(state: str | None, name: str | None, queue: str | None, limit: int, as_json: bool) -> None:
+    """List the newest tracked tasks, the oldest of them first."""
+
+    def ask() -> list[TaskSummary]:
+        backend = state_of(current_app).backend
+        if backend.distributed:
+            raise NotConfigured(NOT_LISTED.format(backend.name))
+        return newest(_app_that_shares(), state=state, name=name, queue=queue, limit=limit)
+
+    found = _asked(ask)
+    if as_json:
+        click.echo(json.dumps([{**task.as_dict(), "error": task.error} for task in found], indent=2))
+        return
+    for task in found:
+        fraction = task.progress.fraction if task.progress else None
+        percent = "" if fraction is None else f"{fraction:.0%}"
+        when = f"{task.enqueued_at:%Y-%m-%d %H:%M:%S}"
+        line = f"{task.id}  {when}  {task.state:9}  {percent:4}  {task.queue}  {task.name}  {task.error or ''}"
+        click.echo(line.rstrip())
+
+
 @asok_cli.command("failed")
 def failed() -> None:
-    """List the failed tasks of a distributed backend, the latest first."""
-    for task in _asked(state_of(current_app).backend.failed):
+    """List the tasks that failed or were abandoned, the latest first: tracked ones, or those of the workers."""
+    for task in _asked(lambda: failed_tasks(_app_that_shares())):
         when = f"{task.finished_at:%Y-%m-%d %H:%M:%S}" if task.finished_at else "unknown"
         click.echo(f"{task.id}  {when:19}  {task.name}  {task.error}")
 
@@ -134,9 +180,9 @@ def failed() -> None:
 @asok_cli.command("retry")
 @click.argument("id")
 def retry(id: str) -> None:
-    """Run a failed task of a distributed backend once more. Exits with 1 when there is none with this ID."""
-    if not _asked(state_of(current_app).backend.retry, id):
-        click.echo(f"No failed task has the id {id}.", err=True)
+    """Run a failed task once more. Exits with 1 when there is none with this ID whose call is written down."""
+    if not _asked(lambda: retry_task(_app_that_shares(), id)):
+        click.echo(f"No failed task whose call is written down has the id {id}.", err=True)
         sys.exit(1)
     click.echo(f"Sent {id} once more.")
 
@@ -144,18 +190,38 @@ def retry(id: str) -> None:
 @asok_cli.command("cancel")
 @click.argument("id")
 def cancel(id: str) -> None:
-    """Keep a task of a distributed backend from running. Exits with 1 when it runs, ran, or is unknown."""
-    if not _asked(state_of(current_app).backend.cancel, id):
+    """Keep a task from running. Exits with 1 when it runs, ran, or is unknown."""
+    if not _asked(lambda: cancel_task(_app_that_shares(), id)):
         click.echo(f"No task that could be cancelled has the id {id}.", err=True)
         sys.exit(1)
     click.echo(f"Cancelled {id}.")
 
 
+def _tracked() -> dict[str, Any]:
+    """Return what `status` shows of the store, if there is one."""
+    store = existing_store(current_app)
+    if store is None:
+        return {}
+    others = [process for process in store.processes() if process.token != store.me]
+    return {
+        "tracked": {
+            queue.name: {"queued": queue.queued, "running": queue.running, "waiting": queue.waiting}
+            for queue in store.queues()
+        },
+        "processes": {f"{process.host} {process.pid}": process.kind for process in others},
+    }
+
+
+def _app_that_shares() -> Flask:
+    """Return the current application, if other processes know of its tasks."""
+    if not state_of(current_app).backend.distributed and existing_store(current_app) is None:
+        raise NotConfigured(NOT_TRACKED)
+    return current_app._get_current_object()  # type: ignore[attr-defined, no-any-return]
+
+
 def _asked(ask: Callable[..., T], *args: object) -> T:
-    """Ask the backend; where it cannot answer, exit with 2 and say why."""
+    """Ask; where no answer can be had, exit with 2 and say why."""
     try:
-        if not state_of(current_app).backend.distributed:
-            raise NotConfigured(NOT_SHARED)
         return ask(*args)
     except (AsokError, ValueError) as error:
         click.echo(str(error), err=True)

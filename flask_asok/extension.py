@@ -16,7 +16,7 @@ from .backends.settings import CELERY_SETTINGS
 from .backends.settings import SETTINGS as BACKEND_SETTINGS
 from .cli import asok_cli
 from .dispatch import background, in_background
-from .handles import cancel_task, get_task, newest
+from .handles import cancel_task, discard_task, get_task, newest, retry_task
 from .recipes import RECIPES
 from .recipes.cache import warm_all, warm_cache
 from .recipes.images import resize_image
@@ -133,6 +133,18 @@ class FlaskAsok:
         Celery a task that runs goes on.
         """
         return cancel_task(_app(), id, running=running)
+
+    def retry(self, id: str) -> bool:
+        """
+        Run a task that has failed or was abandoned once more, under the same id, from its first attempt on.
+
+        False for any other, and for one whose call is not written down: on threads that is every task.
+        """
+        return retry_task(_app(), id)
+
+    def discard(self, id: str) -> bool:
+        """Forget a settled task, for all processes; False if it is not settled, or unknown."""
+        return discard_task(_app(), id)
 
     def status(self, *, access: Access | None = None, cancel: bool = False) -> Blueprint:
         """

@@ -15,7 +15,7 @@ from .results import outcome_of
 from .sharing import existing_store
 from .state import state_of
 from .store.base import Record, Store
-from .summaries import State, TaskSummary
+from .summaries import SETTLED, State, TaskSummary
 from .tasks import Task
 
 R = TypeVar("R", covariant=True)
@@ -195,6 +195,8 @@ def get_task(app: Flask, id: str) -> Task[Any] | None:
     if store is not None and record is not None:
         return StoredTask(app, store, record)
     summary = state_of(app).backend.get(id)
+    if summary is not None and _is_gone(summary, store):
+        return None
     if summary is None:
         return state_of(app).backend.find(id)
     held: Task[Any] | None = None if summary.task is None else summary.task()
@@ -205,11 +207,11 @@ def newest(
     app: Flask, *, state: str | None = None, name: str | None = None, queue: str | None = None, limit: int = 100
 ) -> list[TaskSummary]:
     """Return the newest tasks that match, of this process and of the store, the oldest of them first."""
-    found = {summary.id: summary for summary in state_of(app).backend.tasks()}
     store = existing_store(app)
+    found = {summary.id: summary for summary in state_of(app).backend.tasks() if not _is_gone(summary, store)}
     if store is not None:
         now = store.now()
-        for record in store.newest(limit, state=state, name=name, queue=queue):
+        for record in store.listed(limit, state=state, name=name, queue=queue):
             found[record.id] = summary_of(record, now)
     matching = [
         summary
@@ -218,6 +220,37 @@ def newest(
     ]
     matching.sort(key=lambda summary: summary.enqueued_at)
     return matching[-limit:] if limit else []
+
+
+def failed_tasks(app: Flask) -> list[TaskSummary]:
+    """Return the newest tasks that failed or were abandoned, the latest end first."""
+    backend = state_of(app).backend
+    if backend.distributed:
+        return backend.failed()
+    found = [*newest(app, state="failed"), *newest(app, state="abandoned")]
+    return sorted(found, key=lambda summary: summary.finished, reverse=True)
+
+
+def retry_task(app: Flask, id: str) -> bool:
+    """Run a failed or abandoned task that has a message once more; False for any other."""
+    backend, store = state_of(app).backend, existing_store(app)
+    if backend.distributed:
+        return backend.retry(id)
+    return store is not None and store.retry(id) is not None
+
+
+def discard_task(app: Flask, id: str) -> bool:
+    """Forget a settled task; False if it is not settled, or unknown."""
+    if get_task(app, id) is None:
+        return False
+    store = existing_store(app)
+    # What processes themselves remember of a stored one counts no more then: see _is_gone.
+    return store.discard(id) if store is not None and store.read(id) else state_of(app).backend.discard(id)
+
+
+def _is_gone(summary: TaskSummary, store: Store | None) -> bool:
+    """Return True for what this process remembers, and must not tell unless the store has it: it may be discarded."""
+    return summary.is_stored and store is not None and summary.state in SETTLED
 
 
 def cancel_task(app: Flask, id: str, *, running: bool = False) -> bool:

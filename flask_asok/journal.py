@@ -126,6 +126,7 @@ def keep_journal(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any]) ->
     key = "" if options.unique is None else f"{function}|{options.unique}"
     try:
         store = open_store(app)
+        store.tidy()
         holder = store.add(_record_of(task, app, store.me, function, key))
     except BackendUnavailable as error:
         if options.unique is not None:
@@ -135,6 +136,7 @@ def keep_journal(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any]) ->
     if holder == task.id:
         journal = Journal(store, key, options.unique_until == "start")
         task.journal = journal
+        task.summary.is_stored = True
         task.reporter = functools.partial(journal.report, task)
     return holder
 

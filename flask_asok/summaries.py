@@ -30,8 +30,8 @@ class TaskSummary:
     """
 
     __slots__ = (
-        "_id", "_number", "attempts", "enqueued", "error", "finished", "name", "progress", "queue", "scheduled",
-        "started", "state", "task",
+        "_id", "_number", "attempts", "enqueued", "error", "finished", "is_stored", "name", "progress", "queue",
+        "scheduled", "started", "state", "task",
     )  # fmt: skip
 
     def __init__(self, name: str, queue: str, id: str | None = None) -> None:
@@ -44,6 +44,8 @@ class TaskSummary:
         self.scheduled = 0.0
         self.task: Callable[[], Any] | None = None
         """A weak reference to the Task, if this process made one."""
+        self.is_stored = False
+        """Has the store a record of the task? That is the truth then."""
         self.name: str = name
         self.queue: str = queue
         self.state: State = "queued"

@@ -160,6 +160,14 @@ class Backend(ABC):
         """Run a failed task once more; False when there is none with this id whose call is still known."""
         return False
 
+    def discard(self, id: str) -> bool:
+        """Forget a settled task; False if it is not settled, or unknown."""
+        found = [summary for summary in self.tasks() if summary.id == id and summary.state in SETTLED]
+        for summary in found:
+            with contextlib.suppress(ValueError):
+                self._recent.remove(summary)
+        return bool(found)
+
     def run_worker(self, queues: Sequence[str], arguments: Sequence[str]) -> None:
         """Run tasks of `queues` in this process, all queues when empty, with the engine's own `arguments`."""
         raise NotConfigured(NOT_SHARED)

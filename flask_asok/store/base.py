@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -13,6 +14,10 @@ from ..summaries import SETTLED, State
 
 KEEP_SECONDS = 86_400.0
 """How long a settled record is kept. One that is not settled never expires."""
+
+TIDY_EVERY = 100
+TIDY_AT_MOST = 200
+"""After how many new records old ones are forgotten, and how many of them: twice as many go as come."""
 
 LOST = "its process ended before it finished"
 """The error of a task that is settled for its lost process."""
@@ -122,6 +127,7 @@ class Store(ABC):
 
     def __init__(self, *, now: Callable[[], float] = time.time) -> None:
         self.now = now
+        self._tidied = itertools.count()
 
     # Records
 
@@ -142,16 +148,29 @@ class Store(ABC):
     def get(self, id: str) -> Record | None:
         """Return the record, or None. One that was lost with its process is settled as abandoned first."""
         record = self.read(id)
-        if record is None or record.is_settled or record.is_durable or self.is_alive(record.owner):
-            return record
-        self.settle(id, record.claim, "abandoned", error=LOST)
-        return self.read(id)
+        return None if record is None else self._seen(record)
 
     @abstractmethod
     def newest(
         self, limit: int, *, state: str | None = None, name: str | None = None, queue: str | None = None
     ) -> list[Record]:
-        """Return the newest `limit` records that match, the oldest of them first."""
+        """Return the newest `limit` records that match as they are stored, the oldest of them first."""
+
+    def listed(
+        self, limit: int, *, state: str | None = None, name: str | None = None, queue: str | None = None
+    ) -> list[Record]:
+        """Return what `newest` does. Those that were lost with their process are settled as abandoned first."""
+        if state == "abandoned":
+            for unsettled in ("queued", "running", "waiting"):
+                self.listed(limit, state=unsettled, name=name, queue=queue)
+        found = map(self._seen, self.newest(limit, state=state, name=name, queue=queue))
+        return [record for record in found if record is not None and state in (None, record.state)]
+
+    def _seen(self, record: Record) -> Record | None:
+        if record.is_settled or record.is_durable or self.is_alive(record.owner):
+            return record
+        self.settle(record.id, record.claim, "abandoned", error=LOST)
+        return self.read(record.id)
 
     @abstractmethod
     def claim(self, id: str, owner: str) -> Record | None:
@@ -214,6 +233,11 @@ class Store(ABC):
     @abstractmethod
     def expire(self, limit: int = 500) -> int:
         """Forget up to `limit` records that were settled a day ago, and return how many there were."""
+
+    def tidy(self) -> None:
+        """Forget a few old records at the first call, and at every hundredth: to be called for each new record."""
+        if next(self._tidied) % TIDY_EVERY == 0:
+            self.expire(TIDY_AT_MOST)
 
     @abstractmethod
     def queues(self) -> list[QueueSummary]:

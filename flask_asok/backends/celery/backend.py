@@ -186,6 +186,15 @@ class CeleryBackend(Backend):
         """Keep a task from running; False when it runs, ran, or is unknown."""
         return self.hub.need_records().cancel(id)
 
+    def discard(self, id: str) -> bool:
+        """Forget a settled task; False if it is not settled, or unknown."""
+        records = self.hub.need_records()
+        here = super().discard(id)
+        if records.read(id).get("state") not in SETTLED:
+            return here
+        records.remove(id)
+        return True
+
     def _fields(self, id: str) -> dict[str, str]:
         """Return what the records know of a task."""
         records = self.hub.records
