@@ -13,6 +13,7 @@ from flask_asok.recipes.cache.loader import Loader
 from flask_asok.recipes.cache.stores.lru_store import LRUStore
 from flask_asok.signals import task_failed, task_succeeded
 from flask_asok.state import state_of
+from flask_asok.testing.doubles import distribute
 
 cache = Cache()
 
@@ -369,9 +370,9 @@ def test_refresh_queue_full(make_app, clock, loader, gate):
             task.join(10)
 
 
-def test_refresh_where_tasks_travel(memory_app, clock, loader, monkeypatch):
+def test_refresh_where_tasks_travel(memory_app, clock, loader):
     """Where tasks run in other processes, which may not find the loader, the first reader refreshes."""
-    monkeypatch.setattr(type(memory_app.extensions["asok"].backend), "distributed", True)
+    distribute(memory_app)
     with memory_app.app_context():
         cache.remember("a", loader, ttl=10, stale=60)
         clock.advance(11)

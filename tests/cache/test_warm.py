@@ -8,6 +8,7 @@ import pytest
 from flask_asok import Cache, NotConfigured, background, current_task, task, warm_cache
 from flask_asok.recipes.cache.recipe import Warming, warm_queued_before
 from flask_asok.recipes.cache.stores.lru_store import LRUStore
+from flask_asok.testing.doubles import distribute
 
 cache = Cache()
 
@@ -340,9 +341,9 @@ def test_warm_beats_older_load(raced_app, gate):
         assert cache.get("a") == "new"
 
 
-def test_distributed_needs_shared_store(memory_app, monkeypatch):
+def test_distributed_needs_shared_store(memory_app):
     """Where tasks run in other processes, warming this one's memory is an error at the call, with what to set."""
-    monkeypatch.setattr(type(memory_app.extensions["asok"].backend), "distributed", True)
+    distribute(memory_app)
 
     with memory_app.app_context(), pytest.raises(NotConfigured, match="CACHE_REDIS_URL"):
         background(warm_cache, "a", load_seven)
@@ -352,9 +353,9 @@ def load_seven():
     return 7
 
 
-def test_distributed(redis_app, monkeypatch):
+def test_distributed(redis_app):
     """There the loader, which is sent by its name, goes with plain data: where a Cache stores, and for how long."""
-    monkeypatch.setattr(type(redis_app.extensions["asok"].backend), "distributed", True)
+    distribute(redis_app)
     options = warm_cache.__asok_options__
     with redis_app.app_context():
         warming = options.prepare("a", load_seven, ttl=5, cache=Cache(stale=3, prefix="my:"))
@@ -372,9 +373,9 @@ def test_queued_before(redis_app):
         assert warm_queued_before.__asok_options__.queue == "cache"
 
 
-def test_distributed_refuses(redis_app, monkeypatch):
+def test_distributed_refuses(redis_app):
     """A store that another process could not find is an error at the call."""
-    monkeypatch.setattr(type(redis_app.extensions["asok"].backend), "distributed", True)
+    distribute(redis_app)
     with redis_app.app_context():
         own = Cache(Cache()._find_loader().store)
 

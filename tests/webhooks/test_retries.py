@@ -21,6 +21,7 @@ from flask_asok import (
 )
 from flask_asok.recipes.webhooks.recipe import BACKOFF, backoff, deliver, deliver_queued_before, prepare
 from flask_asok.recipes.webhooks.webhook import compose
+from flask_asok.testing.doubles import distribute
 
 TIMEOUT = 10
 
@@ -183,19 +184,18 @@ def test_immediate(make_app: Any, receiver: Any) -> None:
     assert task.attempts == 2
 
 
-def test_secret_stays_here(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secret_stays_here(app: Flask) -> None:
     """Where tasks run in other processes a secret is refused at the call, its name is not."""
-    state = app.extensions["asok"]
-    monkeypatch.setattr(type(state.backend), "distributed", True)
+    distribute(app)
 
     for secret in (SECRET, ["billing", SECRET]):
         with pytest.raises(ValueError, match="ASOK_WEBHOOK_SECRETS"):
             background(send_webhook, "http://localhost/", {}, secret=secret)
 
 
-def test_names_of_others(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_of_others(app: Flask) -> None:
     """Where tasks run in other processes, a name may be known only there."""
-    monkeypatch.setattr(type(app.extensions["asok"].backend), "distributed", True)
+    distribute(app)
 
     webhook = prepare("http://localhost/", {}, secret="theirs")
 
