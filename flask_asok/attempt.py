@@ -219,7 +219,7 @@ class RunnableTask(JoinableTask[R]):
             self._unmade = []
 
     def mark_abandoned(self) -> None:
-        """Settle as abandoned without a word: in a forked child, whose parent goes on with the task."""
+        """Mark as abandoned, without logging or signals: in a forked child, whose parent goes on with the task."""
         self._box.clear()
         self._summary.state = "abandoned"
         self._done = True

@@ -1,4 +1,4 @@
-"""What a task carries from its caller: values of `g`, context variables and where links point to."""
+"""What a task captures of its caller: values of `g`, context variables and where links point to."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class TaskFailed(AsokError):
 
 
 class ResultNotKept(AsokError):
-    """Raised by `result()` of a task that succeeded, and of whose value nobody kept anything; the text says why."""
+    """Raised by `result()` of a task that succeeded but whose value was not kept; the text says why."""
 
 
 class BackendUnavailable(AsokError):

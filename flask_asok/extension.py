@@ -109,7 +109,7 @@ class FlaskAsok:
 
         A tracked task is found from every process, and for a day after its end; each look at the handle is a look at
         the store, so `progress` is what the store has. An untracked task is known in its own process only, and its
-        result only while somebody holds the Task. Raises BackendUnavailable if the store cannot be reached.
+        result only as long as the Task is referenced. Raises BackendUnavailable if the store cannot be reached.
         """
         return get_task(_app(), id)
 
@@ -152,8 +152,8 @@ class FlaskAsok:
 
         `GET /<id>` answers with `as_dict()` as JSON, with a fragment where the request is of htmx, and with a page that
         reloads itself where a browser goes there; `{{ asok_progress(task) }}` is a bar for any template. An id cannot
-        be guessed: who knows it may see the task, unless `access`, called with the TaskSummary in the request, returns
-        False. Such a task, as an unknown one, is a 404.
+        be guessed: a visitor who knows it may see the task, unless `access`, called with the TaskSummary in the
+        request, returns False. Such a task, as an unknown one, is a 404.
 
         With `cancel=True` the same visitors get a button, and `POST /<id>/cancel`: a running task stops when it reports
         its progress next. Registering that in an app without a SECRET_KEY raises NotConfigured.

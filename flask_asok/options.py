@@ -1,4 +1,4 @@
-"""What travels with a call besides its arguments: retries, delay, queue and the rest."""
+"""What goes with a call besides its arguments: retries, delay, queue and the rest."""
 
 from __future__ import annotations
 

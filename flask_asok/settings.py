@@ -35,12 +35,12 @@ def read(app: Flask, settings: Iterable[Setting]) -> dict[str, Any]:
 
 
 def unknown(config: Mapping[str, Any], known: Iterable[str]) -> list[str]:
-    """Return the keys of `config` that begin as ours do, and that nobody reads."""
+    """Return the keys of `config` that begin as ours do, and that no room declares."""
     names = frozenset(known)
     return [key for key in config if isinstance(key, str) and key.startswith(PREFIX) and key not in names]
 
 
 def refuse(key: str, known: Iterable[str]) -> None:
-    """Raise ValueError for a key that nobody reads: it is misspelt, and what it says would be ignored."""
+    """Raise ValueError for a key that no room declares: it is misspelt, and what it says would be ignored."""
     (nearest,) = difflib.get_close_matches(key, sorted(known), n=1, cutoff=0)
     raise ValueError(f"{key} is no configuration key of Flask-Asok. The nearest one is {nearest}.")

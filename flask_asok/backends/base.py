@@ -45,7 +45,7 @@ class Backend(ABC):
     name: ClassVar[str]
     """The word for it in `ASOK_BACKEND` and in `flask asok status`."""
     distributed: ClassVar[bool] = False
-    """Do tasks run in other processes, so that arguments travel?"""
+    """Do tasks run in other processes, so that arguments are sent there?"""
     settings: ClassVar[tuple[Setting, ...]] = ()
     """Configuration keys of its own. It gets their checked values with those of the others."""
     task_class: ClassVar[type[RunnableTask[Any]]] = RunnableTask
@@ -73,7 +73,7 @@ class Backend(ABC):
         options: Options,
         context: AppContext,
     ) -> RunnableTask[Any]:
-        """Make the Task in the caller's thread, with what it carries from `context`; it is not started yet."""
+        """Make the Task in the caller's thread, with what it captures of `context`; it is not started yet."""
         try:
             runner = self.runner(options.queue)
         except KeyError:
@@ -115,7 +115,7 @@ class Backend(ABC):
         return next((summary for summary in self.tasks() if summary.id == id), None)
 
     def alive(self) -> list[RunnableTask[Any]]:
-        """Return the tasks of this process that are queued, running or waiting, not those that are held."""
+        """Return the tasks of this process that are queued, running or waiting, not those that are deferred."""
         return []
 
     def abandon(self, task: RunnableTask[Any], why: str) -> None:

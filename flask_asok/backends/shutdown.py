@@ -15,7 +15,7 @@ from .pool import WorkerPool
 from .scheduler import Scheduler
 
 GRACE_SECONDS = 0.1
-"""How long the end of a process waits without a word."""
+"""How long the end of a process waits before it logs what it waits for."""
 
 MOST_NAMED = 5
 """How many tasks are named when the end of a process waits for them."""

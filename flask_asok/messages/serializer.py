@@ -248,7 +248,7 @@ def _restored(kind: Any, values: Mapping[str, Any]) -> Any:
             value = values[name]
         object.__setattr__(made, name, value)
     if values.keys() - fields.keys():
-        raise MessageRefused(f"{kind.__name__} has no such fields.")
+        raise MessageRefused(f"{kind.__name__} has other fields.")
     return made
 
 

@@ -1,4 +1,4 @@
-"""The ready-made jobs. A further one is its folder and one line here."""
+"""The built-in jobs. Another one is its folder and one line here."""
 
 from . import cache, images, mail, webhooks
 from .room import Recipe

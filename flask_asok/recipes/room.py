@@ -13,7 +13,7 @@ from ..settings import Setting
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A ready-made job. Declared as `RECIPE` in the `__init__.py` of its folder."""
+    """A built-in job. Declared as `RECIPE` in the `__init__.py` of its folder."""
 
     name: str
     """The name of its folder."""

@@ -41,7 +41,7 @@ def begin(store: str) -> str:
         if _lock(descriptor) and _is_at(descriptor, path):
             _held[path] = descriptor
             return token
-        # Somebody has taken it for the file of a dead process, between its creation and its lock.
+        # Another process has taken it for the file of a dead process, between its creation and its lock.
         os.close(descriptor)
 
 
@@ -50,7 +50,7 @@ def end(store: str, token: str) -> None:
     path = str(path_of(store, token))
     descriptor = _held.pop(path, None)
     if descriptor is not None:
-        # First the name: whoever finds the lock free must not find the file.
+        # First the name: a process that finds the lock free must not find the file.
         with contextlib.suppress(OSError):
             os.unlink(path)
         os.close(descriptor)

@@ -75,7 +75,7 @@ class AsokTasks:
 
     @property
     def outbox(self) -> list[Message]:
-        """The mails that were sent, as Flask-Mail Messages; waits for the tasks first, as `wait()` does."""
+        """The emails that were sent, as Flask-Mail Messages; waits for the tasks first, as `wait()` does."""
         self.wait()
         return self._mails
 
@@ -119,8 +119,8 @@ class AsokTasks:
         """
         Wait until every started task is settled, and those they start; return all tasks.
 
-        Raises AssertionError, naming the tasks and why they wait, after `timeout` seconds. Kept tasks, and those held
-        for a response or a commit, are not waited for.
+        Raises AssertionError, naming the tasks and why they wait, after `timeout` seconds. Kept tasks, and those
+        deferred to a response or a commit, are not waited for.
         """
         deadline = time.monotonic() + timeout
         for call in self.calls:  # grows as tasks start tasks
@@ -140,15 +140,15 @@ class AsokTasks:
 
     def release(self) -> list[Task[Any]]:
         """
-        Start the tasks held with `when="response"`, and return them.
+        Start the tasks deferred with `when="response"`, and return them.
 
         In production the server does it when it closes the response; the Flask test client never does, unless the test
         calls `response.close()`.
         """
-        held = [call.task for call in self.calls if call.options.when == "response" and call.task.is_deferred()]
-        for task in held:
+        deferred = [call.task for call in self.calls if call.options.when == "response" and call.task.is_deferred()]
+        for task in deferred:
             release(task, self._recorder.start, bounded=True)
-        return [*held]
+        return [*deferred]
 
     def assert_called(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> RecordedCall:
         """Return the first call of `fn`, with exactly these arguments where any are given; AssertionError if none."""
@@ -208,7 +208,7 @@ class AsokTasks:
             ) from failed[0].task.exception()
 
     def close(self) -> None:
-        """Give the app its backend back; what is still kept or held is cancelled."""
+        """Give the app its backend back; what is still kept or deferred is cancelled."""
         for call in self.calls:
             call.task.cancel()
         self._state.backend = self._backend

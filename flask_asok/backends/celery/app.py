@@ -80,7 +80,7 @@ def run_celery_worker(celery_app: Celery, arguments: list[str]) -> None:
     """Run Celery's own worker in this process until it is told to stop."""
     pools = {argument.removeprefix("--pool=").removeprefix("-P") for argument in arguments}
     if pools & {"gevent", "eventlet"} and socket.socket.__module__ == "socket":
-        # It is too late to patch here: the worker would run no task, without a word.
+        # It is too late to patch here: the worker would run no task, and log nothing.
         raise NotConfigured(
             "The gevent pool needs a patched Python: python -m gevent.monkey --module flask --app ... asok worker ..."
         )

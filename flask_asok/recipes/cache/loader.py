@@ -16,7 +16,7 @@ from ...process import after_fork
 from ...state import KEY
 from .errors import CacheUnavailable
 from .lifetime import Lifetime
-from .single_flight import Flight, SingleFlight
+from .single_flight import SharedLoad, SingleFlight
 from .stores.store import NOT_BEGUN, Begun, Outcome, Store
 from .warm_run import WarmRun, WarmRuns
 
@@ -81,7 +81,7 @@ class Loader:
         stored = self.store.write(key, frozen, lifetime)
         if not stored:
             self.store.invalidate(key)
-        self._flights.forget(key)
+        self._single_flight.forget(key)
         return stored
 
     def delete(self, key: str) -> bool:
@@ -92,14 +92,14 @@ class Loader:
             self.store.invalidate(key)
             raise
         finally:
-            self._flights.forget(key)
+            self._single_flight.forget(key)
 
     def clear(self, prefix: str) -> None:
         """Delete every value whose key begins with `prefix`."""
         try:
             self.store.clear(prefix)
         finally:
-            self._flights.forget_all(prefix)
+            self._single_flight.forget_all(prefix)
 
     def remember(self, key: str, load: Load, lifetime: Lifetime) -> Any:
         """Return the value, fresh or stale; if there is none, load it or wait for the reader that does."""
@@ -116,9 +116,9 @@ class Loader:
         return self._runs.join(key, lambda: self._warm(key, load, lifetime))
 
     def _warm(self, key: str, load: Load, lifetime: Lifetime) -> tuple[Any, Outcome]:
-        flight, leads = self._flights.join(key)
+        shared, leads = self._single_flight.join(key)
         if leads:
-            value, outcome = self._lead(flight, key, load, lifetime, lambda: self._begin(key))
+            value, outcome = self._lead(shared, key, load, lifetime, lambda: self._begin(key))
         else:
             # The load in flight may have read what was there before a write: load again, which supersedes it.
             value, outcome = self._load(key, load, lifetime, self._begin(key))
@@ -129,26 +129,26 @@ class Loader:
     def _read_through(self, key: str, load: Load, lifetime: Lifetime) -> Any:
         deadline = time.monotonic() + self._lock_timeout
         while True:
-            flight, leads = self._flights.join(key)
+            shared, leads = self._single_flight.join(key)
             if leads:
-                value, _ = self._lead(flight, key, load, lifetime, lambda: self._begin_alone(key, deadline))
+                value, _ = self._lead(shared, key, load, lifetime, lambda: self._begin_alone(key, deadline))
                 return value
-            if flight.thread == threading.get_ident():
+            if shared.thread == threading.get_ident():
                 raise RuntimeError(f"The loader of {key!r} reads the key that it loads.")
-            if not flight.wait(deadline - time.monotonic()):
+            if not shared.wait(deadline - time.monotonic()):
                 value, _ = self._load(key, load, lifetime, self._begin(key))
                 return value
-            if flight.is_shareable:
-                return flight.result()
+            if shared.is_shareable:
+                return shared.result()
             entry = self.store.read(key)
             if entry is not None:
                 value, _ = entry
                 return value
 
     def _lead(
-        self, flight: Flight, key: str, load: Load, lifetime: Lifetime, begin: Callable[[], Begun]
+        self, shared: SharedLoad, key: str, load: Load, lifetime: Lifetime, begin: Callable[[], Begun]
     ) -> tuple[Any, Outcome]:
-        """Load as the leader of `flight`, whose followers get what this returns or raises."""
+        """Load as the leader of `shared`, whose followers get what this returns or raises."""
         try:
             begun = begin()
             if begun.entry is not None:
@@ -156,13 +156,13 @@ class Loader:
                 outcome = Outcome.STORED
             else:
                 value, outcome = self._load(key, load, lifetime, begun)
-            flight.succeed(value, outcome)
+            shared.succeed(value, outcome)
             return value, outcome
         except Exception as error:
-            flight.fail(error)
+            shared.fail(error)
             raise
         finally:
-            self._flights.end(key, flight)
+            self._single_flight.end(key, shared)
 
     def _load(self, key: str, load: Load, lifetime: Lifetime, begun: Begun) -> tuple[Any, Outcome]:
         """Load and store. Return the value as later readers will get it, so that the first one gets no other."""
@@ -214,7 +214,7 @@ class Loader:
             log_exception("Refresh of %r failed, its stale value is served: %r", key, error, logger="asok.cache")
 
     def _refresh(self, key: str, load: Load, lifetime: Lifetime) -> None:
-        flight, leads = self._flights.join(key)
+        shared, leads = self._single_flight.join(key)
         if not leads:
             self._end_cooldown(key)
             return
@@ -224,7 +224,7 @@ class Loader:
                 # Another process loads it. Look again soon, but not at every read.
                 self._cool_down(key, 10 * POLL, failures=0)
             else:
-                self._lead(flight, key, load, lifetime, lambda: begun)
+                self._lead(shared, key, load, lifetime, lambda: begun)
                 self._end_cooldown(key)
         except BaseException as error:
             with self._lock:
@@ -234,7 +234,7 @@ class Loader:
             error.add_note(f"The stale value of {key!r} is served; the next try is {seconds:g} seconds away.")
             raise
         finally:
-            self._flights.end(key, flight)
+            self._single_flight.end(key, shared)
 
     def _cool_down(self, key: str, seconds: float, failures: int) -> None:
         with self._lock:
@@ -247,5 +247,5 @@ class Loader:
     def _begin_anew(self) -> None:
         self._lock = threading.RLock()
         self._cooldowns.clear()
-        self._flights = SingleFlight()
+        self._single_flight = SingleFlight()
         self._runs = WarmRuns(self._lock_timeout)

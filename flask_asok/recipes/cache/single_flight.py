@@ -8,7 +8,7 @@ from typing import Any
 from .stores.store import Outcome
 
 
-class Flight:
+class SharedLoad:
     """One load in progress. Its followers wait for it; its leader ends it, whatever becomes of the load."""
 
     __slots__ = ("_ended", "_error", "_value", "is_shareable", "thread")
@@ -41,42 +41,42 @@ class Flight:
         return self._ended.wait(seconds)
 
     def result(self) -> Any:
-        """Return the value, or raise the error, of a flight that is shareable."""
+        """Return the value, or raise the error, of a load that is shareable."""
         if self._error is not None:
             raise self._error
         return self._value
 
 
 class SingleFlight:
-    """The loads of this process: at most one flight for each key, which the first reader leads."""
+    """The loads of this process: at most one load for each key, which the first reader leads."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._flights: dict[str, Flight] = {}
+        self._loads: dict[str, SharedLoad] = {}
 
-    def join(self, key: str) -> tuple[Flight, bool]:
-        """Return the flight of `key`, and whether the caller leads it."""
+    def join(self, key: str) -> tuple[SharedLoad, bool]:
+        """Return the load of `key`, and whether the caller leads it."""
         with self._lock:
-            flight = self._flights.get(key)
-            if flight is not None:
-                return flight, False
-            flight = self._flights[key] = Flight()
-            return flight, True
+            shared = self._loads.get(key)
+            if shared is not None:
+                return shared, False
+            shared = self._loads[key] = SharedLoad()
+            return shared, True
 
-    def end(self, key: str, flight: Flight) -> None:
-        """End `flight`. Its leader must call this in any event."""
+    def end(self, key: str, shared: SharedLoad) -> None:
+        """End `shared`. Its leader must call this in any event."""
         with self._lock:
-            if self._flights.get(key) is flight:
-                del self._flights[key]
-        flight.end()
+            if self._loads.get(key) is shared:
+                del self._loads[key]
+        shared.end()
 
     def forget(self, key: str) -> None:
-        """Let the next reader of `key` lead a new flight: the one in progress is older than a write."""
-        if self._flights:
+        """Let the next reader of `key` lead a new one: the one in progress is older than a write."""
+        if self._loads:
             with self._lock:
-                self._flights.pop(key, None)
+                self._loads.pop(key, None)
 
     def forget_all(self, prefix: str) -> None:
         """Do so for every key that begins with `prefix`."""
         with self._lock:
-            self._flights = {key: flight for key, flight in self._flights.items() if not key.startswith(prefix)}
+            self._loads = {key: shared for key, shared in self._loads.items() if not key.startswith(prefix)}

@@ -45,7 +45,7 @@ def mark_of(file: BinaryIO) -> bytes:
 
 def may_replace(file: str, mark: bytes) -> bool:
     """
-    Return True if `file` ends with `mark`. FileNotFoundError if there is no such file.
+    Return True if `file` ends with `mark`. FileNotFoundError if the file is missing.
 
     A symbolic link may be replaced too; its target is unchanged.
     """

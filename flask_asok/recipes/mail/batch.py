@@ -29,7 +29,7 @@ Later = Callable[[list[OutgoingMail]], object]
 
 def deliver(mails: Sequence[Composed], later: Later | None = None) -> list[Receipt]:
     """
-    Send `mails` over one connection, each once, and return their receipts in the same order.
+    Send emails over one connection, each once, and return their receipts in the same order.
 
     Emails that the server put off go to `later` once any other was settled, so an accepted email is never sent twice;
     without `later` they count as refused. After all were tried, raises MailRefused if the server accepted some email

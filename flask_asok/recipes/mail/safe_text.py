@@ -141,8 +141,10 @@ def refuse_form(name: str, value: object) -> None:
 def checked_header(name: str, value: Any) -> str:
     """Return the text of a header that is written unchanged."""
     text = checked_line(f"The header {name}", value)
-    # With a word at the end: trailing space alone would be a line without a word.
+    # With a character at the end: trailing space alone would become a line of its own, which is empty.
     longest = max(map(len, BREAKABLE.findall(text + ".")))
     if text.isascii() and longest > LONGEST_LINE:
-        raise ValueError(f"The header {name} has a word of {LONGEST_LINE} letters or more: no line of a mail holds it.")
+        raise ValueError(
+            f"The header {name} has a word of {LONGEST_LINE} letters or more: no line of an email holds it."
+        )
     return text

@@ -17,7 +17,7 @@ def rendered(name: str, context: Mapping[str, Any]) -> tuple[str | None, str | N
     """
     text, html = _template(f"{name}.txt"), _template(f"{name}.html")
     if text is None and html is None:
-        raise TemplateNotFound(name, f"A mail's template needs {name}.txt or {name}.html; neither was found.")
+        raise TemplateNotFound(name, f"The template of an email needs {name}.txt or {name}.html; neither was found.")
     return (
         None if text is None else render_template(text, **context),
         None if html is None else render_template(html, **context),

@@ -31,7 +31,7 @@ OURS = frozenset(
 """Headers that frame the request or belong to the connection: callers cannot set them."""
 
 LONGEST_RETRY_AFTER = 3600.0
-"""Seconds to which a `Retry-After` is cut: no receiver may park a delivery for days."""
+"""Seconds to which a `Retry-After` is cut: no receiver may put a delivery off for days."""
 
 
 def checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
