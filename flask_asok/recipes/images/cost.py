@@ -17,6 +17,8 @@ RUN_LENGTH_BYTES = 6_000_000
 """Bytes that a run-length BMP may have: Pillow reads a million in 0.3 seconds."""
 SAMPLES_OF_SCANS = 4_000_000_000
 """Samples times scans of a JPEG: 100 scans of 64 megapixels take three seconds."""
+_SAMPLE_OF_SCANS = 2.05
+"""Bytes of a sample that libjpeg holds until the last scan, and what goes with it."""
 _WEBP, _WEBP_ANIMATION, _GIF_ANIMATION, _PNG_ANIMATION = 16.0, 19.5, 10.0, 17.0
 """Bytes of a pixel: the canvas, the one of the frame before, a copy, and Pillow's image."""
 _REFERENCES = 8
@@ -30,7 +32,7 @@ def memory(
     pixels = prod(image.size)
     if layout is not None:
         # A fraction of it is decoded; only what comes in several scans is held as a whole.
-        return layout.samples * 2 if layout.in_scans else 0
+        return ceil(layout.samples * _SAMPLE_OF_SCANS) if layout.in_scans else 0
     own = _depth(image.mode)
     match format:
         case "webp":
