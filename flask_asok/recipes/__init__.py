@@ -1,11 +1,17 @@
 """The built-in jobs. Another one is its folder and one line here."""
 
-from . import cache, images, mail, webhooks
+from __future__ import annotations
+
+from importlib import import_module
+
 from .room import Recipe
 
-RECIPES: tuple[Recipe, ...] = (
-    webhooks.RECIPE,
-    images.RECIPE,
-    cache.RECIPE,
-    mail.RECIPE,
+ROOMS: tuple[str, ...] = (
+    "webhooks",
+    "images",
+    "cache",
+    "mail",
 )
+
+RECIPES: tuple[Recipe, ...] = tuple(import_module(f"{__name__}.{name}").RECIPE for name in ROOMS)
+"""What each says of itself, as `RECIPE` in the `__init__.py` of its folder."""
