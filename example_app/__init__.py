@@ -26,6 +26,8 @@ DEFAULTS: dict[str, Any] = {
     "MAIL_PORT": 0,
     "MAIL_DEFAULT_SENDER": ("Corner Shop", "hello@shop.example"),
     "ASOK_WEBHOOK_ALLOW": ("127.0.0.1",),
+    # Whichever process answers, the page knows every task.
+    "ASOK_TRACKED": True,
 }
 
 
@@ -34,7 +36,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     Make the application. Everything it keeps is in one folder.
 
     - `EXAMPLE_FOLDER` (None): the folder; by default a new temporary one, deleted at exit; on Celery one that stays.
-    - `EXAMPLE_PAUSE` (0.7): seconds that everybody else's servers take: payment, warehouse, mail, webhooks.
+    - `EXAMPLE_PAUSE` (0.7): seconds that the servers of others take: warehouse, stock, mail, webhooks.
     - `EXAMPLE_BACKOFF` (1.0, 2.0): seconds before a webhook is tried again, for a visitor who is watching.
     - `EXAMPLE_VISITS` (300,000): rows that the blog counts, so that its database has something to do.
     - `MAIL_PORT` (0): port of the mail server that runs inside; 0 is any free one, and on Celery 2525.
@@ -50,6 +52,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     log.init_app(app)
     db.init_app(app)
     app.register_blueprint(views.bp)
+    app.register_blueprint(asok.status(cancel=True), url_prefix="/status")
     neighbours = app.extensions["example_neighbours"] = Neighbours(app)
     app.before_request(neighbours.start)
     atexit.register(close, app)

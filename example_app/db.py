@@ -8,15 +8,17 @@ from pathlib import Path
 from flask import Flask, current_app, g
 
 SCHEMA = (
-    "CREATE TABLE runs (id INTEGER PRIMARY KEY, visitor TEXT NOT NULL, card TEXT NOT NULL, mode TEXT NOT NULL, "
-    "response_ms REAL, begun_at REAL NOT NULL, data TEXT NOT NULL DEFAULT '{}')",
-    "CREATE INDEX runs_of_a_visitor ON runs (visitor, card)",
-    "CREATE TABLE deliveries (id INTEGER PRIMARY KEY, webhook_id TEXT NOT NULL, sign_up INTEGER, "
+    "CREATE TABLE IF NOT EXISTS runs (id INTEGER PRIMARY KEY, visitor TEXT NOT NULL, card TEXT NOT NULL, "
+    "mode TEXT NOT NULL, response_ms REAL, begun_at REAL NOT NULL, data TEXT NOT NULL DEFAULT '{}')",
+    "CREATE INDEX IF NOT EXISTS runs_of_a_visitor ON runs (visitor, card)",
+    "CREATE TABLE IF NOT EXISTS deliveries (id INTEGER PRIMARY KEY, webhook_id TEXT NOT NULL, sign_up INTEGER, "
     "status INTEGER NOT NULL, note TEXT NOT NULL)",
-    "CREATE TABLE mails (id INTEGER PRIMARY KEY, sign_up INTEGER, recipient TEXT NOT NULL, subject TEXT NOT NULL, "
-    "text TEXT, html TEXT)",
-    "CREATE TABLE posts (id INTEGER PRIMARY KEY, title TEXT NOT NULL)",
-    "CREATE TABLE visits (post INTEGER NOT NULL, reader INTEGER NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS mails (id INTEGER PRIMARY KEY, sign_up INTEGER, recipient TEXT NOT NULL, "
+    "subject TEXT NOT NULL, text TEXT, html TEXT)",
+    "CREATE TABLE IF NOT EXISTS posts (id INTEGER PRIMARY KEY, title TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS visits (post INTEGER NOT NULL, reader INTEGER NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS products (visitor TEXT NOT NULL, sku TEXT NOT NULL, name TEXT NOT NULL, "
+    "price TEXT NOT NULL, imported_at REAL NOT NULL, PRIMARY KEY (visitor, sku))",
 )
 
 POSTS = [
@@ -57,11 +59,11 @@ def init_app(app: Flask) -> None:
         db.execute("PRAGMA journal_mode = WAL")
         # The web and the worker may start at the same moment: one makes it all, the other waits.
         db.execute("BEGIN IMMEDIATE")
-        if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'runs'").fetchone():
-            db.execute("COMMIT")
-            return
         for statement in SCHEMA:
             db.execute(statement)
+        if db.execute("SELECT 1 FROM posts").fetchone():
+            db.execute("COMMIT")
+            return
         db.executemany("INSERT INTO posts (title) VALUES (?)", [(title,) for title in POSTS])
         db.execute(
             "WITH RECURSIVE visit (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM visit WHERE n < ?) "

@@ -16,22 +16,30 @@ from flask import Flask
 
 
 def init_app(app: Flask) -> None:
-    """Have a folder: on threads a new one that is deleted at exit, on Celery the one of all processes."""
+    """Find the folder: on threads a new one that is deleted at exit, on Celery the one of all processes."""
     config = app.config
+    app.extensions["example_folder"] = None
     if config["EXAMPLE_FOLDER"] is None:
-        config["EXAMPLE_FOLDER"] = shared() if is_distributed(app) else _temporary()
+        config["EXAMPLE_FOLDER"] = shared() if is_distributed(app) else _temporary(app)
     folder = Path(config["EXAMPLE_FOLDER"])
-    for name in ("uploads", "media", "invoices"):
+    for name in ("uploads", "media", "invoices", "imports"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     _set_missing(app, **_secrets(folder / "secrets.json"))
     if is_distributed(app):
         # A worker cannot ask the web process which port it got, nor look into its memory.
         _set_missing(app, MAIL_PORT=2525, CACHE_REDIS_URL=config.get("ASOK_CELERY", {}).get("result_backend"))
+    else:
+        _set_missing(app, ASOK_STORE=str(folder.resolve() / "asok.sqlite3"))
 
 
 def is_distributed(app: Flask) -> bool:
-    """Do tasks run in other processes?"""
+    """Return True if tasks run in other processes."""
     return app.config.get("ASOK_BACKEND") == "celery"
+
+
+def is_private(app: Flask) -> bool:
+    """Return True if this process made the folder for itself, so that those beside it have others."""
+    return bool(app.extensions["example_folder"] == os.getpid())
 
 
 def _set_missing(app: Flask, **values: object) -> None:
@@ -40,10 +48,17 @@ def _set_missing(app: Flask, **values: object) -> None:
             app.config[key] = value
 
 
-def _temporary() -> str:
+def _temporary(app: Flask) -> str:
     folder = tempfile.mkdtemp(prefix="flask-asok-example-")
+    app.extensions["example_folder"] = os.getpid()
+
+    def delete() -> None:
+        # A forked worker that ends leaves it to the others.
+        if is_private(app):
+            shutil.rmtree(folder, ignore_errors=True)
+
     # Registered before `close`, so that it runs after it.
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(delete)
     return folder
 
 

@@ -17,7 +17,7 @@ LONGEST_LOOK = 100_000
 
 
 def init_app(app: Flask) -> None:
-    """Have the loggers of `app` and of Flask-Asok write to both."""
+    """Let the loggers of `app` and of Flask-Asok write to both."""
     terminal, file = logging.StreamHandler(), logging.FileHandler(_path(app), encoding="utf-8", delay=True)
     handlers = app.extensions["example_log"] = [terminal, file]
     for handler in handlers:

@@ -40,13 +40,13 @@ from flask_asok import (
 )
 from flask_asok.options import OptionValues
 
-from . import folder, log, photos, posts, runs, tasks
+from . import catalogue, folder, log, photos, posts, runs, tasks
 from .db import get_db
 from .extensions import asok
 
 bp = Blueprint("example", __name__)
 
-CARDS = ("order", "sign-up", "photo", "blog", "report")
+CARDS = ("order", "sign-up", "import", "photo", "blog", "report")
 PRODUCTS = ("Coffee mug", "Notebook", "Desk lamp")
 SETTLED = ("succeeded", "failed", "cancelled", "abandoned")
 
@@ -84,9 +84,11 @@ def index() -> str:
         is_followed=any(is_watched(task) for task in shown),
         next_look=next_look(latest.values()),
         is_distributed=folder.is_distributed(current_app),
-        # Several processes, and each with threads of its own.
-        is_split=request.environ.get("wsgi.multiprocess") and not folder.is_distributed(current_app),
+        is_several=bool(request.environ.get("wsgi.multiprocess")),
+        is_split=request.environ.get("wsgi.multiprocess") and folder.is_private(current_app),
         products=PRODUCTS,
+        product_count=catalogue.count(g.visitor),
+        newest_products=catalogue.newest(g.visitor, 4),
         photos=photos.BUNDLED,
         sizes=tasks.SIZES,
         deliveries=noted("deliveries", sign_up),
@@ -112,12 +114,12 @@ def order() -> BaseResponse:
 
 @bp.post("/sign-up")
 def sign_up() -> BaseResponse:
-    """Tell another site of a new user, and welcome them by mail."""
+    """Tell another site of a new user, and welcome them by email."""
     name, address = request.form.get("name", "").strip()[:80], request.form.get("email", "").strip()[:200]
     fail = 2 if request.form.get("fail") else 0
     run = begin("sign-up", name=name, email=address)
     try:
-        # Such a mail would fail in the background, and nobody else need hear of this sign-up.
+        # Such an email would fail in the background, and nobody else need hear of this sign-up.
         check_address(address)
     except ValueError as error:
         return refuse(run, str(error))
@@ -135,6 +137,25 @@ def sign_up() -> BaseResponse:
         tell(send_webhook, url, {"event": "user.created", "sign_up": run, "name": name}, secret="shop")
     except WebhookError as error:
         runs.note(run, webhook_error=str(error))
+    return answer(run)
+
+
+@bp.post("/import")
+def import_csv() -> BaseResponse:
+    """Import a price list. While one of this visitor is under way, a second press follows that one."""
+    upload, run = request.files.get("csv"), begin("import")
+    path = catalogue.BUNDLED
+    if upload:
+        path = Path(current_app.config["EXAMPLE_FOLDER"], "imports", f"{run}.csv")
+        upload.save(path)
+    try:
+        # What is wrong with a file is for its visitor, so it is found before the page answers.
+        catalogue.read(path)
+    except ValueError as error:
+        return refuse(run, str(error))
+    # On Celery tasks have no unique keys yet: there a second press starts a second import, which does no harm.
+    key = None if folder.is_distributed(current_app) else f"import:{g.visitor}"
+    door(run, tracked=True, unique=key)(tasks.import_products, g.visitor, str(path))
     return answer(run)
 
 
@@ -174,7 +195,7 @@ def read_blog() -> BaseResponse:
 
 @bp.post("/blog/write")
 def write_post() -> BaseResponse:
-    """Publish a post, and have the list warm before the next reader comes."""
+    """Publish a post, and warm the list before the next reader comes."""
     title = request.form.get("title", "").strip()[:80] or "Untitled"
     run = begin("blog", wrote=title)
     posts.add_post(title)
@@ -204,7 +225,7 @@ def report() -> BaseResponse:
 
 @bp.get("/media/<path:name>")
 def media(name: str) -> Response:
-    """Send a picture that was published."""
+    """Send an image that was published."""
     return send_from_directory(Path(current_app.config["EXAMPLE_FOLDER"], "media"), name)
 
 
@@ -222,7 +243,7 @@ def invoice(order: int) -> Response:
 
 @bp.get("/mails/<int(max=9223372036854775807):mail>")
 def mail(mail: int) -> Response:
-    """Send the HTML of a mail that came in. It is somebody else's: no script, no form, nothing from the net."""
+    """Send the HTML of an email that came in. It is somebody else's: no script, no form, nothing from the net."""
     row = get_db().execute("SELECT html FROM mails WHERE id = ?", (mail,)).fetchone()
     if row is None or row["html"] is None:
         abort(404)
@@ -272,7 +293,7 @@ def refuse_other_sites() -> None:
 
 @bp.after_app_request
 def restrict(response: Response) -> Response:
-    """Have the browser load from here only, and guess no content types."""
+    """Tell the browser to load from here only, and to guess no content types."""
     response.headers.setdefault("Content-Security-Policy", "default-src 'self'; frame-ancestors 'none'")
     response.headers["X-Content-Type-Options"] = "nosniff"
     return response
@@ -318,7 +339,7 @@ def elapsed_ms() -> float:
 
 
 def recent_tasks() -> list[TaskSummary]:
-    """Return the newest tasks: those of this process, and on Celery those that other web processes started."""
+    """Return the newest tasks, whichever process started them."""
     ids = {task.id for task in asok.tasks()[-10:]} | set(runs.recent_tasks(10))
     # By their ids, since on Celery they go on in another process: only then are they asked how far they are.
     found = [task for task in map(asok.get, ids) if task]
@@ -334,12 +355,12 @@ def next_look(latest: Iterable[runs.Run | None]) -> str:
 
 
 def is_busy(run: runs.Run) -> bool:
-    """Is a task of this run still to be waited for?"""
+    """Return True if a task of this run is still to be waited for."""
     return any(task is not None and is_watched(task) for task in map(asok.get, run.data.get("tasks", [])))
 
 
 def is_watched(task: TaskSummary) -> bool:
-    """Should the page look again how far this task is?"""
+    """Return True if the page should look again how far this task is."""
     return task.state not in SETTLED and time.time() - task.enqueued_at.timestamp() < LONGEST_WATCH
 
 

@@ -109,6 +109,62 @@ def test_it(app, client, asok_tasks):
     outcome.assert_outcomes(passed=2)
 
 
+def test_unique(run):
+    """A second call with the key of a task that lives is none that a test has to wait for, or sees in `calls`."""
+    outcome = run("""
+def test_it(app, asok_tasks):
+    app.testing = True
+    asok_tasks.capture()
+    with app.app_context():
+        first = background.using(unique="Ada")(greet, "Ada")
+        second = background.using(unique="Ada")(greet, "Bob")
+
+    asok_tasks.run()
+
+    assert first.id == second.id
+    assert second.state == "succeeded"
+    assert asok_tasks.wait() == [first]
+    assert [call.args for call in asok_tasks.calls] == [("Ada",)]
+""")
+
+    outcome.assert_outcomes(passed=2)
+
+
+def test_cancel_by_id(run):
+    """`asok.cancel` reaches the tasks of a test by their id: one that is kept, and one that runs."""
+    outcome = run("""
+import threading
+from flask_asok import FlaskAsok, TaskCancelled, track
+
+@pytest.mark.parametrize("tracked", [False, True])
+def test_it(app, asok_tasks, tracked):
+    app.testing = True
+    asok, began, gate = FlaskAsok(), threading.Event(), threading.Event()
+    def hold():
+        for step in track(range(3)):
+            began.set()
+            gate.wait(10)
+    start = background.using(tracked=tracked)
+    asok_tasks.capture(greet)
+    with app.app_context():
+        kept = start(greet, "Ada")
+        assert asok.cancel(kept.id)
+        if app.config["ASOK_BACKEND"] == "threads":
+            held = start(hold)
+            assert began.wait(10)
+            assert asok.cancel(held.id, running=True)
+            gate.set()
+            with pytest.raises(TaskCancelled):
+                held.result(10)
+
+    asok_tasks.run()
+
+    assert (kept.state, sent) == ("cancelled", [])
+""")
+
+    outcome.assert_outcomes(passed=4)
+
+
 def test_retries_do_not_wait(run):
     """run() makes the attempts of a captured task one after the other, whatever the backoff."""
     outcome = run("""

@@ -9,6 +9,8 @@ const shown = new Map([...document.querySelectorAll("[data-live]")].map((part) =
 function update(page) {
   for (const part of document.querySelectorAll("[data-live]")) {
     const other = page.getElementById(part.id);
+    // What has a key keeps itself up to date.
+    if (part.dataset.key && part.dataset.key === other?.dataset.key) continue;
     if (other && other.outerHTML !== shown.get(part.id)) {
       shown.set(part.id, other.outerHTML);
       part.replaceWith(other);
@@ -36,7 +38,7 @@ async function follow() {
       update(page);
     }
   } catch {
-    // The server has gone. Whoever presses a button will be told.
+    // The server has gone. The next button says so.
   }
   following = false;
 }
@@ -70,6 +72,8 @@ function complain(form, why) {
 
 document.addEventListener("submit", async (event) => {
   const { target: form, submitter } = event;
+  // The cancel button of a bar is the bar's.
+  if (form.closest("asok-progress")) return;
   const body = new FormData(form, submitter);
   if (form.dataset.wholePage === body.get("mode")) return;
   event.preventDefault();

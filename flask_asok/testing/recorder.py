@@ -94,6 +94,15 @@ class Recorder(Backend):
         else:
             self._backend.start(task, bounded=bounded)
 
+    def forget_summary(self, task: RunnableTask[Any]) -> None:
+        """Forget the call too: another task has its unique key, so nothing was started that a test could wait for."""
+        self.calls[:] = [call for call in self.calls if call.task is not task]
+        for backend in (self._immediate, self._backend):
+            backend.forget_summary(task)
+
+    def alive(self) -> list[RunnableTask[Any]]:
+        return [*self.kept, *self._immediate.alive(), *self._backend.alive()]
+
     def tasks(self) -> list[TaskSummary]:
         return [call.task.summary for call in self.calls]
 

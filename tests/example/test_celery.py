@@ -127,7 +127,7 @@ def test_order(site):
     """The order is fulfilled in the worker, step by step on the page."""
     site.press("/order", product="Notebook", quantity="2")
 
-    assert site.wait("order", "Payment taken after .* Invoice written after .* Warehouse told after")
+    assert site.wait("order", "Invoice written after .* Warehouse told after .* Stock updated after")
     assert site.wait("tasks", "fulfil_order default succeeded 1 ")
 
 
@@ -136,7 +136,15 @@ def test_sign_up(site):
     site.press("/sign-up", name="Ada", email="ada@example.com", fail="2")
 
     assert site.wait("sign-up", "attempt 1 503, .* attempt 2 503, .* attempt 3 204, signature verified")
-    assert site.wait("sign-up", "Mail received ada@example.com .*Hello Ada, welcome to the Corner Shop")
+    assert site.wait("sign-up", "Email received ada@example.com .*Hello Ada, welcome to the Corner Shop")
+
+
+def test_import(site):
+    """The worker imports the file, and the bar comes to its end."""
+    site.press("/import")
+
+    assert site.wait("import", "Done .*240 products in the catalogue")
+    assert site.wait("tasks", "import_products default succeeded")
 
 
 def test_photo(site):

@@ -2,6 +2,7 @@
 
 import re
 import socket
+import tempfile
 import threading
 
 import pytest
@@ -13,7 +14,7 @@ def test_cards(visitor):
     """Every card has the switch, and a large figure that nobody has asked for yet."""
     page = visitor.client.get("/").get_data(as_text=True)
 
-    for card in ("order", "sign-up", "photo", "blog", "report"):
+    for card in ("order", "sign-up", "import", "photo", "blog", "report"):
         assert len(re.findall(rf'type="radio" name="mode" value="\w+" form="{card}-form"', page)) == 2
         assert visitor.figure(card, "blocking") is None
         assert visitor.figure(card, "background") is None
@@ -46,12 +47,22 @@ def test_two_browsers(app, visitor, tasks):
     assert "fulfil_order default succeeded" in other.read("tasks")
 
 
-def test_several_processes(visitor):
-    """Served by several processes, of which each has its own tasks and cache, the page says so."""
-    said = "Several processes serve this page."
+@pytest.mark.parametrize("folder", ["given", "own"])
+def test_several_processes(visitor, tmp_path, monkeypatch, folder):
+    """Served by several processes that each have a folder of their own, the page says so, and what to do."""
+    said = "Several processes serve this page, each with a folder of its own."
+    if folder == "own":
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        alone = example_app.create_app({"EXAMPLE_VISITS": 1})
+        visitor = type(visitor)(alone)
 
-    assert said not in visitor.client.get("/").get_data(as_text=True)
-    assert said in visitor.client.get("/", multiprocess=True).get_data(as_text=True)
+    one = visitor.client.get("/").get_data(as_text=True)
+    several = visitor.client.get("/", multiprocess=True).get_data(as_text=True)
+
+    assert said not in one
+    assert (said in several) == (folder == "own")
+    if folder == "own":
+        example_app.close(alone)
 
 
 def test_mail_port_in_use(app, visitor, caplog):

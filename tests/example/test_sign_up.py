@@ -16,7 +16,7 @@ def test_webhook_and_mail(visitor, tasks, mode):
     card = visitor.read("sign-up")
 
     assert "Webhook, attempt 1 204, signature verified" in card
-    assert "Mail received ada@example.com" in card
+    assert "Email received ada@example.com" in card
     assert "Welcome, Ada" in card
     assert "Hello Ada, welcome to the Corner Shop." in card
     assert visitor.figure("sign-up", mode) > 0
@@ -53,7 +53,7 @@ def test_nobody_retries_in_the_request(visitor):
     card = visitor.read("sign-up")
 
     assert re.search(r"Webhook, attempt 1 503, .* Nobody tries again .* answered 503", card)
-    assert "Mail received" in card
+    assert "Email received" in card
 
 
 @pytest.mark.parametrize("mode", ["blocking", "background"])
