@@ -1,148 +1,30 @@
-"""
-The promises of a backend and of a store, as tests: subclass them, give the fixtures they ask for, and run pytest.
-
-    from flask_asok.testing.promises import BackendPromises
-
-
-    class TestShelf(BackendPromises):
-        @pytest.fixture
-        def make_app(self):
-            def make_app(**config):
-                app = Flask("shop")
-                app.config.update(SECRET_KEY="...", ASOK_BACKEND="shelf", **config)
-                FlaskAsok(app)
-                return app
-
-            return make_app
-
-A backend whose tasks run in other processes also needs a worker, which the fixture starts; the functions that these
-tests run are of this module, so workers find them. Nothing here patches anything or looks at a private name.
-"""
+"""What every backend promises."""
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask, g, has_request_context, url_for
+from flask import Flask, g
 
-from ..dispatch import background
-from ..errors import TaskAbandoned, TaskCancelled
-from ..extension import FlaskAsok
-from ..retries import Retry
-from ..signals import task_abandoned, task_cancelled, task_failed, task_queued, task_succeeded
-from ..state import state_of
-from ..tasks import Task, current_task
-
-MakeApp = Callable[..., Flask]
-
-WAIT = 30.0
-"""Seconds that anything here is waited for."""
-
-asok: FlaskAsok = FlaskAsok()
-
-
-# What the tasks of these tests do.
-
-
-def add(a: int, b: int = 0) -> int:
-    return a + b
-
-
-def echo(*args: Any, **kwargs: Any) -> list[Any]:
-    return [*args, kwargs]
-
-
-def fail(text: str) -> None:
-    raise ZeroDivisionError(text)
-
-
-def note(path: str, text: str = "ran") -> None:
-    """Append a line to a file, which a test in another process can read."""
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(f"{text}\n")
-
-
-def note_attempt(path: str, succeed_at: int) -> int:
-    attempt = _this().attempts
-    note(path, str(attempt))
-    if attempt < succeed_at:
-        raise ConnectionError(f"attempt {attempt}")
-    return attempt
-
-
-def ask_for_retry(path: str) -> str:
-    attempt = _this().attempts
-    note(path, str(attempt))
-    if attempt == 1:
-        raise Retry(after=0.05)
-    return "done"
-
-
-def add_all(depth: int) -> int:
-    """Wait for two tasks of one's own, which do the same."""
-    return 1 if not depth else sum(background(add_all, depth - 1).result(WAIT) for _ in range(2))
-
-
-def wait_for_file(path: str) -> bool:
-    """Hold a worker until the file is there."""
-    deadline = time.monotonic() + WAIT
-    gate = threading.Event()
-    while not os.path.exists(path):
-        if time.monotonic() > deadline:
-            return False
-        gate.wait(0.01)
-    return True
-
-
-def see() -> dict[str, Any]:
-    return {
-        "user": g.get("user"),
-        "link": url_for("page"),
-        "id": _this().id,
-        "queue": _this().queue,
-        "request": has_request_context(),
-    }
-
-
-def _this() -> Task[Any]:
-    task = current_task()
-    assert task is not None
-    return task
+from ...dispatch import background
+from ...errors import TaskAbandoned, TaskCancelled
+from ...signals import task_abandoned, task_cancelled, task_failed, task_queued, task_succeeded
+from ...state import state_of
+from ...tasks import Task
+from .app import MakeApp, WithApp, asok
+from .jobs import WAIT, add, add_all, ask_for_retry, echo, fail, note, note_attempt, see, wait_for_file
 
 
 def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").split() if path.exists() else []
 
 
-class _WithApp:
-    @pytest.fixture
-    def make_app(self) -> MakeApp:
-        """Return a function that makes an application of the backend: `make_app(**config)`. To be overridden."""
-        raise NotImplementedError("Override the fixture make_app: it returns a function that makes your application.")
-
-    @pytest.fixture
-    def app(self, make_app: MakeApp) -> Iterator[Flask]:
-        """An application of the backend, closed after the test."""
-        app = make_app()
-        if "page" not in app.view_functions:
-            app.add_url_rule("/page", "page", lambda: "page")
-        yield app
-        asok.close(app, WAIT)
-
-    @pytest.fixture
-    def ctx(self, app: Flask) -> Iterator[Flask]:
-        """The same, in its context."""
-        with app.app_context():
-            yield app
-
-
-class BackendPromises(_WithApp):
+class BackendPromises(WithApp):
     """What every backend promises. Override `make_app`."""
 
     def test_result(self, ctx: Flask) -> None:
@@ -287,6 +169,17 @@ class BackendPromises(_WithApp):
         assert found is not None
         assert (found.id, found.name, found.state, found.attempts) == (task.id, "add", "succeeded", 1)
         assert asok.get("0" * 32) is None
+
+    def test_discard(self, ctx: Flask) -> None:
+        """A settled task can be forgotten, and is unknown then."""
+        task = background(add, 1)
+        task.join(WAIT)
+
+        gone, again = asok.discard(task.id), asok.discard(task.id)
+
+        assert (gone, again) == (True, False)
+        assert asok.get(task.id) is None
+        assert not asok.discard("0" * 32)
 
     def test_signals(self, app: Flask) -> None:
         """The caller's process hears of each task that is queued; where a task runs hears of its end, once."""
