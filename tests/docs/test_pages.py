@@ -27,15 +27,28 @@ from types import SimpleNamespace
 import flask_login
 import flask_mail
 import pytest
-from flask import Blueprint, Flask, abort, g, redirect, render_template, request, session, url_for
+from flask import (
+    Blueprint,
+    Flask,
+    abort,
+    g,
+    redirect,
+    render_template,
+    render_template_string,
+    request,
+    session,
+    url_for,
+)
 from flask_sqlalchemy import SQLAlchemy
 from jinja2 import DictLoader
 from PIL import Image
 from werkzeug.datastructures import FileStorage
 
 import flask_asok
-from flask_asok import Cache, FlaskAsok, Mail, background, current_task, send_mail, send_webhook
+from flask_asok import Cache, FlaskAsok, Mail, background, current_task, journal, send_mail, send_webhook
 from flask_asok.extension import SETTINGS
+from flask_asok.store import file as store_file
+from flask_asok.store import lifeline
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -384,14 +397,18 @@ def test_status(page, blocks):
 
     html = client.post("/import").text
     id = client.post("/exports").json["id"]
+    answer = client.post("/reports")
     outcomes = opened.outcomes()
+    made = client.get(answer.location).text
     told = client.get(f"/exports/{id}").json
     with names["app"].app_context():
         report = names["background"](names["make_report"], "March")
         report.result(TIMEOUT)
 
     assert "<asok-progress" in html and 'href="/rows"' in html
-    assert outcomes == [("import_rows", "succeeded"), ("export", "succeeded")]
+    assert outcomes == [("import_rows", "succeeded"), ("export", "succeeded"), ("make_report", "succeeded")]
+    assert "Writing the file (succeeded)" in made and "refresh" not in made
+    assert client.get("/reports/unknown").status_code == 404
     assert told == client.get(f"/status/{id}").json
     assert told["progress"]["fraction"] == 1.0 and report.progress.text == "Writing the file"
     (shape,) = (block for block in blocks(ROOT / "docs/status.md") if block.language == "json")
@@ -506,7 +523,7 @@ def say(listener, text, *, is_asked=False):
 
 
 @pytest.fixture(scope="module")
-def trouble():
+def trouble(tmp_path_factory):
     """Make every mistake of the page; return what was raised, warned of or logged about it."""
     said = []
     handler = logging.Handler()
@@ -627,6 +644,8 @@ def trouble():
             background(work)
     webhook_trouble(said_by)
     cache_trouble(said_by)
+    store_trouble(said_by, tmp_path_factory.mktemp("stores"))
+    result_trouble(said_by, tmp_path_factory.mktemp("results"))
     FlaskAsok().close(app, 0.01)
     said_by(waiting.result)
     said_by(running.result)
@@ -676,6 +695,114 @@ def cache_trouble(said_by):
         said_by(Cache().set, "search", request.form)
         said_by(Cache().delete, "posts")
     FlaskAsok().close(app, TIMEOUT)
+
+
+def tracking_app(path, name="shop", **config):
+    app = Flask(name)
+    app.config.update(ASOK_STORE=str(path), **config)
+    FlaskAsok(app)
+    return app
+
+
+def store_trouble(said_by, folder):
+    """Track tasks in stores that cannot be made, are not ours, are damaged, or are away."""
+    work = background.using(tracked=True, unique="work", name="work")
+    apps = []
+
+    def call(path, name="shop"):
+        apps.append(tracking_app(path, name))
+        with apps[-1].app_context():
+            said_by(work, send, 1)
+        return apps[-1]
+
+    (folder / "file").touch()
+    call(folder / "file" / "shop" / "asok.sqlite3")
+    said_by(write_read_only, folder / "own.sqlite3")
+    (folder / "link.sqlite3").symlink_to(folder / "file")
+    call(folder / "link.sqlite3")
+    for path, kind in ((folder / "far", "nfs"), (folder / "near", "overlay")):
+        (folder / "mountinfo").write_text(f"1 1 0:1 / {path} rw - {kind} none rw\n")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(store_file, "MOUNTS", folder / "mountinfo")
+            call(path / "asok.sqlite3")
+    call(folder / "one.sqlite3", "one")
+    call(folder / "one.sqlite3", "two")
+    change(folder / "other.sqlite3", "CREATE TABLE users (id)")
+    call(folder / "other.sqlite3")
+    FlaskAsok().close(call(folder / "later.sqlite3"), TIMEOUT)
+    change(folder / "later.sqlite3", "UPDATE about SET value = '99' WHERE name = 'readable'")
+    call(folder / "later.sqlite3")
+    damaged = folder / "damaged.sqlite3"
+    damaged.write_bytes(b"no database at all" * 500)
+    token = lifeline.begin(str(damaged))
+    call(damaged)
+    lifeline.end(str(damaged), token)
+    away = call("redis://127.0.0.1:1")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "redis", None)
+        call("redis://127.0.0.1:1")
+    with away.app_context():
+        background.using(tracked=True, name="work")(send, 1).join(TIMEOUT)
+    began, gate = threading.Event(), threading.Event()
+
+    def hold():
+        began.set()
+        gate.wait(TIMEOUT)
+
+    emptied = tracking_app(folder / "emptied.sqlite3")
+    with emptied.app_context():
+        held = background.using(tracked=True, name="work")(hold)
+        assert began.wait(TIMEOUT)
+        change(folder / "emptied.sqlite3", "DROP TABLE task")
+        said_by(FlaskAsok().get, held.id)
+        with pytest.MonkeyPatch.context() as patch:
+            # Another test may have had the warning of this minute.
+            patch.setattr(journal, "WARN_SECONDS", 0.0)
+            gate.set()
+            held.join(TIMEOUT)
+    for app in (*apps, emptied):
+        FlaskAsok().close(app, TIMEOUT)
+
+
+def write_read_only(path):
+    """Write to a file that SQLite may only read; root, as whom tests may run, has no such files."""
+    path.touch()
+    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+        try:
+            database.execute("CREATE TABLE task (id)")
+        except sqlite3.Error as error:
+            raise store_file.unavailable(str(path), error) from None
+
+
+def change(path, statement):
+    with contextlib.closing(sqlite3.connect(path, timeout=TIMEOUT)) as database, database:
+        database.execute(statement)
+
+
+def result_trouble(said_by, folder):
+    """Ask for results that were not kept, and show a bar without its view."""
+    bare, other = tracking_app(folder / "asok.sqlite3"), tracking_app(folder / "asok.sqlite3", SECRET_KEY="another")
+    keyed = tracking_app(folder / "asok.sqlite3", SECRET_KEY="a secret")
+    work = background.using(name="work")
+
+    def ask(started_by, asked, **options):
+        with started_by.app_context():
+            task = work.using(**options)(send, 1)
+            task.join(TIMEOUT)
+            id = task.id
+        del task
+        gc.collect()
+        with asked.app_context():
+            said_by(lambda: FlaskAsok().get(id).result())
+
+    ask(bare, bare)
+    ask(bare, bare, tracked=True)
+    ask(keyed, other, tracked=True)
+    with bare.test_request_context():
+        said_by(render_template_string, "{{ asok_progress('0' * 32) }}")
+    said_by(bare.register_blueprint, FlaskAsok().status(cancel=True))
+    for app in (bare, other, keyed):
+        FlaskAsok().close(app, TIMEOUT)
 
 
 def trouble_app(name, **config):
