@@ -81,7 +81,7 @@ def _tell(complaint: str | None, app: Flask, fn: Callable[..., Any]) -> None:
 
 
 def _complaint(arg: Any, app: Flask) -> str | None:
-    """Say what is to be warned of in `arg`, or in what it holds; raise for what is refused."""
+    """Return the warning about `arg`, or about what it contains; raise TypeError for an argument that is refused."""
     pending, opened = [arg], 0
     for value in pending:
         kind = type(value)
@@ -137,7 +137,7 @@ def _ends(name: str) -> str:
 
 
 def _refuse_stream(stream: Any, app: Flask) -> None:
-    """Raise TypeError for what a file or the body of this very request is read from, in a wrapper for text too."""
+    """Raise TypeError for a stream of this request's body or of one of its files, also inside a text wrapper."""
     own = request_of(app)
     if own is None:
         return

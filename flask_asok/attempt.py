@@ -1,4 +1,4 @@
-"""One attempt of a task: claimed, run in a context of its own, and settled or tried again."""
+"""One attempt of a task: claimed, run in its own context, and settled or tried again."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Runner(Protocol):
     """The tasks whose attempt is under way, as keys."""
 
     def watch(self, task: RunnableTask[Any], timeout: float) -> None:
-        """Watch over an attempt of `task` that begins now in this very thread and may take `timeout` seconds."""
+        """Watch the attempt of `task` that starts now in this thread; `timeout` is in seconds."""
 
     def wait(self, task: RunnableTask[Any], seconds: float) -> None:
         """Run `task` again after `seconds`, holding no thread meanwhile."""

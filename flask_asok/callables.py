@@ -109,7 +109,7 @@ def _constructor(kind: Any, args: Arguments) -> tuple[Any, Arguments]:
 
 
 def _takes_nothing() -> None:
-    """Stand for the constructor of a class that has none of its own."""
+    """Stand in for the constructor of a class without one."""
 
 
 def _is_partial(kind: type) -> bool:
@@ -157,7 +157,7 @@ def _fits(fn: FunctionType, args: Arguments, kwargs: Mapping[str, Any]) -> bool:
 
 
 def _signature_in_c(fn: Callable[..., Any]) -> inspect.Signature:
-    """Return the signature of a function in C; ValueError where it has no text of it."""
+    """Return the signature of a function in C; ValueError if it has no text signature."""
     text = getattr(fn, "__text_signature__", None)
     if text is None:
         raise ValueError("no signature")

@@ -16,7 +16,7 @@ from .logs import log_exception
 from .tasks import Task, current
 
 Parts = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], Captured]
-"""A call as each task keeps it: a Call, which says what is what, would cost a tenth more."""
+"""A call as each task keeps it: a Call, which names its parts, would cost a tenth more."""
 
 _GENERATORS = frozenset({GeneratorType, AsyncGeneratorType})
 
@@ -90,7 +90,7 @@ def _run_coroutine(app: Flask, coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 
 def _run_beside(run: Callable[[], Any]) -> Any:
-    """Run in a thread of its own, in this very context, and wait."""
+    """Run in a separate thread, in the current context, and wait."""
     outcomes: list[tuple[Any, BaseException | None]] = []
 
     def work() -> None:

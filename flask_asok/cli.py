@@ -220,7 +220,7 @@ def _app_that_shares() -> Flask:
 
 
 def _asked(ask: Callable[..., T], *args: object) -> T:
-    """Ask; where no answer can be had, exit with 2 and say why."""
+    """Ask; without an answer, exit with 2 and say why."""
     try:
         return ask(*args)
     except (AsokError, ValueError) as error:

@@ -61,7 +61,7 @@ def capture(context: AppContext, adapters: Adapters) -> Captured:
 
 
 def fresh(captured: Captured) -> AppContext:
-    """Return a new app context, not yet pushed, with what was captured in place."""
+    """Return a new app context, not yet pushed, with the captured values in place."""
     app, values, _, adapter = captured
     context = app.app_context()
     for name, value in values.items():

@@ -1,4 +1,4 @@
-"""The door: `background()` takes a call in, checks it, and hands it to the application's backend."""
+"""`background()`: check a call, make its Task, and hand it to the application's backend."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ def _generator(fn: Callable[..., Any]) -> TypeError:
 def _prepared(
     fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
 ) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], Options]:
-    """Return what is really called, and with what."""
+    """Return the function that the task will call, and its arguments."""
     prepare = options.prepare
     assert prepare is not None
     # With `run` the caller's arguments are those of the decorated function, whatever `prepare` passes on.
@@ -246,7 +246,7 @@ def _prepared(
     try:
         made = prepare(*args, **kwargs)
     except TypeError as error:
-        # One that takes anything, and passes it on to what does not.
+        # A `prepare` that takes any argument, and passes it on to a function that does not.
         hint = option_hint(fn, kwargs, str(error))
         if hint:
             raise TypeError(f"{error}.{hint}") from error

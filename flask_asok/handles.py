@@ -29,7 +29,7 @@ def summary_of(record: Record, now: float) -> TaskSummary:
     """Return what a record says, as a summary."""
     state = record.state
     if state == "waiting" and record.due and record.due <= now:
-        # Its process will see to it any moment.
+        # Its process will notice that any moment.
         state = "queued"
     summary = TaskSummary(record.name, record.queue, record.id)
     summary.state, summary.attempts = state, record.attempts

@@ -85,7 +85,7 @@ class Journal:
             )
 
     def settle(self, task: RunnableTask[Any], state: State, value: Any, error: BaseException | None) -> None:
-        """Note the last state of the task, with what came out."""
+        """Record the last state of the task, with its value or error."""
         with self._reached(task):
             progress = task.progress
             if progress is not None:
@@ -119,7 +119,7 @@ def keep_journal(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any]) ->
     Give `task`, which is not started yet, a record that other processes see.
 
     Returns its id, or the id of the task that holds its unique key: then this one is not to be started. Raises
-    BackendUnavailable where the key cannot be taken, and NotConfigured where there can be no store.
+    BackendUnavailable if the key cannot be taken, and NotConfigured if no store is possible.
     """
     options = task.options
     function = f"{getattr(fn, '__module__', '')}:{getattr(fn, '__qualname__', None) or name_of(fn)}"

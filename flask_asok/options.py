@@ -75,7 +75,7 @@ class Options:
     """A worker that was lost while it ran the task may have done it: do not run the task again."""
 
     is_recorded: bool = field(init=False, default=False)
-    """Is the task written down, whatever the application's default is?"""
+    """Is the task recorded, whatever the application's default is?"""
 
     def __post_init__(self) -> None:
         self.is_recorded = self.tracked is True or self.unique is not None

@@ -35,7 +35,7 @@ class Forking(Protocol):
         """Go on as before."""
 
     def after_fork_in_child(self) -> None:
-        """Begin anew, as a process of its own. After a fork that was not seen, `before_fork` was not called."""
+        """Renew all state, as a new process must. After a fork that was not seen, `before_fork` was not called."""
 
 
 _pid = os.getpid()
@@ -131,7 +131,7 @@ def _call_all(hooks: Iterable[Hook]) -> None:
 @atexit.register
 def _end() -> None:
     renew()
-    # Ctrl-C pressed again: what is left has been named already.
+    # Ctrl-C pressed again: the remaining tasks have been named already.
     with contextlib.suppress(KeyboardInterrupt):
         _call_all((*reversed(_ends), *reversed(_last_ends)))
 

@@ -50,7 +50,7 @@ def will_retry(options: Options, attempts: int, error: BaseException) -> bool:
 
 def next_wait(options: Options, attempts: int, error: BaseException) -> float | None:
     """
-    Return the seconds from `error`, in which attempt number `attempts` ended, to the next attempt; None for no more.
+    Return the seconds from `error`, the end of attempt number `attempts`, to the next attempt; None if there is none.
 
     What another machine asked to wait (`AsokError.retry_after`) is the least. Raises what the task's own backoff does.
     """

@@ -72,7 +72,7 @@ class AppState:
 
 
 def state_of(app: Flask) -> AppState:
-    """Return what `init_app` left on `app`; NotConfigured where it was never called."""
+    """Return what `init_app` left on `app`; NotConfigured if it was never called."""
     try:
         return app.extensions[KEY]  # type: ignore[no-any-return]
     except KeyError:

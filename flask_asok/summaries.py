@@ -45,7 +45,7 @@ class TaskSummary:
         self.task: Callable[[], Any] | None = None
         """A weak reference to the Task, if this process made one."""
         self.is_stored = False
-        """Has the store a record of the task? That is the truth then."""
+        """Does the store have a record of the task? Then that record counts."""
         self.name: str = name
         self.queue: str = queue
         self.state: State = "queued"

@@ -102,7 +102,7 @@ class Task(threading.Thread, Generic[R]):
 
         Inside another task it cannot deadlock: a task that is still queued is run right here, and the call then
         returns late if that takes longer than `timeout`. RuntimeError for a task that waits, by however many joins, for
-        its caller: itself, one that joins it, one deferred to this very response or commit.
+        its caller: itself, one that joins it, one deferred to this response or commit.
         """
         self._join(timeout)
 

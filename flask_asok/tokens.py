@@ -1,4 +1,4 @@
-"""Tokens of forms: they show that a page of ours has offered this very step to its visitor."""
+"""Tokens of forms: they prove that one of our pages has offered exactly this step to its visitor."""
 
 from __future__ import annotations
 

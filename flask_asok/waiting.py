@@ -21,7 +21,7 @@ class Trigger(Protocol):
     """The identifier of the thread that has to go on before it can come."""
 
     def is_ours(self) -> bool:
-        """Does the request or the session of this very context have to end before it can come?"""
+        """Does it wait for the end of the current context's request or session?"""
 
 
 class Journal(Protocol):
@@ -37,7 +37,7 @@ class Journal(Protocol):
         """Note that the next attempt comes in `seconds`."""
 
     def settle(self, task: Any, state: State, value: Any, error: BaseException | None) -> None:
-        """Note the last state, with what came out."""
+        """Record the last state, with the value or the error."""
 
 
 waits: dict[object, JoinableTask[Any]] = {}

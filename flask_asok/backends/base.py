@@ -47,7 +47,7 @@ class Backend(ABC):
     distributed: ClassVar[bool] = False
     """Do tasks run in other processes, so that arguments are sent there?"""
     settings: ClassVar[tuple[Setting, ...]] = ()
-    """Configuration keys of its own. It gets their checked values with those of the others."""
+    """Its own configuration keys. The backend gets their checked values with those of all others."""
     task_class: ClassVar[type[RunnableTask[Any]]] = RunnableTask
     """What `create` makes."""
     in_process: ClassVar[bool] = True
@@ -123,7 +123,7 @@ class Backend(ABC):
         task.abandon(why)
 
     def close(self, timeout: float | None = None) -> None:  # noqa: B027 - nothing to do by default
-        """Finish within `timeout` seconds what was accepted; log by name and id what was not."""
+        """Finish the accepted tasks within `timeout` seconds; log those that were not, by name and id."""
 
     def find(self, id: str) -> RunnableTask[Any] | None:
         """Return the task with this id that this process runs, or will; None if it is settled or unknown."""

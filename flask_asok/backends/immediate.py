@@ -1,4 +1,4 @@
-"""Run each task at once, in a thread of its own that is joined: for tests and scripts."""
+"""Run each task at once, in its own thread, and wait for it: for tests and scripts."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class WorkerPool:
             # In an empty context: a thread that inherits its starter's (free-threaded Python) would keep that alive.
             Context().run(thread.start)
         except RuntimeError:
-            # The system, or an interpreter that ends, gives no more threads.
+            # The system, or an interpreter that shuts down, refuses to start a thread.
             self.baton.put_back()
             self.exit(number)
             if not self.threads:
@@ -115,7 +115,7 @@ class WorkerPool:
         return True
 
     def drain(self) -> Iterator[RunnableTask[Any]]:
-        """Take out what is queued."""
+        """Remove and return the queued tasks."""
         while self.queue:
             with contextlib.suppress(IndexError):
                 yield self.queue.popleft()
@@ -125,7 +125,7 @@ class WorkerPool:
         return [*self.running.copy(), *self.queue.copy()]
 
     def run_queued(self) -> None:
-        """Run what is queued in this very thread."""
+        """Run the queued tasks in the calling thread."""
         for task in self.drain():
             task.perform(threading.current_thread())
 
@@ -162,7 +162,7 @@ def _work(pool: WorkerPool, number: int) -> None:
     pool.baton.put_back()
     try:
         while True:
-            # Before a task is taken: starting a thread takes long, and a shutdown names what is queued or runs.
+            # Before a task is taken: starting a thread takes long, and a shutdown names queued and running tasks.
             if len(queue) > 1 and pool.baton and (pool.idle or pool.free):
                 pool.wake()
             try:

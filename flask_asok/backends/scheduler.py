@@ -115,7 +115,7 @@ class Scheduler:
         return self._inbox is not None and not self._inbox.empty()
 
     def _turn(self) -> bool:
-        """Wait for the next entry or the next due time, then do what is due; False after idling."""
+        """Wait for the next entry or the next due time, then handle all due entries; False after idling."""
         heap, inbox = self._heap, self._inbox
         assert inbox is not None
         timeout = heap[0][0] - self._now() if heap else IDLE_SECONDS

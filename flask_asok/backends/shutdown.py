@@ -1,4 +1,4 @@
-"""The end of the threads backend: what is accepted is finished in time, or abandoned by name."""
+"""Shut down the threads backend: accepted tasks finish in time, or are abandoned and logged by name."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _tell_of_wait(backends: Sequence[Closing], started: float) -> None:
 def _log_wait(tasks: list[RunnableTask[Any]], seconds: float, reloads: bool) -> None:
     """Log the tasks of one application, for its own handlers too."""
     if reloads:
-        # It kills this process a quarter of a second after Ctrl-C: what is lost is logged before.
+        # It kills this process a quarter of a second after Ctrl-C: log the lost tasks before that.
         how = "; after Ctrl-C the reloader does not wait, and what has not finished by then is lost"
     elif signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         how = "; Ctrl-C again to quit"

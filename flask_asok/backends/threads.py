@@ -85,7 +85,7 @@ class ThreadsBackend(Backend):
             pool.close()
 
     def close(self, timeout: float | None = None) -> None:
-        """Finish within `timeout` seconds (None: `ASOK_SHUTDOWN_TIMEOUT`) what is queued and running; log the rest."""
+        """Finish within `timeout` seconds (None: `ASOK_SHUTDOWN_TIMEOUT`) queued and running tasks; log the rest."""
         process.renew()
         shutdown.close([self], timeout)
 
@@ -141,7 +141,7 @@ class ThreadsBackend(Backend):
     def _run_here(self, task: RunnableTask[Any]) -> None:
         error = task.perform(threading.current_thread())
         if error is not None and not isinstance(error, Exception):
-            # Ctrl-C, gunicorn's SystemExit and gevent's timeouts are meant for this very thread.
+            # Ctrl-C, gunicorn's SystemExit and gevent's timeouts are meant for this thread.
             raise error
 
 

@@ -16,7 +16,7 @@ compact = json.JSONEncoder(separators=(",", ":")).encode
 @dataclass(slots=True, kw_only=True)
 class Message:
     """
-    One call on its way to a worker. Every value is one that JSON has, made by a Serializer where it was none.
+    One call on its way to a worker. Every value is plain JSON: a Serializer has encoded all others.
 
     Workers of the version before read what this one sends, and the other way round: a field is never renamed, a new one
     has a default, and one that this version does not know is passed on.

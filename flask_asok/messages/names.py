@@ -35,7 +35,7 @@ class Names:
         self.modules: frozenset[str] = frozenset(modules)
 
     def of(self, thing: Any) -> str:
-        """Return the name of a function or class; TypeError, which says what to do, where no worker could find it."""
+        """Return the name of a function or class; TypeError, which says what to do, if no worker could find it."""
         module, qualname = getattr(thing, "__module__", None), getattr(thing, "__qualname__", None)
         # A Mock has an attribute of every name.
         if not (isinstance(module, str) and isinstance(qualname, str) and module and qualname):
@@ -62,7 +62,7 @@ class Names:
         return name
 
     def find(self, name: object) -> Any:
-        """Import what `name` stands for; MessageRefused where that is forbidden or missing."""
+        """Import what `name` stands for; MessageRefused if that is forbidden or missing."""
         if isinstance(name, str):
             name = MOVED.get(name, name)
         module, _, qualname = name.partition(":") if isinstance(name, str) else ("", "", "")

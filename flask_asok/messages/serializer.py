@@ -46,7 +46,7 @@ class Serializer:
         self._names = names
 
     def encode(self, value: Any, where: str) -> Any:
-        """Return `value` as JSON has it; TypeError, which names the argument `where`, for what cannot be sent."""
+        """Return `value` as plain JSON; TypeError, which names the argument `where`, if it cannot be sent."""
         try:
             return self._encode(value, where, DEEPEST)
         except RecursionError:
@@ -188,7 +188,7 @@ class Serializer:
             return encoded
 
     def decode_error(self, encoded: Mapping[str, Any]) -> BaseException:
-        """Return an error like the one that was encoded, or TaskFailed with its text where it cannot be made again."""
+        """Return an error like the one that was encoded, or TaskFailed with its text if it cannot be made again."""
         try:
             kind = _expect(self._names.find_error(encoded["type"]), Exception)
             error: BaseException = kind(*self.decode(encoded["args"]))
@@ -218,7 +218,7 @@ def _zone(zone: tzinfo | None, where: str) -> str | list[Any] | None:
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass instance; TypeError where it holds more than those."""
+    """Return the fields of a dataclass instance; TypeError if it holds more than those."""
     kind = type(value)
     names = {field.name for field in dataclasses.fields(value)}
     own = {name for name in getattr(value, "__dict__", {}) if not isinstance(_static(kind, name), cached_property)}

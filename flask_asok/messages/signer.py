@@ -16,7 +16,7 @@ from .message import compact
 
 class Signer:
     """
-    Signs what is handed to a broker with the application's secret key, and refuses what was not signed so.
+    Signs messages for a broker with the application's secret key, and refuses those that were not signed with it.
 
     Without a signature anybody who can write to the broker could make a worker call functions. Signed is not encrypted:
     anybody who can read the broker can read the arguments. `SECRET_KEY_FALLBACKS` are accepted, so that keys can be
@@ -35,7 +35,7 @@ class Signer:
         return self._signer(purpose).sign(compact(payload)).decode()
 
     def verify(self, signed: object, purpose: str) -> dict[str, Any]:
-        """Return the payload; MessageRefused where it is unsigned, forged, or signed for another purpose."""
+        """Return the payload; MessageRefused if it is unsigned, forged, or signed for another purpose."""
         if not isinstance(signed, str):
             raise MessageRefused("The message is not a signed text.")
         try:

@@ -204,7 +204,7 @@ class RedisStore(Store):
         self._redis.close()
 
     def _forget(self) -> None:
-        """Begin anew in a forked child; redis-py's pool does so by itself."""
+        """Renew the connections in a forked child; redis-py's pool does so by itself."""
         self.me = ""
         self._closing = threading.Event()
 

@@ -302,7 +302,7 @@ class SQLiteStore(Store):
         self._lock.release()
 
     def after_fork_in_child(self) -> None:
-        """Begin anew, as a process of its own."""
+        """Renew the connections, as a new process must."""
         self._lock = threading.RLock()
         self.me = ""
         if self._connection is not None:

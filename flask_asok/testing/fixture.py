@@ -91,7 +91,7 @@ class AsokTasks:
 
     def capture(self, *functions: Callable[..., Any]) -> None:
         """
-        Keep tasks from now on instead of running them: those of `functions`, or all where none is named.
+        Keep tasks from now on instead of running them: those of `functions`, or all of them without arguments.
 
         A recipe may be named by its shortcut, such as `Mail.send` or `asok.send_webhook`. A further call names more.
         """

@@ -1,4 +1,4 @@
-"""The backend of a test: it stands before the app's own, notes each call, and keeps what is captured."""
+"""The backend of a test: it stands before the app's own, records each call, and keeps the captured tasks."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Recorder(Backend):
         context: AppContext,
     ) -> RunnableTask[Any]:
         if options.when == "response" and has_request_context():
-            # Else a test client's response that nobody keeps would start the task, at a moment of its own.
+            # Otherwise the garbage collection of a test client's response would start the task, at any moment.
             self._environs.append(request.environ)
         known = decorated(fn)
         backend = self._immediate if self._captures_all or known in self._captured else self._backend

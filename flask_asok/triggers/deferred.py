@@ -73,7 +73,7 @@ def release(task: RunnableTask[Any], start: Start, *, bounded: bool) -> None:
 
 
 def release_all(deferred: list[Deferred], *, bounded: bool) -> None:
-    """Empty `deferred` and start each. One that runs in this very thread may raise SystemExit, which is raised last."""
+    """Empty `deferred` and start each. One that runs in this thread may raise SystemExit, which is raised last."""
     interrupted: BaseException | None = None
     while deferred:
         # Another thread may be at it too.

@@ -144,7 +144,7 @@ def _exchange(context: Any) -> _Exchange:
     # Looked up first: each request asks for it twice.
     found: _Exchange = environ.get(_ENVIRON_KEY) or environ.setdefault(_ENVIRON_KEY, _Exchange(context))
     if found.is_over and not found.is_answered and not found.is_of(context):
-        # A copy of this very context, made by hand, was the first to end.
+        # A copy of this context, made by hand, was the first to end.
         found = environ[_ENVIRON_KEY] = _Exchange(context)
     return found
 

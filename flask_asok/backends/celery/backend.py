@@ -73,7 +73,7 @@ class CeleryBackend(Backend):
         options: Options,
         context: AppContext,
     ) -> RunnableTask[Any]:
-        """Make the Task and its message: what cannot be sent raises here, at the call."""
+        """Make the Task and its message; a call that cannot be sent raises here."""
         # Invalid settings raise here as well, also where the task starts later.
         self.hub.publisher, self.hub.records  # noqa: B018
         task = super().create(fn, args, kwargs, options, context)
@@ -211,7 +211,7 @@ class CeleryBackend(Backend):
             try:
                 self.hub.publish(message, delay)
             except BackendUnavailable:
-                # The record stays: should the message have gone through all the same, it is not run.
+                # The record stays: if the message did reach the broker, its task is not run.
                 if records is None or records.cancel(task.id):
                     raise
                 # A worker has claimed it already: only the confirmation was lost.

@@ -69,7 +69,7 @@ class Hub:
 
     @property
     def signer(self) -> Signer:
-        """Made anew each time, so that the key can be rotated."""
+        """A new one each time, so that the key can be rotated."""
         return Signer(self.app)
 
     @property
@@ -89,7 +89,7 @@ class Hub:
         return self._shared("celery.records", lambda: Records(server, self.app.name))
 
     def need_records(self) -> Records:
-        """Return the records; NotConfigured where there is no Redis for them."""
+        """Return the records; NotConfigured if there is no Redis for them."""
         if self.records is None:
             raise NotConfigured(
                 "This needs a Redis for the records of tasks: ASOK_CELERY['result_backend'] = 'redis://...'."
@@ -138,7 +138,7 @@ class Hub:
 
     @property
     def visibility_timeout(self) -> float | None:
-        """After how many seconds the broker hands out a message again; None where it does not."""
+        """The seconds after which the broker delivers a message again; None if it never does."""
         conf = self.celery_app.conf
         urls = urls_of(conf.broker_url or conf.broker_write_url)
         if not any(url.startswith((*REDIS_URLS, "sentinel://")) for url in urls):

@@ -64,12 +64,12 @@ class Publisher:
             except self._errors:
                 if time.monotonic() - started > PUBLISH_SECONDS / 2:
                     raise
-                # An idle connection that was cut fails at once; the broker may be there all the same.
+                # An idle connection that was cut fails at once, although the broker may be up.
                 self._send(task, options, anew=True)
 
     @contextlib.contextmanager
     def connected(self) -> Iterator[Any]:
-        """Lend a connection; BackendUnavailable where there is none, or where it breaks."""
+        """Lend a connection; BackendUnavailable if none can be made, or if it breaks."""
         with self._reached(), self._connections.acquire(block=True, timeout=PUBLISH_SECONDS) as connection:
             connection.ensure_connection(**RECONNECT)
             yield connection

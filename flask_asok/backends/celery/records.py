@@ -1,7 +1,7 @@
 """
 The records of tasks: one Redis hash for each task, read and written by every process.
 
-A store will replace them. What the rest of this folder uses of them are the public methods of `Records`, no more.
+A store will replace them. The rest of this folder uses only the public methods of `Records`.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Records:
 
     def read(self, id: str) -> dict[str, str]:
         """
-        Return the fields of a record, an empty dict where there is none; `state` is the one of this moment.
+        Return the fields of a record, or an empty dict; `state` is the current one.
 
         `name`, `queue`, `enqueued` and `attempt` are always there, and numbers can be read as such, whatever is stored.
         """
@@ -108,7 +108,7 @@ class Records:
 
         "ours"; "lost", ours too, since the lease of its claimant has run out; "taken" by another process, which is
         alive; or "over": settled, cancelled, or not the attempt whose turn it is. A record that has expired, or was
-        lost, is made anew.
+        lost, is made again.
         """
         id, attempt = message.id, message.attempt
         key, field = self._prefix + id, f"claim:{attempt}"

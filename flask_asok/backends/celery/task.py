@@ -37,7 +37,7 @@ class Remote:
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
         self.running: dict[RunnableTask[Any], None] = {}
-        """The tasks that this process runs all the same: in a worker, or in place of a task that waits for them."""
+        """The tasks that this process does run: in a worker, or in place of a task that waits for them."""
 
     def watch(self, task: RunnableTask[Any], timeout: float) -> None:
         """Do nothing: Celery watches the timeout."""
@@ -83,7 +83,7 @@ class CeleryTask(RunnableTask[R]):
         return self.summary.state == "cancelled"
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait until the task is settled. NotConfigured without a Redis, where nobody could tell."""
+        """Wait until the task is settled. NotConfigured without a Redis, which alone could tell."""
         if not self._done and self._hub is not None and self not in self.runner.running:
             self._hub.need_records()
         super().join(timeout)
@@ -209,7 +209,7 @@ class CeleryTask(RunnableTask[R]):
 
     @property
     def _hub(self) -> Hub | None:
-        """None for a task that this process runs on threads of its own."""
+        """None for a task that this process runs on its own threads."""
         return self.runner.hub if isinstance(self.runner, Remote) else None
 
     @property
@@ -243,7 +243,7 @@ class CeleryTask(RunnableTask[R]):
             self._look()
 
     def _look(self) -> None:
-        """Take over from the record what has happened meanwhile."""
+        """Update this Task from its record."""
         hub = self._hub
         if self._done or hub is None or hub.records is None or self.trigger is not None or self in self.runner.running:
             return

@@ -94,7 +94,7 @@ class Worker:
 
     def _go_on(self, message: Message) -> None:
         """
-        Run the attempt, or send its message on where it is not due, or where a live process has claimed it.
+        Run the attempt; send its message on if it is not due, or if a live process has claimed it.
 
         Celery acknowledges the message after Ignore too, and does not log a success.
         """

@@ -146,7 +146,7 @@ def send_mails(mails: Iterable[Message | Mapping[str, Any]]) -> list[Receipt]:
 
 class Mail:
     """
-    The door for email. There is nothing to create: `Mail.send(...)` works wherever `background()` does.
+    Email in one word. There is nothing to create: `Mail.send(...)` works wherever `background()` does.
 
     Flask-Mail sends, by its `MAIL_*` keys; an app that has a `flask_mail.Mail(app)` keeps it, others need none.
     Options go through `background`: `background.using(when="commit")(send_mail, to=..., subject=..., body=...)`.
