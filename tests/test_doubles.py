@@ -6,8 +6,8 @@ import pytest
 from flask import g
 
 from flask_asok import FlaskAsok, background, send_webhook
-from flask_asok.testing import promises
 from flask_asok.testing.doubles import distribute
+from flask_asok.testing.promises import jobs
 
 
 @pytest.fixture
@@ -22,14 +22,14 @@ def test_runs(app):
     """A call that a worker could run is run, and arrives as it would there."""
     values = [1, "a", (1, 2), {"b": [b"x"]}]
 
-    *returned, keywords = background(promises.echo, *values, key={1}).result(10)
+    *returned, keywords = background(jobs.echo, *values, key={1}).result(10)
 
     assert returned == values
     assert keywords == {"key": {1}}
     assert returned[3] is not values[3]
 
 
-@pytest.mark.parametrize("call", [(lambda: None,), (promises.echo, threading.Lock()), (len, [])])
+@pytest.mark.parametrize("call", [(lambda: None,), (jobs.echo, threading.Lock()), (len, [])])
 def test_what_cannot_be_sent(app, call):
     """What could not be sent to a worker is a TypeError at the call, and no task is left."""
     with pytest.raises(TypeError):
@@ -48,4 +48,4 @@ def test_context(app):
     """The context is as on the immediate backend."""
     g.user = 7
 
-    assert background(promises.add, 1, b=2).result(10) == 3
+    assert background(jobs.add, 1, b=2).result(10) == 3
