@@ -24,7 +24,7 @@ from .recipes.mail import send_mail
 from .recipes.webhooks import send_webhook
 from .settings import Setting
 from .sharing import SETTINGS as STORE_SETTINGS
-from .sharing import existing_store
+from .sharing import shared_by
 from .state import KEY, AppState, state_of
 from .status import Access, StatusBlueprint, asok_progress
 from .store.base import ProcessSummary, QueueSummary
@@ -115,13 +115,13 @@ class FlaskAsok:
 
     def queues(self) -> list[QueueSummary]:
         """Return the queues of the current app: how many tracked tasks are queued, run and wait in each."""
-        store = existing_store(_app())
+        store = shared_by(_app())
         found = {queue.name: queue for queue in store.queues()} if store is not None else {}
         return [found.get(name) or QueueSummary(name=name) for name in {**_state().backend.queues, **found}]
 
     def processes(self) -> list[ProcessSummary]:
         """Return the processes that live and share the store of the current app; none before its first use."""
-        store = existing_store(_app())
+        store = shared_by(_app())
         return [] if store is None else store.processes()
 
     def cancel(self, id: str, *, running: bool = False) -> bool:
@@ -129,8 +129,7 @@ class FlaskAsok:
         Keep the task with this id from running: True if it is cancelled.
 
         With `running=True` also True for one that runs and was asked to stop: `report_progress` and `track` raise
-        TaskCancelled in it from now on, and it is cancelled with that. False if the task is settled or unknown. On
-        Celery a task that runs goes on.
+        TaskCancelled in it from now on, and it is cancelled with that. False if the task is settled or unknown.
         """
         return cancel_task(_app(), id, running=running)
 

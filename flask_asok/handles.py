@@ -12,9 +12,10 @@ from flask import Flask
 from .errors import ResultNotKept, TaskAbandoned, TaskCancelled, TaskFailed
 from .progress import Progress
 from .results import outcome_of
-from .sharing import existing_store
+from .sharing import existing_store, shared_by
 from .state import state_of
-from .store.base import Record, Store
+from .store.base import Record
+from .store.shared import Shared
 from .summaries import SETTLED, State, TaskSummary
 from .tasks import Task
 
@@ -85,7 +86,7 @@ class Handle(Task[R]):
 class StoredTask(Handle[R]):
     """A task as the store knows it, in whatever process it runs. Each look at it is a look at the store."""
 
-    def __init__(self, app: Flask, store: Store, record: Record) -> None:
+    def __init__(self, app: Flask, store: Shared, record: Record) -> None:
         super().__init__(app, summary_of(record, store.now()))
         self._store = store
         self._record = record
@@ -148,8 +149,10 @@ class StoredTask(Handle[R]):
                 f"The result of task {self.name} was not kept: it cannot be written as a message of at most 64 kB, or "
                 "SECRET_KEY is missing. Let the task store what it makes, and return its id or path."
             )
-        value: R = outcome_of(self.app, self.id, self._record.outcome)[0]
-        return value
+        value, unfit = outcome_of(self.app, self.id, self._record.outcome)
+        if unfit is not None:
+            raise ResultNotKept(f"The result of task {self.name} was not kept: {unfit}") from unfit
+        return value  # type: ignore[no-any-return]
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait like `join` and return what the task raised, made again, or TaskFailed with its text; or None."""
@@ -190,7 +193,7 @@ class StoredTask(Handle[R]):
 
 def get_task(app: Flask, id: str) -> Task[Any] | None:
     """Return a handle on the task of `app` with this id, wherever it runs; None if it is unknown."""
-    store = existing_store(app)
+    store = shared_by(app)
     record = None if store is None else store.get(id)
     if store is not None and record is not None:
         return StoredTask(app, store, record)
@@ -207,7 +210,7 @@ def newest(
     app: Flask, *, state: str | None = None, name: str | None = None, queue: str | None = None, limit: int = 100
 ) -> list[TaskSummary]:
     """Return the newest tasks that match, of this process and of the store, the oldest of them first."""
-    store = existing_store(app)
+    store = shared_by(app)
     found = {summary.id: summary for summary in state_of(app).backend.tasks() if not _is_gone(summary, store)}
     if store is not None:
         now = store.now()
@@ -248,14 +251,14 @@ def discard_task(app: Flask, id: str) -> bool:
     return store.discard(id) if store is not None and store.read(id) else state_of(app).backend.discard(id)
 
 
-def _is_gone(summary: TaskSummary, store: Store | None) -> bool:
+def _is_gone(summary: TaskSummary, store: Shared | None) -> bool:
     """Return True for what this process remembers, and must not tell unless the store has it: it may be discarded."""
     return summary.is_stored and store is not None and summary.state in SETTLED
 
 
 def cancel_task(app: Flask, id: str, *, running: bool = False) -> bool:
     """Cancel the task with this id in whatever process, or with `running` ask it to stop; False if it is over."""
-    store, backend = existing_store(app), state_of(app).backend
+    store, backend = shared_by(app), state_of(app).backend
     here = backend.find(id)
     if store is not None and store.read(id) is not None:
         if store.cancel(id):

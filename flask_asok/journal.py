@@ -20,15 +20,11 @@ from .logs import log
 from .progress import Progress
 from .results import text_of
 from .sharing import open_store
+from .store.away import warn_of_store
 from .store.base import Record, Store
 from .summaries import State
 
 Start = Callable[..., None]
-
-WARN_SECONDS = 60.0
-"""How often one process warns that its store is away."""
-
-_warned_at = float("-inf")
 
 
 class Journal:
@@ -102,16 +98,10 @@ class Journal:
 
     @contextlib.contextmanager
     def _reached(self, task: RunnableTask[Any]) -> Iterator[None]:
-        global _warned_at
         try:
             yield
         except AsokError as error:
-            if time.monotonic() - _warned_at >= WARN_SECONDS:
-                _warned_at = time.monotonic()
-                log(
-                    logging.WARNING, "Background task %s (%s) goes on, but its record could not be written: %s",
-                    task.name, task.id, error, app=task.app,
-                )  # fmt: skip
+            warn_of_store(task.name, task.id, error, app=task.app)
 
 
 def keep_journal(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any]) -> str:

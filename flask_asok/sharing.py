@@ -12,6 +12,7 @@ from .logs import log
 from .settings import Setting
 from .state import state_of
 from .store.base import Store
+from .store.shared import Shared
 from .validate import flag, one_of, or_none, text
 
 FILE = "asok.sqlite3"
@@ -40,9 +41,17 @@ def open_store(app: Flask) -> Store:
     return state_of(app).shared("store", lambda: _opened(app))
 
 
+def shared_by(app: Flask) -> Shared | None:
+    """Return what all processes of `app` know of its tasks: its store, or what a distributed backend has."""
+    backend = state_of(app).backend
+    return backend.shared() if backend.distributed else existing_store(app)
+
+
 def existing_store(app: Flask) -> Store | None:
-    """Return the store of `app` if there is one: reading must not make a file."""
+    """Return the store of `app` if there is one: reading must not make a file. A distributed backend uses none."""
     state = state_of(app)
+    if state.backend.distributed:
+        return None
     if state.has("store"):
         return open_store(app)
     where = _place(app)

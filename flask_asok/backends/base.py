@@ -20,6 +20,7 @@ from ..context import Adapters, capture
 from ..errors import NotConfigured
 from ..options import Options
 from ..settings import Setting
+from ..store.shared import Shared
 from ..summaries import SETTLED, TaskSummary
 from ..triggers import all_deferred
 
@@ -100,6 +101,10 @@ class Backend(ABC):
 
         With `bounded` a full queue may make the caller run it, or raise QueueFull; without, it is accepted.
         """
+
+    def shared(self) -> Shared | None:
+        """Return what all processes know of the tasks of a distributed backend; None where they share nothing."""
+        return None
 
     def forget_summary(self, task: RunnableTask[Any]) -> None:
         """Forget a task that was made, and is not to be started."""

@@ -12,10 +12,10 @@ from pathlib import Path
 import opentelemetry.propagate
 import opentelemetry.trace
 from celery import Celery
-from flask import Flask, g, request, url_for
+from flask import Flask, current_app, g, request, url_for
 
 import flask_asok
-from flask_asok import FlaskAsok, Retry, background, current_task, task
+from flask_asok import FlaskAsok, Retry, background, current_task, report_progress, task
 
 
 class Colour(enum.Enum):
@@ -85,7 +85,8 @@ def create_app(name="jobs", **config):
     if "OWN_CELERY" in app.config:
         app.extensions["celery"] = Celery(app.name, set_as_current=False)
         app.extensions["celery"].conf.update(app.config["OWN_CELERY"])
-    FlaskAsok(app)
+    asok = app.extensions["asok_of_tests"] = FlaskAsok(app)
+    app.register_blueprint(asok.status(), url_prefix="/status")
 
     @app.get("/page")
     def page():
@@ -273,3 +274,31 @@ def follow(path):
             entered.write(frame.f_code.co_filename.removeprefix(package) + "\n")
 
     sys.setprofile(note)
+
+
+def count(path, gate, steps):
+    """Report steps until the file `gate` is there, and then the last one."""
+    mark(path)
+    report_progress(0, steps, "Counting")
+    done, deadline = 0, time.monotonic() + 30
+    while not Path(gate).exists() and time.monotonic() < deadline:
+        done = min(done + 1, steps - 1)
+        report_progress(done, steps, "Counting")
+        time.sleep(0.01)
+    report_progress(steps, steps, "Counted")
+    return done
+
+
+def count_and_fail(path, gate):
+    """The first attempt counts and fails; the second one reports nothing until the gate is open."""
+    if current_task().attempts == 1:
+        report_progress(7, 10)
+        raise ConnectionError("not yet")
+    return wait_for(path, gate)
+
+
+def cancel_me():
+    """Ask this very task to stop."""
+    asked = current_app.extensions["asok_of_tests"].cancel(current_task().id, running=True)
+    report_progress(1)
+    return asked

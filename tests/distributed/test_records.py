@@ -198,7 +198,7 @@ def test_several(own_redis, shop, url):
     with app.app_context():
         with pytest.raises(NotConfigured, match=r"broker_url names 2 servers, .* set ASOK_CELERY\['result_backend'\]"):
             background.using(when="response")(jobs.add, 1)
-        assert asok.tasks() == []
+        assert app.extensions["asok"].backend.tasks() == []
     worker = app.test_cli_runner().invoke(args=["asok", "worker"])
     assert worker.exit_code == 2
     assert "broker_url names 2 servers" in worker.output

@@ -20,11 +20,13 @@ from ...summaries import SETTLED, TaskSummary
 from ..base import Backend
 from ..threads import ThreadsBackend
 from .app import queue_name, run_celery_worker
+from .fields import update
 from .hub import Hub
 from .packing import pack
 from .records import KEEPS_MESSAGE
 from .requests import add_tasks
-from .task import CeleryTask, Remote, update
+from .shared_records import SharedRecords
+from .task import CeleryTask, Remote
 from .worker import Worker
 
 LARGE = 1024 * 1024
@@ -121,6 +123,17 @@ class CeleryBackend(Backend):
         update(summary, fields)
         return summary
 
+    def shared(self) -> SharedRecords | None:
+        """Return the records, for every process to look at; None without a Redis."""
+        records = self.hub.records
+        return None if records is None else SharedRecords(self.hub, records, self._is_local)
+
+    def alive(self) -> list[RunnableTask[Any]]:
+        """Return the tasks that this process holds or runs, and does not know as settled."""
+        held = [summary.task() for summary in self._recent if summary.task is not None]
+        ours = [task for task in held if task is not None and task.summary.state not in SETTLED]
+        return [*ours, *(task for fallback in self._fallbacks.values() for task in fallback.alive())]
+
     def close(self, timeout: float | None = None) -> None:
         """Finish the tasks that run on threads here since the broker was down; the workers have the others."""
         for fallback in self._fallbacks.values():
@@ -194,6 +207,9 @@ class CeleryBackend(Backend):
             return here
         records.remove(id)
         return True
+
+    def _is_local(self, id: str) -> bool:
+        return any(fallback.get(id) is not None for fallback in self._fallbacks.values())
 
     def _fields(self, id: str) -> dict[str, str]:
         """Return what the records know of a task."""

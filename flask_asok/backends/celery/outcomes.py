@@ -6,7 +6,9 @@ from typing import Any
 
 from ...errors import TaskAbandoned
 from ...messages.message import Message, size_of
+from ...progress import Progress
 from ...summaries import SETTLED
+from .fields import packed
 from .hub import Hub
 from .records import KEEPS_MESSAGE
 
@@ -23,6 +25,7 @@ def keep(
     error: BaseException | None = None,
     text: str = "",
     attempts: int | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """
     Write down the last state of a task, and its value or its error; `text` is what a summary says of the error.
@@ -41,6 +44,8 @@ def keep(
     fields: dict[str, Any] = {"state": state, "error": text, "outcome": hub.sign_outcome(message.id, outcome)}
     if attempts is not None:
         fields["attempts"] = attempts
+    if attempts is not None and progress is not None:
+        fields["progress"] = packed(attempts, progress)
     if state in KEEPS_MESSAGE:
         # For `flask asok retry`.
         fields["message"] = hub.sign_message(message)

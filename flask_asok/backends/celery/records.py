@@ -11,15 +11,18 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from ...errors import BackendUnavailable
 from ...helper_thread import HelperThread
 from ...logs import log
 from ...messages.message import Message
+from ...progress import Progress
 from ...summaries import SETTLED
-from .causes import at
+from .causes import ForeignRecord, Reached
+from .fields import CANCELLED, SUMMARY_FIELDS, as_of_now, claims_of, given, packed, readable
+from .lua import REPORT
 from .redis_server import RedisServer
 
 KEEP_SECONDS = 86_400
@@ -34,19 +37,11 @@ LEASE_SECONDS = 10
 BEAT_SECONDS = 3.0
 """How often a process renews its leases."""
 
-CANCELLED = "cancelled"
-
 KEEPS_MESSAGE = frozenset({"failed", "abandoned"})
 """The states in which `flask asok failed` lists a task, and `flask asok retry` runs it again."""
 
-STATES = frozenset({"queued", "running", "waiting", *SETTLED})
-
-LATEST = 1e11
-"""The first Unix time that is not taken for a date."""
-
-
-class ForeignRecord(BackendUnavailable):
-    """Raised where the key of a record holds something else."""
+MOST_LISTED = 10_000
+"""How many tasks `asok.tasks()` finds: the newest ones."""
 
 
 class Records:
@@ -63,8 +58,10 @@ class Records:
     def __init__(self, server: RedisServer, app_name: str) -> None:
         self._redis = server.client()
         self._prefix = f"{server.prefix}asok:{app_name}:"
-        self._reached = _Reached(server.address, f"{self._prefix}*")
+        self._reached = Reached(server.address, f"{self._prefix}*")
         self._failed = f"{self._prefix}failed"
+        self._newest = f"{self._prefix}celery:newest"
+        self._unsettled = f"{self._prefix}celery:unsettled"
         self._me = f"{socket.gethostname()}:{os.getpid()}"
         self._lock = threading.Lock()
         self._leases: set[str] = set()
@@ -79,7 +76,7 @@ class Records:
         """Make the record of a new task, which waits until its message is due."""
         delay = max(0.0, message.due - time.time())
         fields = {**_facts(message), "state": "waiting" if delay else "queued", "due": time.time() + delay}
-        self._write(message.id, fields, KEEP_SECONDS + int(delay))
+        self._write(message.id, fields, KEEP_SECONDS + int(delay), enqueued=message.enqueued)
 
     def read(self, id: str) -> dict[str, str]:
         """
@@ -89,18 +86,37 @@ class Records:
         """
         try:
             with self._reached:
-                fields = _readable(self._redis.hgetall(self._prefix + id))
+                fields = readable(self._redis.hgetall(self._prefix + id))
         except (UnicodeDecodeError, ForeignRecord):
             return {}
-        if not fields:
-            return {}
-        if fields["state"] == "waiting" and float(fields.get("due", 0)) <= time.time():
-            # Queued: a task that waits for it in the last free process then runs it in place.
-            fields["state"] = "queued"
-        claim = fields.get(f"claim:{fields['attempt']}")
-        if claim is not None and fields["state"] in ("queued", "waiting"):
-            fields["state"] = CANCELLED if claim == CANCELLED else "running"
-        return fields
+        return as_of_now(fields)
+
+    def read_all(self, ids: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Return the fields of several records by id, as `read` does, but without outcomes and messages."""
+        try:
+            found = self._read_some(ids)
+        except (UnicodeDecodeError, ForeignRecord):
+            found = {id: self.read(id) for id in ids}
+        gone = [id for id, fields in found.items() if not fields]
+        if gone:
+            # They have expired, which their ids in the lists do not.
+            with self._reached, self._redis.pipeline(transaction=False) as pipe:
+                pipe.zrem(self._newest, *gone)
+                pipe.zrem(self._unsettled, *gone)
+                pipe.execute()
+        return {id: fields for id, fields in found.items() if fields}
+
+    def newest(self, start: int, count: int) -> list[str]:
+        """Return the ids of `count` tasks after the `start` newest ones, the newest first."""
+        with self._reached:
+            ids: list[str] = self._redis.zrevrange(self._newest, start, start + count - 1)
+        return ids
+
+    def unsettled(self) -> list[str]:
+        """Return the ids of the tasks that are not settled, and of some that are."""
+        with self._reached:
+            ids: list[str] = self._redis.zrange(self._unsettled, 0, -1)
+        return ids
 
     def claim(self, message: Message) -> Literal["ours", "lost", "taken", "over"]:
         """
@@ -129,9 +145,10 @@ class Records:
                 return "taken"
             with self._reached:
                 self._redis.hset(key, field, f"{self._me} {time.time()!r}")
+                self._redis.hdel(key, "progress")
         self._keep_lease(id)
         if state is None:
-            self._write(id, {**_facts(message), "state": "queued"})
+            self._write(id, {**_facts(message), "state": "queued"}, enqueued=message.enqueued)
         return "ours" if first else "lost"
 
     def release(self, id: str, pid: int) -> None:
@@ -156,6 +173,20 @@ class Records:
             # Kept for as long as the message may wait: without a record it would run.
             self._write(id, {"state": CANCELLED, "finished": time.time()}, max(left, KEEP_SECONDS))
         return bool(won)
+
+    def stop(self, id: str) -> bool:
+        """Ask the attempt that runs to stop when it reports its progress next; False where none runs."""
+        fields = self.read(id)
+        if fields.get("state") != "running":
+            return False
+        with self._reached:
+            self._redis.hset(self._prefix + id, "stop", fields["attempt"])
+        return True
+
+    def report(self, id: str, attempt: int, progress: Progress) -> bool:
+        """Write the progress of an attempt, unless another process has taken it over; True if it is to stop."""
+        with self._reached:
+            return bool(self._redis.eval(REPORT, 1, self._prefix + id, attempt, self._me, packed(attempt, progress)))
 
     def delivered_again(self, id: str, attempt: int) -> int:
         """Count one more lost worker of an attempt, and return how many there were."""
@@ -184,6 +215,8 @@ class Records:
         with self._reached, self._redis.pipeline(transaction=False) as pipe:
             pipe.delete(self._prefix + id)
             pipe.zrem(self._failed, id)
+            pipe.zrem(self._newest, id)
+            pipe.zrem(self._unsettled, id)
             pipe.execute()
 
     def close(self) -> None:
@@ -193,7 +226,28 @@ class Records:
         self._renewer.join(5)
         self._redis.close()
 
-    def _write(self, id: str, fields: Mapping[str, Any], keep: int = KEEP_SECONDS, *, release: bool = False) -> None:
+    def _read_some(self, ids: Sequence[str]) -> dict[str, dict[str, str]]:
+        with self._reached, self._redis.pipeline(transaction=False) as pipe:
+            for id in ids:
+                pipe.hmget(self._prefix + id, SUMMARY_FIELDS)
+            values = [readable(given(SUMMARY_FIELDS, one)) for one in pipe.execute()]
+            found = dict(zip(ids, values, strict=True))
+            for id, fields in found.items():
+                pipe.hmget(self._prefix + id, claims_of(fields))
+            for fields, claims in zip(found.values(), pipe.execute(), strict=True):
+                fields.update(given(claims_of(fields), claims))
+        return {id: as_of_now(readable(fields)) for id, fields in found.items()}
+
+    def _write(
+        self,
+        id: str,
+        fields: Mapping[str, Any],
+        keep: int = KEEP_SECONDS,
+        *,
+        release: bool = False,
+        enqueued: float | None = None,
+    ) -> None:
+        """Write fields; with `enqueued` also list the task, and with `release` end its lease."""
         key = self._prefix + id
         with self._reached, self._redis.pipeline(transaction=False) as pipe:
             if fields.get("state") in KEEPS_MESSAGE:
@@ -202,6 +256,12 @@ class Records:
                 pipe.zremrangebyrank(self._failed, 0, -MOST_FAILED - 1)
             pipe.hset(key, mapping=dict(fields))
             pipe.expire(key, keep)
+            if enqueued is not None:
+                pipe.zadd(self._newest, {id: enqueued})
+                pipe.zremrangebyrank(self._newest, 0, -MOST_LISTED - 1)
+                pipe.zadd(self._unsettled, {id: enqueued})
+            elif fields.get("state") in SETTLED:
+                pipe.zrem(self._unsettled, id)
             if release:
                 with self._lock:
                     self._leases.discard(id)
@@ -233,48 +293,3 @@ class Records:
 
 def _facts(message: Message) -> dict[str, Any]:
     return {"name": message.name, "queue": message.queue, "enqueued": message.enqueued, "attempt": message.attempt}
-
-
-def _readable(fields: dict[str, str]) -> dict[str, str]:
-    """Return the fields that have a valid value, and defaults for those that must be there."""
-    if fields.get("state") not in STATES:
-        return {}
-    found = {name: value for name, value in fields.items() if not _is_invalid(name, value)}
-    return {"name": "unknown", "queue": "unknown", "enqueued": "0", "attempt": "1", **found}
-
-
-def _is_invalid(name: str, value: str) -> bool:
-    try:
-        if name in ("attempt", "attempts"):
-            return not 0 <= int(value) < 1_000_000
-        if name in ("enqueued", "finished", "due"):
-            return not 0 <= float(value) < LATEST
-        if name.startswith("claim:") and value != CANCELLED:
-            return not 0 <= float(value.split(" ")[1]) < LATEST
-    except (ValueError, IndexError):
-        return True
-    return False
-
-
-class _Reached:
-    """Raises BackendUnavailable for what Redis raises, without its text, which may hold a password."""
-
-    def __init__(self, address: str, keys: str) -> None:
-        self._address = address
-        self._keys = keys
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if error is None:
-            return
-        from redis.exceptions import NoPermissionError, RedisError, ResponseError
-
-        if isinstance(error, ResponseError) and "WRONGTYPE" in str(error):
-            raise ForeignRecord(f"Another program keeps something under one of the keys {self._keys}") from None
-        if isinstance(error, (RedisError, OSError)):
-            needed = f" It needs the keys {self._keys}" if isinstance(error, NoPermissionError) else ""
-            raise BackendUnavailable(
-                f"The Redis that keeps the tasks' records cannot be used: {at(self._address, error)}{needed}"
-            ) from None

@@ -15,8 +15,11 @@ from ...calls import Parts
 from ...errors import BackendUnavailable, MessageRefused, TaskAbandoned
 from ...logs import log
 from ...messages.message import Message
-from ...summaries import SETTLED, TaskSummary
+from ...progress import Progress
+from ...store.away import warn_of_store
+from ...summaries import SETTLED
 from . import outcomes
+from .fields import update
 from .hub import Hub, keep_trying
 
 R = TypeVar("R", covariant=True)
@@ -152,6 +155,7 @@ class CeleryTask(RunnableTask[R]):
 
     def perform_claimed(self, thread: threading.Thread) -> BaseException | None:
         """Run the attempt that this process has claimed, and write down the outcome."""
+        self.reporter = self._report
         try:
             error = super().perform(thread)
             if self._done:
@@ -266,6 +270,16 @@ class CeleryTask(RunnableTask[R]):
         self._done = True
         self.wake()
 
+    def _report(self, progress: Progress) -> bool:
+        """Write the progress down, and return True if another process asks the task to stop."""
+        hub = self._hub
+        if hub is not None and hub.records is not None:
+            try:
+                return hub.records.report(self.id, self.message.attempt, progress)
+            except BackendUnavailable as error:
+                warn_of_store(self.name, self.id, error, app=self.app)
+        return False
+
     def _keep_outcome(self) -> None:
         outcomes.keep(
             self._remote_hub,
@@ -275,6 +289,7 @@ class CeleryTask(RunnableTask[R]):
             error=self._error,
             text=self.summary.error or "",
             attempts=self.attempts,
+            progress=self.summary.progress,
         )
 
 
@@ -283,16 +298,3 @@ def release(hub: Hub, id: str, pid: int | None = None) -> None:
     with contextlib.suppress(BackendUnavailable):
         if hub.records is not None:
             hub.records.release(id, pid or os.getpid())
-
-
-def update(summary: TaskSummary, fields: Mapping[str, str]) -> None:
-    """Write what `Records.read` has returned into a summary."""
-    attempt = int(fields["attempt"])
-    claim = fields.get(f"claim:{attempt}", "").split(" ")
-    has_begun = len(claim) == 2
-    summary.state = fields["state"]  # type: ignore[assignment]
-    summary.attempts = attempt if has_begun else int(fields.get("attempts", attempt - 1))
-    summary.error = fields.get("error")
-    if has_begun:
-        summary.started = float(claim[1])
-    summary.finished = float(fields.get("finished", 0))

@@ -1,0 +1,37 @@
+"""What `asok.get` and its like ask of a store, or of the records of a distributed backend."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from .base import ProcessSummary, QueueSummary, Record
+
+
+class Shared(Protocol):
+    """What processes see of the tasks of others: the part of a Store that `asok.get` and its like ask."""
+
+    def now(self) -> float:
+        """Return the time."""
+
+    def read(self, id: str) -> Record | None:
+        """Return the record as it is stored, or None."""
+
+    def get(self, id: str) -> Record | None:
+        """Return the record as of now, or None."""
+
+    def listed(
+        self, limit: int, *, state: str | None = None, name: str | None = None, queue: str | None = None
+    ) -> list[Record]:
+        """Return the newest `limit` records that match, the oldest of them first."""
+
+    def cancel(self, id: str) -> bool:
+        """Cancel a task that does not run; False for any other."""
+
+    def stop(self, id: str) -> bool:
+        """Ask a running task to stop; False if it does not run."""
+
+    def queues(self) -> list[QueueSummary]:
+        """Return how many tasks are in each queue that has any."""
+
+    def processes(self) -> list[ProcessSummary]:
+        """Return the processes that live."""
