@@ -71,13 +71,15 @@ def test_empty_file(visitor, tasks):
 
 @pytest.fixture
 def gate(monkeypatch):
-    """Hold every import at its second row until the gate is opened."""
+    """Hold every import at its second row, once it is written, until the gate is opened."""
     gate = threading.Event()
+    gate.reached = threading.Event()
     save = catalogue.save
 
     def held(visitor, row):
         save(visitor, row)
         if row[0] == "A2":
+            gate.reached.set()
             gate.wait(30)
 
     monkeypatch.setattr(catalogue, "save", held)
@@ -107,6 +109,7 @@ def test_double_click(app, visitor, tasks, gate):
 def test_cancel(visitor, tasks, gate):
     """The button on the card stops the import at its next row; what is written stays."""
     visitor.press("/import", "background", csv=csv_of(*ROWS))
+    assert gate.reached.wait(30)
     page = visitor.client.get("/").get_data(as_text=True)
     action = page.partition('data-asok="cancel" method="post" action="')[2].partition('"')[0]
     token = page.partition('name="token" value="')[2].partition('"')[0]
