@@ -19,7 +19,7 @@ from .retries import NotYet, cause_of, next_wait
 from .signals import emit, task_abandoned, task_cancelled, task_failed, task_retried, task_started, task_succeeded
 from .summaries import LONGEST_ERROR_TEXT, State, TaskSummary
 from .tasks import current
-from .waiting import JoinableTask
+from .waiting import JoinableTask, Trigger
 
 if TYPE_CHECKING:
     from blinker import NamedSignal
@@ -183,7 +183,7 @@ class RunnableTask(JoinableTask[R]):
         """Settle as cancelled, and log `why`, unless the task is claimed already. Without `why` the caller raises."""
         if self.claim() is None:
             return
-        self.trigger = None
+        self.trigger: Trigger | None = None
         self._settle_cancelled(why, level)
 
     def _settle_cancelled(self, why: str | None, level: int = logging.INFO) -> None:

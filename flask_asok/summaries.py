@@ -38,13 +38,13 @@ class TaskSummary:
         self._number = next(_numbers)
         self._id = id
         # For backends, in seconds since the epoch, 0.0 before.
-        self.enqueued = time.time()
-        self.started = 0.0
-        self.finished = 0.0
-        self.scheduled = 0.0
+        self.enqueued: float = time.time()
+        self.started: float = 0.0
+        self.finished: float = 0.0
+        self.scheduled: float = 0.0
         self.task: Callable[[], Any] | None = None
         """A weak reference to the Task, if this process made one."""
-        self.is_stored = False
+        self.is_stored: bool = False
         """Does the store have a record of the task? Then that record counts."""
         self.name: str = name
         self.queue: str = queue

@@ -37,7 +37,7 @@ class WorkerPool:
         """The numbers of the workers that could still be started: popping one is the right to start it."""
         self.idle: list[threading.Lock] = []
         """A locked lock for each idle worker, the latest last: popping one is the right to wake it, by releasing it."""
-        self.baton = Baton()
+        self.baton: Baton = Baton()
         """Its holder may wake or start one worker, which puts it back; so workers are added one at a time."""
         self.closed: bool = False
         self.warned_at: float = float("-inf")

@@ -33,6 +33,8 @@ class ThreadsBackend(Backend):
 
     now: Callable[[], float] = staticmethod(time.monotonic)
     """The time that delays, retries and timeouts go by."""
+    is_closed: bool
+    """Does it accept no tasks any more?"""
 
     def __init__(self, app: Flask, config: Mapping[str, Any]) -> None:
         super().__init__(app, config)
@@ -110,9 +112,9 @@ class ThreadsBackend(Backend):
         # No thread and no lock yet: gevent may patch them after this.
         self.is_closed = False
         self.pools: dict[str, WorkerPool] = {}
-        self.scheduler = Scheduler(now=self.now)
+        self.scheduler: Scheduler = Scheduler(now=self.now)
         # One of their own: most tasks are done long before, and must not count among those that wait.
-        self.timeouts = Scheduler(now=self.now)
+        self.timeouts: Scheduler = Scheduler(now=self.now)
 
     def _wait_for_delay(self, task: RunnableTask[Any], pool: WorkerPool, bounded: bool) -> None:
         # The caller of a deferred task is gone: nobody could catch QueueFull.

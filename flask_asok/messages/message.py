@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ..errors import MessageRefused
 
-compact = json.JSONEncoder(separators=(",", ":")).encode
+compact: Callable[[Any], str] = json.JSONEncoder(separators=(",", ":")).encode
 """JSON without spaces. What is not ASCII is escaped, so a character is a byte."""
 
 

@@ -164,7 +164,7 @@ class MemoryStore(Store):
 
     def enter(self, kind: str, queues: Iterable[str]) -> str:
         with self._lock:
-            self.me = self.me or secrets.token_hex(16)
+            self.me: str = self.me or secrets.token_hex(16)
             self._processes[self.me] = ProcessSummary(
                 token=self.me,
                 host=socket.gethostname(),

@@ -205,7 +205,7 @@ class RedisStore(Store):
 
     def _forget(self) -> None:
         """Renew the connections in a forked child; redis-py's pool does so by itself."""
-        self.me = ""
+        self.me: str = ""
         self._closing = threading.Event()
 
     def _run(self, script: str, *values: Any) -> Any:

@@ -83,7 +83,7 @@ class SQLiteStore(Store):
 
     def __init__(self, path: str, app_name: str, *, sync: str = "normal", now: Callable[[], float] = time.time) -> None:
         super().__init__(now=now)
-        self.path = os.path.abspath(path)
+        self.path: str = os.path.abspath(path)
         self._app_name = app_name
         self._sync = sync
         self._lock = threading.RLock()
@@ -304,7 +304,7 @@ class SQLiteStore(Store):
     def after_fork_in_child(self) -> None:
         """Renew the connections, as a new process must."""
         self._lock = threading.RLock()
-        self.me = ""
+        self.me: str = ""
         if self._connection is not None:
             # Another thread of the parent was in the middle of a call when a fork was not seen. Kept, hence not closed.
             _of_parents.append(self._connection)

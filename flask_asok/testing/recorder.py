@@ -37,8 +37,8 @@ class Recorder(Backend):
 
     def __init__(self, app: Flask, config: Mapping[str, Any], backend: Backend) -> None:
         super().__init__(app, config)
-        self.name = backend.name  # type: ignore[misc]
-        self.distributed = backend.distributed  # type: ignore[misc]
+        self.name: str = backend.name  # type: ignore[misc]
+        self.distributed: bool = backend.distributed  # type: ignore[misc]
         self.calls: list[RecordedCall] = []
         self.kept: list[RunnableTask[Any]] = []
         self.real_delays: bool = False

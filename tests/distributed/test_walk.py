@@ -12,7 +12,7 @@ from flask_asok import background
 
 PACKAGE = Path(flask_asok.__file__).parent
 PAGE = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text()
-TIMEOUT = 30
+TIMEOUT = 60
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_call_on_celery(redis, start_worker, close, tmp_path, steps, entered):
     app = jobs.create_app(**config)
     path = tmp_path / "entered"
     with app.app_context():
-        background(jobs.follow, str(path)).join(TIMEOUT)
+        background(jobs.follow, str(path)).result(TIMEOUT)
     entered.clear()
 
     with app.app_context():

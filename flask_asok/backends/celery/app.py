@@ -13,7 +13,7 @@ from celery.exceptions import ImproperlyConfigured
 from flask import Flask
 
 from ...errors import NotConfigured
-from .intake import Intake
+from .intake import guard_intake
 
 
 def preset(app: Flask) -> dict[str, Any]:
@@ -87,5 +87,5 @@ def run_celery_worker(celery_app: Celery, arguments: list[str]) -> None:
     if not any(argument.startswith(("-n", "--hostname")) for argument in arguments):
         # Two workers of the same name on one broker would take each other's orders.
         arguments = ["--hostname", f"{celery_app.main}-{os.getpid()}@%h", *arguments]
-    celery_app.steps["consumer"].add(Intake)
+    guard_intake(celery_app)
     celery_app.worker_main(["worker", *arguments])

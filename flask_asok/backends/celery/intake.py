@@ -16,7 +16,12 @@ MALFORMED = (ValueError, TypeError, LookupError, AttributeError, RecursionError,
 """What the libraries raise for text that is not a message of theirs; none of these means a lost connection."""
 
 
-class Intake(bootsteps.StartStopStep):  # type: ignore[misc]
+def guard_intake(celery_app: Any) -> None:
+    """Make the workers of `celery_app` drop what is not a message."""
+    celery_app.steps["consumer"].add(_Intake)
+
+
+class _Intake(bootsteps.StartStopStep):  # type: ignore[misc]
     """
     Stands between the broker and Celery, whose main loop would end with an error that a message causes.
 

@@ -34,13 +34,13 @@ class Sights:
         self._before: Image.Image | None = None
         self.means: list[bytes] = []
         """Mean colours and opacity of the cells of each frame."""
-        self.least_changes = 0
+        self.least_changes: int = 0
         """How often a frame stands out from the one before."""
-        self.most_changes = 0
+        self.most_changes: int = 0
         """How often a frame differs at all."""
-        self.opacity = 255
+        self.opacity: int = 255
         """The lowest of all."""
-        self.milliseconds = 0.0
+        self.milliseconds: float = 0.0
 
     def add(self, image: Image.Image, milliseconds: float = 0.0, covered: tuple[float, float] | None = None) -> None:
         """Look at the next frame; `covered` is how much of it the image fills."""

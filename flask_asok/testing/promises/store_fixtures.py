@@ -23,7 +23,7 @@ class Clock:
     """A clock that stands still."""
 
     def __init__(self) -> None:
-        self.time = 1_000_000.0
+        self.time: float = 1_000_000.0
 
     def __call__(self) -> float:
         return self.time
