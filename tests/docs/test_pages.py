@@ -45,8 +45,9 @@ from PIL import Image
 from werkzeug.datastructures import FileStorage
 
 import flask_asok
-from flask_asok import Cache, FlaskAsok, Mail, background, current_task, journal, send_mail, send_webhook
+from flask_asok import Cache, FlaskAsok, Mail, background, current_task, send_mail, send_webhook
 from flask_asok.extension import SETTINGS
+from flask_asok.store import away as store_away
 from flask_asok.store import file as store_file
 from flask_asok.store import lifeline
 
@@ -757,7 +758,7 @@ def store_trouble(said_by, folder):
         said_by(FlaskAsok().get, held.id)
         with pytest.MonkeyPatch.context() as patch:
             # Another test may have had the warning of this minute.
-            patch.setattr(journal, "WARN_SECONDS", 0.0)
+            patch.setattr(store_away, "WARN_SECONDS", 0.0)
             gate.set()
             held.join(TIMEOUT)
     for app in (*apps, emptied):
