@@ -128,15 +128,17 @@ class RunnableTask(JoinableTask[R]):
             call = self._box.pop()
         except IndexError:
             return None
+        # First: a shutdown must see a task that is being written down.
+        runner.running[self] = None
         if self.journal is not None and not self.journal.begin(self):
-            self._settle_cancelled("another process cancelled it")
+            if runner.running.pop(self, self) is not self:
+                self._settle_cancelled("another process cancelled it")
             return None
         summary.attempts += 1
         summary.started = time.time()
         summary.progress = None
         summary.state = "running"
         self._thread = thread
-        runner.running[self] = None
         value: Any = None
         error: BaseException | None
         try:
@@ -172,12 +174,14 @@ class RunnableTask(JoinableTask[R]):
                 self._settler = threading.get_ident()
                 emit(signal, self.app, task=self, **kwargs)
         finally:
-            if self.journal is not None:
-                self.journal.settle(self, state, self._value, self._error)
-            # Last: a caller that joins finds the context torn down, the error logged and the signals sent.
-            self._done = True
-            if self._waiters:
-                self.wake()
+            try:
+                if self.journal is not None:
+                    self.journal.settle(self, state, self._value, self._error)
+            finally:
+                # Last: a caller that joins finds the context torn down, the error logged and the signals sent.
+                self._done = True
+                if self._waiters:
+                    self.wake()
 
     def withdraw(self, why: str | None, level: int = logging.INFO) -> None:
         """Settle as cancelled, and log `why`, unless the task is claimed already. Without `why` the caller raises."""
@@ -227,16 +231,7 @@ class RunnableTask(JoinableTask[R]):
 
     def log_fields(self) -> dict[str, Any]:
         """Return the `extra` fields of a log record about this task."""
-        summary = self._summary
-        started = summary.started or time.time()
-        return {
-            "task_id": summary.id,
-            "task_name": summary.name,
-            "task_queue": summary.queue,
-            "task_attempt": summary.attempts,
-            "task_queued_ms": round((started - summary.enqueued) * 1000, 3),
-            "task_duration_ms": round((summary.duration or 0.0) * 1000, 3),
-        }
+        return self._summary.log_fields()
 
     def _fail_or_wait(self, call: Parts, error: BaseException) -> None:
         summary = self._summary
@@ -280,10 +275,12 @@ class RunnableTask(JoinableTask[R]):
 
     def _wait_for_turn(self, call: Parts, seconds: float, error: BaseException | None) -> None:
         self._summary.state = "waiting"
-        if self.journal is not None:
-            self.journal.wait(self, seconds, error)
-        self._box.append(call)
-        self.runner.wait(self, seconds)
+        try:
+            if self.journal is not None:
+                self.journal.wait(self, seconds, error)
+        finally:
+            self._box.append(call)
+            self.runner.wait(self, seconds)
 
     def _seconds_to_retry(self, error: BaseException) -> float | None:
         try:

@@ -42,6 +42,21 @@ def name_of(fn: Callable[..., Any]) -> str:
     return type(fn).__name__
 
 
+def path_of(fn: Callable[..., Any]) -> str:
+    """Return `module:qualname` of a function; of a partial those of its function, of an object those of its class."""
+    for _ in range(_DEEPEST):
+        if not _is_partial(type(fn)):
+            break
+        fn = fn.func  # type: ignore[attr-defined]
+    try:
+        module, qualname = getattr(fn, "__module__", None), getattr(fn, "__qualname__", None)
+    except Exception:  # a proxy to nothing
+        module = qualname = None
+    if isinstance(module, str) and isinstance(qualname, str):
+        return f"{module}:{qualname}"
+    return f"{type(fn).__module__}:{type(fn).__qualname__}"
+
+
 def decorated(fn: Callable[..., Any]) -> Callable[..., Any]:
     """Return the function that callers know where `fn` is the `run` of its `@task()`; any other one as it is."""
     found: Callable[..., Any] = vars(fn).get("__asok_decorated__", fn) if type(fn) is FunctionType else fn

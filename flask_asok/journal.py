@@ -8,21 +8,23 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from flask import Flask
 
 from .attempt import RunnableTask
-from .callables import name_of
+from .callables import path_of
 from .context import request_of
 from .errors import AsokError, BackendUnavailable
-from .logs import log
+from .logs import is_ctrl_c, log
 from .progress import Progress
 from .results import text_of
 from .sharing import open_store
 from .store.away import warn_of_store
 from .store.base import Record, Store
 from .summaries import State
+
+T = TypeVar("T")
 
 Start = Callable[..., None]
 
@@ -50,7 +52,7 @@ class Journal:
         return True
 
     def begin(self, task: RunnableTask[Any]) -> bool:
-        """Note that an attempt begins; False if another process has cancelled the task."""
+        """Note that an attempt begins; False if the task is over: cancelled elsewhere, or abandoned meanwhile."""
         with self._reached(task):
             record = self._store.claim(task.id, self._store.me)
             if record is None:
@@ -60,6 +62,10 @@ class Journal:
             if self._until_start and self._key:
                 self._store.free(task.id)
                 self._key = ""
+        if task not in task.runner.running:
+            # A shutdown came in between, and could settle the record no more.
+            self.settle(task, "abandoned", None, None)
+            return False
         return True
 
     def report(self, task: RunnableTask[Any], progress: Progress) -> bool:
@@ -82,19 +88,26 @@ class Journal:
 
     def settle(self, task: RunnableTask[Any], state: State, value: Any, error: BaseException | None) -> None:
         """Record the last state of the task, with its value or error."""
-        with self._reached(task):
-            progress = task.progress
-            if progress is not None:
-                self._store.report(task.id, self._claim, progress)
-            outcome = text_of(task.app, task.id, value, error) if state in ("succeeded", "failed") else None
-            self._store.settle(
-                task.id,
-                self._claim,
-                state,
-                error=task.summary.error or "",
-                traceback=_traceback_of(error),
-                outcome=outcome,
-            )
+        # It leads back to the task.
+        task.reporter = None
+        outcome, frames = None, ""
+        try:
+            frames = _traceback_of(error)
+            if state in ("succeeded", "failed"):
+                outcome = _of_user_code(lambda: text_of(task.app, task.id, value, error), None)
+        finally:
+            # Ctrl-C, in a caller that runs the task itself, ends it for the other processes too.
+            with self._reached(task):
+                if task.progress is not None:
+                    self._store.report(task.id, self._claim, task.progress)
+                self._store.settle(
+                    task.id,
+                    self._claim,
+                    state,
+                    error=task.summary.error or "",
+                    traceback=frames,
+                    outcome=outcome,
+                )
 
     @contextlib.contextmanager
     def _reached(self, task: RunnableTask[Any]) -> Iterator[None]:
@@ -112,7 +125,7 @@ def keep_journal(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any]) ->
     BackendUnavailable if the key cannot be taken, and NotConfigured if no store is possible.
     """
     options = task.options
-    function = f"{getattr(fn, '__module__', '')}:{getattr(fn, '__qualname__', None) or name_of(fn)}"
+    function = path_of(fn)
     key = "" if options.unique is None else f"{function}|{options.unique}"
     try:
         store = open_store(app)
@@ -168,4 +181,14 @@ def _origin(app: Flask) -> str:
 
 
 def _traceback_of(error: BaseException | None) -> str:
-    return "" if error is None else "".join(traceback.format_exception(error))
+    return "" if error is None else _of_user_code(lambda: "".join(traceback.format_exception(error)), "")
+
+
+def _of_user_code(make: Callable[[], T], otherwise: T) -> T:
+    """Return what `make` makes; `otherwise` if a method of a result or an error raises meanwhile."""
+    try:
+        return make()
+    except BaseException as error:
+        if is_ctrl_c(error):
+            raise
+        return otherwise

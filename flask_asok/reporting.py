@@ -33,9 +33,10 @@ def report_progress(done: float, total: float | None = None, text: str | None = 
         # A thread that has this context and outlives the attempt, or one whose task was abandoned at a shutdown.
         return
     task.summary.progress = progress
-    if task.reporter is not None and (now := time.monotonic()) - task.reported >= EVERY_SECONDS:
+    reporter = task.reporter
+    if reporter is not None and (now := time.monotonic()) - task.reported >= EVERY_SECONDS:
         task.reported = now
-        if task.reporter(progress):
+        if reporter(progress):
             task.stopping = True
     if task.stopping:
         raise TaskCancelled(f"Task {task.name} was asked to stop.")

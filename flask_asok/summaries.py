@@ -109,6 +109,18 @@ class TaskSummary:
             "progress": None if progress is None else progress.as_dict(),
         }
 
+    def log_fields(self) -> dict[str, Any]:
+        """Return the `extra` fields of a log record about the task."""
+        started = self.started or time.time()
+        return {
+            "task_id": self.id,
+            "task_name": self.name,
+            "task_queue": self.queue,
+            "task_attempt": self.attempts,
+            "task_queued_ms": round((started - self.enqueued) * 1000, 3),
+            "task_duration_ms": round((self.duration or 0.0) * 1000, 3),
+        }
+
     def __repr__(self) -> str:
         return f"<TaskSummary {self.name} {self.state} {self.id}>"
 

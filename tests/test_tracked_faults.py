@@ -1,0 +1,179 @@
+"""Whatever a result, an error or a callable does when it is looked at, a tracked task ends, for every process."""
+
+import functools
+import gc
+import threading
+import weakref
+
+import pytest
+
+from flask_asok import FlaskAsok, background, report_progress
+from flask_asok.sharing import open_store
+from flask_asok.state import state_of
+
+WAIT = 10
+
+asok = FlaskAsok()
+
+tracked = background.using(tracked=True)
+
+
+@pytest.fixture
+def app(make_app, tmp_path, backend):
+    """An application with a file, in its context, on each backend in turn."""
+    app = make_app(ASOK_STORE=str(tmp_path / "asok.sqlite3"), **backend)
+    with app.app_context():
+        yield app
+
+
+class Unprintable(Exception):
+    def __init__(self, error):
+        self.error = error
+
+    def __repr__(self):
+        raise self.error("boom")
+
+    __str__ = __repr__
+
+
+class Raising:
+    """A proxy to nothing: it raises whatever it is asked for."""
+
+    def __getattr__(self, name):
+        raise RuntimeError("not connected")
+
+    def __reduce__(self):
+        raise RuntimeError("not connected")
+
+    @property
+    def __class__(self):
+        raise RuntimeError("not connected")
+
+    def __call__(self):
+        return 3
+
+
+def add(a, b=0):
+    return a + b
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
+def test_raising_repr(app, error):
+    """An error whose text cannot be had ends its task all the same, and the next one runs."""
+
+    def boom():
+        raise Unprintable(error)
+
+    failed, after = tracked(boom), tracked(add, 1)
+
+    assert isinstance(failed.exception(WAIT), Unprintable)
+    assert after.result(WAIT) == 1
+    assert asok.get(failed.id).state == "failed"
+    assert asok.get(failed.id).error == "<Unprintable whose repr() failed>"
+
+
+def test_raising_result(app):
+    """So does a result that raises when it is looked at."""
+    task = tracked(Raising)
+    task.join(WAIT)
+
+    assert asok.get(task.id).state == "succeeded"
+
+
+def test_ctrl_c(make_app, tmp_path):
+    """Ctrl-C in a caller that runs the task itself goes up, and the task has ended for the other processes too."""
+    app = make_app(ASOK_STORE=str(tmp_path / "asok.sqlite3"))
+    asok.close(app)
+
+    def boom():
+        raise Unprintable(KeyboardInterrupt)
+
+    with app.app_context():
+        with pytest.raises(KeyboardInterrupt):
+            tracked(boom)
+        with pytest.raises(KeyboardInterrupt):
+            tracked.using(retries=1)(boom)
+
+        assert [task.state for task in asok.tasks()] == ["failed", "abandoned"]
+
+
+def test_odd_callables(app):
+    """Whatever can be called can be tracked."""
+    tasks = [tracked(Raising()), tracked(functools.partial(add, 3)), tracked(len, "abc")]
+
+    assert [task.result(WAIT) for task in tasks] == [3, 3, 3]
+
+
+def test_keys_of_partials(make_app, tmp_path):
+    """The key of a partial belongs to its function, and that of an object to its class."""
+    app = make_app(ASOK_STORE=str(tmp_path / "asok.sqlite3"))
+    gate = threading.Event()
+
+    def wait(number=0):
+        gate.wait(WAIT)
+
+    unique = background.using(unique="export")
+    with app.app_context():
+        first = unique(functools.partial(wait, 1))
+        other = unique(functools.partial(add, 1))
+        same = [unique(wait), unique(functools.partial(functools.partial(wait, 2)))]
+        objects = [unique(Raising()), unique(Raising())]
+        gate.set()
+
+        assert [task.id for task in same] == [first.id, first.id]
+        assert other.id != first.id
+        assert objects[0].id != first.id
+        first.join(WAIT)
+
+
+@pytest.mark.parametrize("is_failing", [False, True])
+def test_no_cycles(app, is_failing):
+    """A settled task goes when its holder lets go of it, and waits for no garbage collector."""
+
+    def report():
+        report_progress(1, 2)
+        if is_failing:
+            raise ValueError("no stock")
+
+    task = tracked(report)
+    task.join(WAIT)
+    kept = weakref.ref(task)
+    gc.collect()
+    gc.disable()
+    try:
+        del task
+        for thread in threading.enumerate():
+            if thread.name.startswith("asok"):
+                # The worker may still be on its way out of the task.
+                asok.close(app, WAIT)
+
+        assert kept() is None
+    finally:
+        gc.enable()
+
+
+def test_shutdown_while_an_attempt_begins(make_app, tmp_path, monkeypatch):
+    """A task whose beginning is being written down when the process shuts down is abandoned, here and elsewhere."""
+    app = make_app(ASOK_STORE=str(tmp_path / "asok.sqlite3"))
+    store, writing, closed = open_store(app), threading.Event(), threading.Event()
+    claim = store.claim
+
+    def slow_claim(*args):
+        writing.set()
+        assert closed.wait(WAIT)
+        return claim(*args)
+
+    monkeypatch.setattr(store, "claim", slow_claim)
+    ran = []
+    with app.app_context():
+        task = tracked(ran.append, 1)
+        assert writing.wait(WAIT)
+        state_of(app).backend.close(0)
+        told = task.state
+        closed.set()
+        for thread in threading.enumerate():
+            if thread.name.startswith("asok"):
+                thread.join(WAIT)
+
+        assert (told, task.state, ran) == ("abandoned", "abandoned", [])
+        assert store.read(task.id).state == "abandoned"
