@@ -1,5 +1,6 @@
 """An image that lacks pixels is refused, whatever the application has told Pillow."""
 
+import re
 import struct
 import threading
 import zlib
@@ -143,3 +144,18 @@ def test_switch_of_other_threads(studio, monkeypatch):
         thread.join(10)
 
     assert reasons <= {"damaged", "unknown_format"}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("behind", [0, 1, 3, 9])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_cut_between_two_scans(studio, mode, behind):
+    """A progressive JPEG that ends between two scans shows the whole image, but coarsely: it is refused."""
+    data = studio.encoded(studio.photo((120, 80)).convert(mode), "JPEG", progressive=True)
+    places = [place.start() for place in re.finditer(b"\xff\xda", data)][1:]
+
+    for place in places:
+        path = studio.put(data[: place + behind], "photo.jpg")
+        assert studio.refused(path)[0] == "damaged"
+
+    assert len(places) >= 4

@@ -91,6 +91,24 @@ def scans(data: bytes, most: int) -> int:
     return count
 
 
+def has_all_scans(data: bytes) -> bool:
+    """Return True if the scans hold every coefficient of every component, to its last bit; their data may be cut."""
+    missing: dict[int, dict[int, int]] = {}
+    for kind, start, _ in _segments(data):
+        body = data[start + 4 : start + 40]
+        if kind in _FRAMES | {_SCAN} and len(body) < 6:
+            return False
+        if kind in _FRAMES:
+            # A name, factors and a table for each component. Bits that are missing: all, written as -1.
+            missing = {name: dict.fromkeys(range(64), -1) for name in body[6 : 6 + 3 * body[5] : 3]}
+        elif kind == _SCAN and missing:
+            count = body[0]
+            names, (first, last, bits) = body[1 : 1 + 2 * count : 2], body[1 + 2 * count : 4 + 2 * count]
+            for name in missing.keys() & set(names):
+                missing[name].update(dict.fromkeys(range(first, last + 1), bits & 15))
+    return bool(missing) and not any(left for bits in missing.values() for left in bits.values())
+
+
 def first_scan(data: bytes, components: int) -> bytes | None:
     """
     Return a progressive JPEG with its first scan only, which has all mean colours.

@@ -48,6 +48,9 @@ def check_end(image: Image.Image, layout: Layout, data: bytes) -> None:
 
     A baseline JPEG is decoded at an eighth, where each block counts; a progressive one as a whole, unless it is large.
     """
+    if layout.in_scans and not jpeg.has_all_scans(data):
+        # Cut between two scans nothing tells in the pixels that the finer ones are missing.
+        raise OSError("it is cut off")
     eighths = 8 if layout.in_scans else 1
     width, height = (ceil(side * eighths / 8) for side in image.size)
     if width * height > _LARGEST_CHECKED:
