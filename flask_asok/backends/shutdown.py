@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -16,6 +17,9 @@ from .scheduler import Scheduler
 
 GRACE_SECONDS = 0.1
 """How long the end of a process waits before it logs what it waits for."""
+
+MOST_INTERRUPTIONS = 20
+"""How often Ctrl-C may be pressed again before the names of the tasks that are left are given up."""
 
 MOST_NAMED = 5
 """How many tasks are named when the end of a process waits for them."""
@@ -44,31 +48,40 @@ def close(backends: Sequence[Closing], timeout: float | None = None, *, at_exit:
     """
     started = time.monotonic()
     interrupted: BaseException | None = None
-    try:
-        for backend in backends:
+    for _ in range(MOST_INTERRUPTIONS):
+        try:
+            _close(backends, timeout, started, at_exit and interrupted is None, interrupted is not None)
+            break
+        except BaseException as error:
+            # A second Ctrl-C, in the middle of anything: the rest is abandoned now.
+            interrupted = error
+    if interrupted is not None:
+        raise interrupted
+
+
+def _close(
+    backends: Sequence[Closing], timeout: float | None, started: float, tells: bool, is_interrupted: bool
+) -> None:
+    """Do all of it. It may be begun again after an interruption: what is settled stays so."""
+    for backend in backends:
+        # Once interrupted, nothing is waited for: not for the end of the scheduler either.
+        with contextlib.suppress(BaseException) if is_interrupted else contextlib.nullcontext():
             backend.stop()
-        if at_exit:
-            _tell_of_wait(backends, started)
-    except BaseException as error:  # a second Ctrl-C already: nothing is waited for
-        interrupted, started = error, float("-inf")
+    if tells:
+        _tell_of_wait(backends, started)
     for backend in backends:
         for task in backend.scheduler.drain():
             backend.abandon(task, "the application shuts down")
     for backend in backends:
         seconds = backend.shutdown_timeout if timeout is None else timeout
+        why = f"not finished {seconds:g} s after the shutdown began"
+        if is_interrupted:
+            why = "the shutdown was interrupted"
+        elif timeout is None:
+            why += " (ASOK_SHUTDOWN_TIMEOUT)"
         for pool in list(backend.pools.values()):
-            try:
-                pool.finish(started + seconds)
-            except BaseException as error:  # a second Ctrl-C: the rest is abandoned now
-                interrupted, started = error, float("-inf")
-            why = f"not finished {seconds:g} s after the shutdown began"
-            if interrupted is not None:
-                why = "the shutdown was interrupted"
-            elif timeout is None:
-                why += " (ASOK_SHUTDOWN_TIMEOUT)"
+            pool.finish(float("-inf") if is_interrupted else started + seconds)
             _abandon_all(backend, pool, why)
-    if interrupted is not None:
-        raise interrupted
 
 
 def _abandon_all(backend: Closing, pool: WorkerPool, why: str) -> None:
