@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar
 
 from ...attempt import RunnableTask, Runner
@@ -155,7 +155,7 @@ class CeleryTask(RunnableTask[R]):
 
     def perform_claimed(self, thread: threading.Thread) -> BaseException | None:
         """Run the attempt that this process has claimed, and write down the outcome."""
-        self.reporter = self._report
+        self.reporter: Callable[[Progress], bool] | None = self._report
         try:
             error = super().perform(thread)
             if self._done:
