@@ -18,7 +18,7 @@ from .backends.base import Backend
 from .callables import check_fits, name_of, option_hint
 from .errors import NotConfigured
 from .handles import get_task
-from .journal import journaled, keep_journal
+from .journal import journaled, keep_journal, key_of
 from .options import (
     DEFAULT,
     PER_CALL,
@@ -211,12 +211,13 @@ def _enqueue(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, An
 
 def _enqueue_recorded(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any], backend: Backend) -> Task[Any]:
     """Go on with a task that other processes know of; return a handle on another one if that has its unique key."""
-    if backend.distributed and task.options.unique is not None:
-        backend.forget_summary(task)
-        raise NotConfigured(f"unique= does not work on {backend.name} yet: tasks there have no keys.")
-    holder = task.id if backend.distributed else ""
+    holder, key = "", key_of(fn, task.options.unique)
     try:
-        holder = holder or keep_journal(task, app, fn)
+        if not backend.distributed:
+            holder = keep_journal(task, app, fn)
+        else:
+            # Such a backend keeps records of its own, of every task.
+            holder = backend.reserve(task, key) if key else task.id
     finally:
         if holder != task.id:
             backend.forget_summary(task)

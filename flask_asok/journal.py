@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from flask import Flask
 
 from .attempt import RunnableTask
+from .backends.base import KEY_TAKEN
 from .callables import path_of
 from .context import request_of
 from .errors import AsokError, BackendUnavailable
@@ -125,8 +126,7 @@ def keep_journal(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any]) ->
     BackendUnavailable if the key cannot be taken, and NotConfigured if no store is possible.
     """
     options = task.options
-    function = path_of(fn)
-    key = "" if options.unique is None else f"{function}|{options.unique}"
+    function, key = path_of(fn), key_of(fn, options.unique)
     try:
         store = open_store(app)
         store.tidy()
@@ -144,6 +144,11 @@ def keep_journal(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any]) ->
     return holder
 
 
+def key_of(fn: Callable[..., Any], unique: str | None) -> str:
+    """Return the key that the store knows, of this function and no other; "" for a task without one."""
+    return "" if unique is None else f"{path_of(fn)}|{unique}"
+
+
 def journaled(start: Start) -> Start:
     """Return what starts a deferred task that has a journal, unless another task has its unique key by then."""
 
@@ -151,7 +156,7 @@ def journaled(start: Start) -> Start:
         if task.journal is None or task.journal.release(task):
             start(task, bounded=bounded)
         else:
-            task.withdraw("another task has its unique key")
+            task.withdraw(KEY_TAKEN)
 
     return begin
 

@@ -26,7 +26,8 @@ SETTINGS = (
         "ASOK_STORE", None, or_none(text),
         "Where the processes of the application share what they know of tasks: a path, one that is relative is taken "
         'from the instance folder; `"redis://..."`, for several machines; `"memory"`, for one process. None is '
-        "`asok.sqlite3` in the instance folder, or memory under `TESTING`.",
+        "`asok.sqlite3` in the instance folder, or memory under `TESTING`. A distributed backend takes only the URL of "
+        "a Redis, and None is the one of its own settings.",
     ),
     Setting(
         "ASOK_STORE_SYNC", "normal", one_of("normal", "full"),

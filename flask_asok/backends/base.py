@@ -30,6 +30,9 @@ NOT_SHARED = (
 )
 """What a command says of a backend that is not distributed."""
 
+KEY_TAKEN = "another task has its unique key"
+"""Why a task is cancelled that has waited for a response or a commit."""
+
 LOOKS = 50
 LOOK_SECONDS = 0.001
 """How often, and after which pause, a task is looked for that changes hands."""
@@ -93,6 +96,14 @@ class Backend(ABC):
     @abstractmethod
     def runner(self, queue: str) -> Runner:
         """Return what runs the tasks of `queue`; KeyError for a queue that `ASOK_QUEUES` does not name."""
+
+    def reserve(self, task: RunnableTask[Any], key: str) -> str:
+        """
+        Take a unique key for `task`, which is not started yet, and return its id; or the id of the task that has it.
+
+        Asked of distributed backends. A task with `when="response"` or "commit" takes its key in `start`.
+        """
+        raise NotConfigured(f"unique= does not work on {self.name}: tasks there have no keys.")
 
     @abstractmethod
     def start(self, task: RunnableTask[Any], *, bounded: bool = True) -> None:

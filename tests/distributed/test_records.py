@@ -302,3 +302,34 @@ def test_worker_without_its_records(redis, start_worker, wait_until):
     with contextlib.suppress(ProcessLookupError):
         worker.tell_all()
     assert "a-password" not in worker.log()
+
+
+@pytest.mark.parametrize(
+    "store", ["memory", "asok.sqlite3", "/srv/shop/asok.sqlite3", "postgresql://shop:a-password@db/shop"]
+)
+def test_store_that_is_no_redis(store):
+    """A store that no worker could see is refused when the app is set up; the error says what to set, and no secret."""
+    with pytest.raises(ValueError, match=r"ASOK_STORE must be .* 'redis://\.\.\.', or to None") as raised:
+        jobs.create_app(ASOK_STORE=store, ASOK_CELERY={"broker_url": "redis://127.0.0.1:1"})
+
+    assert "a-password" not in str(raised.value)
+
+
+def test_store(own_redis, rabbitmq, redis, close, start_worker):
+    """The Redis that ASOK_STORE names keeps the records, whatever broker and result backend are."""
+    config = {
+        "NAME": "stored",
+        "ASOK_STORE": own_redis.url,
+        "ASOK_CELERY": {"broker_url": rabbitmq.url, "result_backend": redis.url},
+    }
+    start_worker(config, "--concurrency", "1").ready()
+    app = jobs.create_app(**config)
+
+    with app.app_context():
+        task = background(jobs.add, 1)
+
+        assert asok.get(task.id).result(20) == 1
+    with redis_py.Redis(port=own_redis.port) as stored, redis_py.Redis(port=redis.port) as other:
+        assert stored.exists(f"asok:stored:{task.id}")
+        assert not other.exists(f"asok:stored:{task.id}")
+    close(app)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from flask import Flask
@@ -14,16 +14,17 @@ from flask.ctx import AppContext
 from ...attempt import RunnableTask
 from ...errors import BackendUnavailable, MessageRefused
 from ...logs import log
-from ...messages.message import size_of
+from ...messages.message import Message, size_of
 from ...options import Options
 from ...summaries import SETTLED, TaskSummary
-from ..base import Backend
+from ..base import KEY_TAKEN, Backend
 from ..threads import ThreadsBackend
 from .app import queue_name, run_celery_worker
 from .fields import update
 from .hub import Hub
 from .packing import pack
 from .records import KEEPS_MESSAGE
+from .redis_server import REDIS_URLS
 from .requests import add_tasks
 from .shared_records import SharedRecords
 from .task import CeleryTask, Remote
@@ -51,6 +52,11 @@ class CeleryBackend(Backend):
 
     def __init__(self, app: Flask, config: Mapping[str, Any]) -> None:
         super().__init__(app, config)
+        if not (config["ASOK_STORE"] or REDIS_URLS[0]).startswith(REDIS_URLS):
+            raise ValueError(
+                "ASOK_STORE must be the URL of a Redis on celery, whose workers may run on other machines: set it to "
+                "'redis://...', or to None for the result backend of ASOK_CELERY, or else the broker."
+            )
         self.app: Flask = app
         self._config = config
         self.hub: Hub = Hub(app, config, lambda celery_app: add_tasks(celery_app, self.worker))
@@ -81,6 +87,8 @@ class CeleryBackend(Backend):
         task = super().create(fn, args, kwargs, options, context)
         assert isinstance(task, CeleryTask) and task.call is not None
         try:
+            if options.unique is not None:
+                self.hub.need_records()
             task.message = pack(self.hub, task.call, options, task.summary)
         except Exception:
             with contextlib.suppress(ValueError):
@@ -88,13 +96,30 @@ class CeleryBackend(Backend):
             raise
         return task
 
+    def reserve(self, task: RunnableTask[Any], key: str) -> str:
+        """Take the unique key of a task now, or where that waits for a response or a commit when it is started."""
+        assert isinstance(task, CeleryTask)
+        task.key = key
+        if task.options.when != "now":
+            return task.id
+        try:
+            return self._write_down(task)
+        except BackendUnavailable:
+            task.mark_abandoned()
+            raise
+
     def start(self, task: RunnableTask[Any], *, bounded: bool = True) -> None:
         """Send the message; where the broker cannot be reached, do what `ASOK_FALLBACK` says."""
         assert isinstance(task, CeleryTask)
         try:
+            if not task.is_written and self._write_down(task) != task.id:
+                # It has waited for a response or a commit.
+                task.withdraw(KEY_TAKEN)
+                return
             self._send_first(task)
         except BackendUnavailable as error:
-            if self._config["ASOK_FALLBACK"] != "threads":
+            # On threads of this process no other one would see its unique key.
+            if self._config["ASOK_FALLBACK"] != "threads" or task.options.unique is not None:
                 task.mark_abandoned()
                 raise
             log(logging.WARNING, "%s Background task %s runs in this process.", error, task.name, app=self.app)
@@ -216,14 +241,20 @@ class CeleryBackend(Backend):
         records = self.hub.records
         return {} if records is None else records.read(id)
 
-    def _send_first(self, task: CeleryTask[Any]) -> None:
+    def _write_down(self, task: CeleryTask[Any]) -> str:
+        """Make the record of a task that is to be sent, and return its id, or the one of the task that has its key."""
         if time.monotonic() < self._down_until:
             raise BackendUnavailable("The broker could not be reached a moment ago.")
+        message, records = task.message, self.hub.records
+        message.due = time.time() + task.options.delay
+        with self._noting_failure(message):
+            holder = task.id if records is None else records.add(message, task.key, task.options.unique_until)
+        task.is_written = holder == task.id
+        return holder
+
+    def _send_first(self, task: CeleryTask[Any]) -> None:
         message, delay, records = task.message, task.options.delay, self.hub.records
-        message.due = time.time() + delay
-        try:
-            if records is not None:
-                records.add(message)
+        with self._noting_failure(message):
             try:
                 self.hub.publish(message, delay)
             except BackendUnavailable:
@@ -231,12 +262,17 @@ class CeleryBackend(Backend):
                 if records is None or records.cancel(task.id):
                     raise
                 # A worker has claimed it already: only the confirmation was lost.
+        task.summary.state = "waiting" if delay else "queued"
+
+    @contextlib.contextmanager
+    def _noting_failure(self, message: Message) -> Iterator[None]:
+        try:
+            yield
         except BackendUnavailable:
             # A large message may itself be the cause: it takes too long, or is refused.
             if size_of(message.as_payload()) < LARGE:
                 self._down_until = time.monotonic() + DOWN_SECONDS
             raise
-        task.summary.state = "waiting" if delay else "queued"
 
 
 class Fallback(ThreadsBackend):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -79,11 +81,13 @@ class Hub:
 
     @property
     def records(self) -> Records | None:
-        """The records in Redis; None where neither the result backend nor the broker is a Redis."""
+        """The records in Redis: `ASOK_STORE`, the result backend or the broker; None where none of them is a Redis."""
         server = self._servers.get("")
         if server is None:
             # Looked up once: Celery is slow to read its settings.
-            server = self._servers.setdefault("", find_server(self.celery_app.conf) or NO_SERVER)
+            url = self.config["ASOK_STORE"]
+            found = RedisServer((url,), {}, {}, {}, "") if url else find_server(self.celery_app.conf)
+            server = self._servers.setdefault("", found or NO_SERVER)
         if server is NO_SERVER:
             return None
         return self._shared("celery.records", lambda: Records(server, self.app.name))
@@ -180,3 +184,10 @@ def keep_trying(do: Callable[[], T]) -> T:
         except BackendUnavailable:
             time.sleep(pause)
     return do()
+
+
+def release(hub: Hub, id: str, pid: int | None = None) -> None:
+    """End the lease of process `pid`, of this one by default; where that fails it runs out by itself."""
+    with contextlib.suppress(BackendUnavailable):
+        if hub.records is not None:
+            hub.records.release(id, pid or os.getpid())

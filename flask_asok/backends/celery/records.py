@@ -11,7 +11,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from ...errors import BackendUnavailable
@@ -21,8 +21,9 @@ from ...messages.message import Message
 from ...progress import Progress
 from ...summaries import SETTLED
 from .causes import ForeignRecord, Reached
-from .fields import CANCELLED, SUMMARY_FIELDS, as_of_now, claims_of, given, packed, readable
-from .lua import REPORT
+from .fields import CANCELLED, as_of_now, packed, readable
+from .listing import Listing
+from .lua import KEEP, REPORT, TAKE
 from .redis_server import RedisServer
 
 KEEP_SECONDS = 86_400
@@ -39,9 +40,6 @@ BEAT_SECONDS = 3.0
 
 KEEPS_MESSAGE = frozenset({"failed", "abandoned"})
 """The states in which `flask asok failed` lists a task, and `flask asok retry` runs it again."""
-
-MOST_LISTED = 10_000
-"""How many tasks `asok.tasks()` finds: the newest ones."""
 
 
 class Records:
@@ -60,11 +58,11 @@ class Records:
         self._prefix = f"{server.prefix}asok:{app_name}:"
         self._reached = Reached(server.address, f"{self._prefix}*")
         self._failed = f"{self._prefix}failed"
-        self._newest = f"{self._prefix}celery:newest"
-        self._unsettled = f"{self._prefix}celery:unsettled"
+        self.listing = Listing(self._redis, self._reached, self._prefix)
         self._me = f"{socket.gethostname()}:{os.getpid()}"
         self._lock = threading.Lock()
-        self._leases: set[str] = set()
+        self._leases: dict[str, str | None] = {}
+        """The tasks of which this process has an attempt, and the keys in Redis of their unique keys."""
         self._renewer = HelperThread("asok-leases", self._renew, lambda: bool(self._leases))
         self._closed = threading.Event()
 
@@ -72,11 +70,19 @@ class Records:
         """Raise BackendUnavailable where Redis cannot be reached."""
         self.read("check")
 
-    def add(self, message: Message) -> None:
-        """Make the record of a new task, which waits until its message is due."""
+    def add(self, message: Message, key: str = "", key_until: str = "end") -> str:
+        """
+        Make the record of a new task, which waits until its message is due, and return its id.
+
+        With a unique `key` that another task has, nothing is made, and the id of that task is returned.
+        """
         delay = max(0.0, message.due - time.time())
+        keep = KEEP_SECONDS + int(delay)
         fields = {**_facts(message), "state": "waiting" if delay else "queued", "due": time.time() + delay}
-        self._write(message.id, fields, KEEP_SECONDS + int(delay), enqueued=message.enqueued)
+        if key and (holder := self._take(key, key_until, message.id, fields, keep)) != message.id:
+            return holder
+        self._write(message.id, fields, keep, enqueued=message.enqueued)
+        return message.id
 
     def read(self, id: str) -> dict[str, str]:
         """
@@ -90,33 +96,6 @@ class Records:
         except (UnicodeDecodeError, ForeignRecord):
             return {}
         return as_of_now(fields)
-
-    def read_all(self, ids: Sequence[str]) -> dict[str, dict[str, str]]:
-        """Return the fields of several records by id, as `read` does, but without outcomes and messages."""
-        try:
-            found = self._read_some(ids)
-        except (UnicodeDecodeError, ForeignRecord):
-            found = {id: self.read(id) for id in ids}
-        gone = [id for id, fields in found.items() if not fields]
-        if gone:
-            # They have expired, which their ids in the lists do not.
-            with self._reached, self._redis.pipeline(transaction=False) as pipe:
-                pipe.zrem(self._newest, *gone)
-                pipe.zrem(self._unsettled, *gone)
-                pipe.execute()
-        return {id: fields for id, fields in found.items() if fields}
-
-    def newest(self, start: int, count: int) -> list[str]:
-        """Return the ids of `count` tasks after the `start` newest ones, the newest first."""
-        with self._reached:
-            ids: list[str] = self._redis.zrevrange(self._newest, start, start + count - 1)
-        return ids
-
-    def unsettled(self) -> list[str]:
-        """Return the ids of the tasks that are not settled, and of some that are."""
-        with self._reached:
-            ids: list[str] = self._redis.zrange(self._unsettled, 0, -1)
-        return ids
 
     def claim(self, message: Message) -> Literal["ours", "lost", "taken", "over"]:
         """
@@ -133,8 +112,8 @@ class Records:
                 pipe.hsetnx(key, field, f"{self._me} {time.time()!r}")
                 pipe.set(f"{key}:lease", self._me, ex=LEASE_SECONDS, nx=True)
                 pipe.expire(key, KEEP_SECONDS)
-                pipe.hmget(key, "state", "attempt", field)
-                first, free, _, (state, current, claim) = pipe.execute()
+                pipe.hmget(key, "state", "attempt", field, "unique")
+                first, free, _, (state, current, claim, unique) = pipe.execute()
         except ForeignRecord:
             self.remove(id)
             return self.claim(message)
@@ -146,7 +125,10 @@ class Records:
             with self._reached:
                 self._redis.hset(key, field, f"{self._me} {time.time()!r}")
                 self._redis.hdel(key, "progress")
-        self._keep_lease(id)
+        self._keep_lease(id, unique)
+        if unique is not None:
+            with self._reached:
+                self._redis.eval(KEEP, 1, unique, id, KEEP_SECONDS)
         if state is None:
             self._write(id, {**_facts(message), "state": "queued"}, enqueued=message.enqueued)
         return "ours" if first else "lost"
@@ -154,7 +136,7 @@ class Records:
     def release(self, id: str, pid: int) -> None:
         """End the lease of process `pid` of this machine, so that another process can take the attempt over at once."""
         with self._lock:
-            self._leases.discard(id)
+            self._leases.pop(id, None)
         key = f"{self._prefix}{id}:lease"
         with self._reached:
             if self._redis.get(key) == f"{socket.gethostname()}:{pid}":
@@ -215,8 +197,7 @@ class Records:
         with self._reached, self._redis.pipeline(transaction=False) as pipe:
             pipe.delete(self._prefix + id)
             pipe.zrem(self._failed, id)
-            pipe.zrem(self._newest, id)
-            pipe.zrem(self._unsettled, id)
+            self.listing.remove(pipe, id)
             pipe.execute()
 
     def close(self) -> None:
@@ -225,18 +206,6 @@ class Records:
         self._closed.set()
         self._renewer.join(5)
         self._redis.close()
-
-    def _read_some(self, ids: Sequence[str]) -> dict[str, dict[str, str]]:
-        with self._reached, self._redis.pipeline(transaction=False) as pipe:
-            for id in ids:
-                pipe.hmget(self._prefix + id, SUMMARY_FIELDS)
-            values = [readable(given(SUMMARY_FIELDS, one)) for one in pipe.execute()]
-            found = dict(zip(ids, values, strict=True))
-            for id, fields in found.items():
-                pipe.hmget(self._prefix + id, claims_of(fields))
-            for fields, claims in zip(found.values(), pipe.execute(), strict=True):
-                fields.update(given(claims_of(fields), claims))
-        return {id: as_of_now(readable(fields)) for id, fields in found.items()}
 
     def _write(
         self,
@@ -257,20 +226,27 @@ class Records:
             pipe.hset(key, mapping=dict(fields))
             pipe.expire(key, keep)
             if enqueued is not None:
-                pipe.zadd(self._newest, {id: enqueued})
-                pipe.zremrangebyrank(self._newest, 0, -MOST_LISTED - 1)
-                pipe.zadd(self._unsettled, {id: enqueued})
+                self.listing.add(pipe, id, enqueued)
             elif fields.get("state") in SETTLED:
-                pipe.zrem(self._unsettled, id)
+                self.listing.settle(pipe, id)
             if release:
                 with self._lock:
-                    self._leases.discard(id)
+                    unique = self._leases.pop(id, None)
                 pipe.delete(f"{key}:lease")
+                if unique is not None:
+                    pipe.eval(KEEP, 1, unique, id, 0 if fields["state"] in SETTLED else keep)
             pipe.execute()
 
-    def _keep_lease(self, id: str) -> None:
+    def _take(self, key: str, until: str, id: str, fields: Mapping[str, Any], keep: int) -> str:
+        """Take a unique key and make the record in one step; return the id of the task that has the key."""
+        key = f"{self._prefix}celery:unique:{key}"
+        pairs = [part for pair in {**fields, "unique": key, "unique_until": until}.items() for part in pair]
+        with self._reached:
+            return str(self._redis.eval(TAKE, 2, key, self._prefix + id, self._prefix, id, keep, *pairs))
+
+    def _keep_lease(self, id: str, unique: str | None) -> None:
         with self._lock:
-            self._leases.add(id)
+            self._leases[id] = unique
         self._renewer.need()
 
     def _renew(self) -> bool:

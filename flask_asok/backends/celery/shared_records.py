@@ -46,7 +46,7 @@ class SharedRecords:
         """Return the newest `limit` records that match, the oldest of them first."""
         found: list[Record] = []
         at = 0
-        while len(found) < limit and (ids := self._records.newest(at, CHUNK)):
+        while len(found) < limit and (ids := self._records.listing.newest(at, CHUNK)):
             at += len(ids)
             found += [
                 record
@@ -67,7 +67,7 @@ class SharedRecords:
     def queues(self) -> list[QueueSummary]:
         """Return how many tasks are queued, run and wait in each queue that has any."""
         found: dict[str, QueueSummary] = {}
-        ids = self._records.unsettled()
+        ids = self._records.listing.unsettled()
         for at in range(0, len(ids), CHUNK):
             for record in self._read_all(ids[at : at + CHUNK]):
                 if record.is_settled:
@@ -99,5 +99,5 @@ class SharedRecords:
         return sorted(found, key=lambda one: one.since)
 
     def _read_all(self, ids: list[str]) -> list[Record]:
-        found = self._records.read_all([id for id in ids if not self._is_local(id)])
+        found = self._records.listing.read([id for id in ids if not self._is_local(id)])
         return [record_of(id, fields) for id, fields in found.items()]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -20,7 +18,7 @@ from ...store.away import warn_of_store
 from ...summaries import SETTLED
 from . import outcomes
 from .fields import update
-from .hub import Hub, keep_trying
+from .hub import Hub, keep_trying, release
 
 R = TypeVar("R", covariant=True)
 
@@ -60,12 +58,22 @@ class CeleryTask(RunnableTask[R]):
 
     message: Message
     runner: Remote | Runner
+    key = ""
+    """The unique key."""
+    is_written = False
+    """Has the task a record, so that only its message is to be sent?"""
 
     @property
     def state(self) -> Any:
         """As on every Task; asks Redis until the task is settled."""
         self._look()
         return self.summary.state
+
+    @property
+    def progress(self) -> Progress | None:
+        """What the record has of the progress; each report in the process that runs the task."""
+        self._look()
+        return self.summary.progress
 
     def is_alive(self) -> bool:
         """Return True until the task is settled; asks Redis."""
@@ -272,13 +280,12 @@ class CeleryTask(RunnableTask[R]):
 
     def _report(self, progress: Progress) -> bool:
         """Write the progress down, and return True if another process asks the task to stop."""
-        hub = self._hub
-        if hub is not None and hub.records is not None:
-            try:
-                return hub.records.report(self.id, self.message.attempt, progress)
-            except BackendUnavailable as error:
-                warn_of_store(self.name, self.id, error, app=self.app)
-        return False
+        records = None if self._hub is None else self._hub.records
+        try:
+            return records is not None and records.report(self.id, self.message.attempt, progress)
+        except BackendUnavailable as error:
+            warn_of_store(self.name, self.id, error, app=self.app)
+            return False
 
     def _keep_outcome(self) -> None:
         outcomes.keep(
@@ -291,10 +298,3 @@ class CeleryTask(RunnableTask[R]):
             attempts=self.attempts,
             progress=self.summary.progress,
         )
-
-
-def release(hub: Hub, id: str, pid: int | None = None) -> None:
-    """End the lease of process `pid`, of this one by default; where that fails it runs out by itself."""
-    with contextlib.suppress(BackendUnavailable):
-        if hub.records is not None:
-            hub.records.release(id, pid or os.getpid())

@@ -19,10 +19,10 @@ from ...messages.message import Message
 from ...signals import task_failed
 from ...summaries import TaskSummary
 from . import outcomes
-from .hub import Hub, keep_trying, time_limits
+from .hub import Hub, keep_trying, release, time_limits
 from .packing import unpack
 from .records import KEEPS_MESSAGE
-from .task import ONCE, CeleryTask, Remote, release
+from .task import ONCE, CeleryTask, Remote
 
 WATCH_SECONDS = 5.0
 """The pause before a message is looked at again whose attempt another process has claimed."""
