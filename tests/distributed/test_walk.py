@@ -44,7 +44,7 @@ def entered():
 
 def test_call_on_celery(redis, start_worker, close, tmp_path, steps, entered):
     """A call enters the files in the order in which the page names them: in the caller, in the worker, and again."""
-    config = {"ASOK_BACKEND": "celery", "ASOK_CELERY": {"broker_url": redis.url}}
+    config = {"NAME": "walk", "ASOK_BACKEND": "celery", "ASOK_CELERY": {"broker_url": redis.url}}
     start_worker(config, "--pool", "solo").ready()
     app = jobs.create_app(**config)
     path = tmp_path / "entered"
