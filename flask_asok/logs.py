@@ -65,9 +65,9 @@ def log(
         if kept:
             _hand_out(kept if isinstance(kept, logging.LogRecord) else record, own, app)
     except BaseException as error:
-        _complain()
         if is_ctrl_c(error):
             raise
+        _complain()
 
 
 def log_exception(message: str, *args: object, app: Flask | None = None, logger: str = NAME) -> None:
@@ -135,9 +135,9 @@ def _quietly(handler: logging.Handler, record: logging.LogRecord) -> None:
     try:
         handler.handle(record)
     except BaseException as error:
-        _complain()
         if is_ctrl_c(error):
             raise
+        _complain()
 
 
 def is_ctrl_c(error: BaseException) -> bool:

@@ -32,9 +32,9 @@ def emit(signal: NamedSignal, app: Flask, **kwargs: Any) -> None:
         try:
             receiver(app, **kwargs)
         except BaseException as error:
-            log_exception("Receiver of %s failed: %r", signal.name, error, app=app)
             if is_ctrl_c(error):
                 raise
+            log_exception("Receiver of %s failed: %r", signal.name, error, app=app)
 
 
 def __getattr__(name: str) -> NamedSignal:

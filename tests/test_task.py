@@ -690,9 +690,9 @@ def test_joining_a_task_that_joins_one_held_for_this_response(threads_app, joins
 
     with threads_app.test_request_context():
         held = background.using(when="response")(int)
-        task = background(join_when, joins["task"], held)
-        joins["task"].set()
-        joins["task"].clear()
+        go = threading.Event()
+        go.set()
+        task = background(join_when, go, held)
         assert joins["task"].wait(WAIT)
         with pytest.raises(RuntimeError, match=text):
             task.join()

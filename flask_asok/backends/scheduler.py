@@ -8,7 +8,7 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -105,11 +105,14 @@ class Scheduler:
         self.stop()
         self._thread.join(1)
 
-    def drain(self) -> Iterable[RunnableTask[Any]]:
+    def drain(self) -> Iterator[RunnableTask[Any]]:
         """Take out every task that waits, the next one first. For a closed scheduler, or one that a fork has lost."""
-        waiting, self._tasks = self._tasks, {}
-        tasks = [reference() for _, reference in sorted(waiting.values(), key=lambda each: each[0])]
-        return [task for task in tasks if task is not None and task.state == "waiting"]
+        for number, (_, reference) in sorted(self._tasks.items(), key=lambda each: each[1][0]):
+            task = reference()
+            if task is not None and task.state == "waiting":
+                yield task
+            # Not before it was abandoned: an interruption there must leave it to the next call.
+            self._tasks.pop(number, None)
 
     def _has_work(self) -> bool:
         return self._inbox is not None and not self._inbox.empty()
