@@ -22,7 +22,6 @@ from .logs import log
 from .recipes import RECIPES
 from .sharing import existing_store
 from .state import state_of
-from .summaries import TaskSummary
 
 T = TypeVar("T")
 
@@ -40,7 +39,6 @@ NOT_TRACKED = (
     '"memory"; or set ASOK_BACKEND = "celery".'
 )
 
-NOT_LISTED = "The {} backend does not list its tasks. `flask asok failed` lists those that have failed."
 
 START_WORKER = "Is one running? Start it with `flask --app APP asok worker`."
 
@@ -150,14 +148,7 @@ def worker(queues: str, concurrency: int | None, arguments: tuple[str, ...]) -> 
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def tasks(state: str | None, name: str | None, queue: str | None, limit: int, as_json: bool) -> None:
     """List the newest tracked tasks, the oldest of them first."""
-
-    def ask() -> list[TaskSummary]:
-        backend = state_of(current_app).backend
-        if backend.distributed:
-            raise NotConfigured(NOT_LISTED.format(backend.name))
-        return newest(_app_that_shares(), state=state, name=name, queue=queue, limit=limit)
-
-    found = _asked(ask)
+    found = _asked(lambda: newest(_app_that_shares(), state=state, name=name, queue=queue, limit=limit))
     if as_json:
         click.echo(json.dumps([{**task.as_dict(), "error": task.error} for task in found], indent=2))
         return

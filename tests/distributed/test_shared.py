@@ -166,6 +166,7 @@ def test_tasks_from_elsewhere(ctx, other, tmp_path):
         of_state = [summary.id for summary in asok.tasks(state="failed", limit=1)]
         of_queue = [summary.id for summary in asok.tasks(queue="mail", name="listed", limit=1)]
         none = asok.tasks(limit=0)
+    printed = other.test_cli_runner().invoke(args=["asok", "tasks", "--name", "listed", "--limit", "3"]).output
     late.cancel()
 
     assert [summary.id for summary in listed] == [done.id, failed.id, late.id]
@@ -173,6 +174,7 @@ def test_tasks_from_elsewhere(ctx, other, tmp_path):
     assert [summary.attempts for summary in listed] == [1, 1, 0]
     assert of_state == of_queue == [failed.id]
     assert none == []
+    assert [line.split()[0] for line in printed.splitlines()] == [done.id, failed.id, late.id], printed
 
 
 def test_queues_and_processes(ctx, other, worker, tmp_path, wait_until):
