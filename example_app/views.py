@@ -153,9 +153,7 @@ def import_csv() -> BaseResponse:
         catalogue.read(path)
     except ValueError as error:
         return refuse(run, str(error))
-    # On Celery tasks have no unique keys yet: there a second press starts a second import, which does no harm.
-    key = None if folder.is_distributed(current_app) else f"import:{g.visitor}"
-    door(run, tracked=True, unique=key)(tasks.import_products, g.visitor, str(path))
+    door(run, tracked=True, unique=f"import:{g.visitor}")(tasks.import_products, g.visitor, str(path))
     return answer(run)
 
 

@@ -140,11 +140,13 @@ def test_sign_up(site):
 
 
 def test_import(site):
-    """The worker imports the file, and the bar comes to its end."""
+    """The worker imports the file, and the bar comes to its end; a second press follows the first."""
+    site.press("/import")
     site.press("/import")
 
     assert site.wait("import", "Done .*240 products in the catalogue")
     assert site.wait("tasks", "import_products default succeeded")
+    assert len(re.findall("import_products", site.read("tasks"))) == 1
 
 
 def test_photo(site):
