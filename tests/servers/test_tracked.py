@@ -17,6 +17,7 @@ PAUSE = 0.05
 # How each is started, and how many processes answer.
 GUNICORN = {
     "sync": (2, ["--worker-class=sync", "--workers=2"]),
+    "eight": (8, ["--worker-class=sync", "--workers=8"]),
     "gthread": (4, ["--worker-class=gthread", "--threads=2", "--workers=4"]),
     "gevent": (2, ["--worker-class=gevent", "--workers=2"]),
     "preload": (2, ["--worker-class=sync", "--workers=2", "--preload"]),
