@@ -39,13 +39,13 @@ def test_default():
 def test_too_large(app, call, named):
     """A larger call is a ValueError that names size and argument, and what to pass instead; nothing is left of it."""
     with app.test_request_context():
-        before = [summary.id for summary in asok.tasks()]
+        before = [summary.id for summary in asok.tasks(limit=1)]
 
         with pytest.raises(ValueError, match=r"ASOK_MESSAGE_MAX_BYTES \(100,000\).* Pass a path or an id") as raised:
             call()
 
         assert named in str(raised.value)
-        assert [summary.id for summary in asok.tasks()] == before
+        assert [summary.id for summary in asok.tasks(limit=1)] == before
         # It is no outage: the next call is taken.
         assert background.using(delay=60)(jobs.add, 1).state == "waiting"
 
