@@ -38,17 +38,17 @@ WHERE id = ? AND state IN ('queued', 'waiting')
 """
 _REPORT = "UPDATE task SET progress = ? WHERE id = ? AND claim = ? AND state = 'running'"
 _RELEASE = """
-UPDATE OR IGNORE task SET state = CASE WHEN ?1 > ?2 THEN 'waiting' ELSE 'queued' END, due = ?1, key = ?3
-WHERE id = ?4 AND state = 'waiting'
+UPDATE OR IGNORE task SET state = CASE WHEN ? > ? THEN 'waiting' ELSE 'queued' END, due = ?, key = ?
+WHERE id = ? AND state = 'waiting'
 """
 _POSTPONE = """
 UPDATE task SET state = 'waiting', due = ?, attempts = ?, error = ?, traceback = ?
 WHERE id = ? AND claim = ? AND state = 'running'
 """
 _SETTLE = """
-UPDATE task SET state = ?1, finished = ?2, error = ?3, traceback = ?4, outcome = ?5, key = '',
-    message = CASE WHEN ?1 IN ('succeeded', 'cancelled') THEN NULL ELSE message END
-WHERE id = ?6 AND claim = ?7 AND finished = 0
+UPDATE task SET state = ?, finished = ?, error = ?, traceback = ?, outcome = ?, key = '',
+    message = CASE WHEN ? IN ('succeeded', 'cancelled') THEN NULL ELSE message END
+WHERE id = ? AND claim = ? AND finished = 0
 """
 _CANCEL = """
 UPDATE task SET state = 'cancelled', finished = ?, key = '', message = NULL
@@ -124,7 +124,7 @@ class SQLiteStore(Store):
         return bool(self._rows("SELECT stopping FROM task WHERE id = ? AND claim = ? AND stopping", (id, claim)))
 
     def release(self, id: str, due: float, key: str = "") -> str:
-        while not self._change(_RELEASE, (due, self.now(), key, id)):
+        while not self._change(_RELEASE, (due, self.now(), due, key, id)):
             holder = self._holder(key) if key else ""
             record = self.read(id)
             if holder or record is None or record.state != "waiting":
@@ -137,7 +137,7 @@ class SQLiteStore(Store):
     def settle(
         self, id: str, claim: int, state: State, *, error: str = "", traceback: str = "", outcome: str | None = None
     ) -> bool:
-        values = (state, self.now(), error, traceback[-LONGEST_TRACEBACK:], outcome, id, claim)
+        values = (state, self.now(), error, traceback[-LONGEST_TRACEBACK:], outcome, state, id, claim)
         return self._change(_SETTLE, values) > 0
 
     def cancel(self, id: str) -> bool:
