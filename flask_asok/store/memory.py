@@ -13,7 +13,17 @@ from typing import Any
 
 from ..progress import Progress
 from ..summaries import State
-from .base import KEEP_SECONDS, LONGEST_TRACEBACK, LOST, ProcessSummary, QueueSummary, Record, Store, Tick
+from .base import (
+    KEEP_SECONDS,
+    LONGEST_TRACEBACK,
+    LOST,
+    ProcessSummary,
+    QueueSummary,
+    Record,
+    Store,
+    Tick,
+    count_by_queue,
+)
 
 _OPEN = ("queued", "waiting")
 
@@ -151,16 +161,8 @@ class MemoryStore(Store):
         return len(old[:limit])
 
     def queues(self) -> list[QueueSummary]:
-        found: dict[str, QueueSummary] = {}
         with self._lock:
-            for record in self._records.values():
-                if record.is_settled:
-                    continue
-                queue = found.setdefault(record.queue, QueueSummary(name=record.queue))
-                setattr(queue, record.state, getattr(queue, record.state) + 1)
-                if record.state == "queued":
-                    queue.oldest_due_at = min(record.due, queue.oldest_due_at or record.due)
-        return sorted(found.values(), key=lambda queue: queue.name)
+            return count_by_queue(self._records.values())
 
     def enter(self, kind: str, queues: Iterable[str]) -> str:
         with self._lock:

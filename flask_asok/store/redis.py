@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any
 
 from .. import process
@@ -18,7 +19,17 @@ from ..errors import BackendUnavailable
 from ..helper_thread import HelperThread
 from ..progress import Progress
 from ..summaries import State
-from .base import KEEP_SECONDS, LONGEST_TRACEBACK, LOST, ProcessSummary, QueueSummary, Record, Store, Tick
+from .base import (
+    KEEP_SECONDS,
+    LONGEST_TRACEBACK,
+    LOST,
+    ProcessSummary,
+    QueueSummary,
+    Record,
+    Store,
+    Tick,
+    count_by_queue,
+)
 from .scripts import SCRIPTS
 
 LEASE_SECONDS = 10
@@ -118,18 +129,10 @@ class RedisStore(Store):
         return int(self._run("expire", self.now() - KEEP_SECONDS, limit))
 
     def queues(self) -> list[QueueSummary]:
-        found: dict[str, QueueSummary] = {}
         with reached():
             ids = self._redis.zrange(f"{self._prefix}open", 0, -1)
-        for at in range(0, len(ids), CHUNK):
-            for record in self._read_all(ids[at : at + CHUNK]):
-                if record.is_settled:
-                    continue
-                queue = found.setdefault(record.queue, QueueSummary(name=record.queue))
-                setattr(queue, record.state, getattr(queue, record.state) + 1)
-                if record.state == "queued":
-                    queue.oldest_due_at = min(record.due, queue.oldest_due_at or record.due)
-        return sorted(found.values(), key=lambda queue: queue.name)
+        chunks = (self._read_all(ids[at : at + CHUNK]) for at in range(0, len(ids), CHUNK))
+        return count_by_queue(chain.from_iterable(chunks))
 
     # Processes
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import chain
 
-from ...store.base import ProcessSummary, QueueSummary, Record
+from ...store.base import ProcessSummary, QueueSummary, Record, count_by_queue
 from .app import queue_name
 from .fields import record_of
 from .hub import Hub
@@ -66,18 +67,9 @@ class SharedRecords:
 
     def queues(self) -> list[QueueSummary]:
         """Return how many tasks are queued, run and wait in each queue that has any."""
-        found: dict[str, QueueSummary] = {}
         ids = self._records.listing.unsettled()
-        for at in range(0, len(ids), CHUNK):
-            for record in self._read_all(ids[at : at + CHUNK]):
-                if record.is_settled:
-                    continue
-                queue = found.setdefault(record.queue, QueueSummary(name=record.queue))
-                setattr(queue, record.state, getattr(queue, record.state) + 1)
-                if record.state == "queued":
-                    due = record.due or record.enqueued
-                    queue.oldest_due_at = min(due, queue.oldest_due_at or due)
-        return sorted(found.values(), key=lambda queue: queue.name)
+        chunks = (self._read_all(ids[at : at + CHUNK]) for at in range(0, len(ids), CHUNK))
+        return count_by_queue(chain.from_iterable(chunks))
 
     def processes(self) -> list[ProcessSummary]:
         """Return the workers that answer within a second: their main processes, with the queues that they take."""
