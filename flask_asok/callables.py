@@ -86,9 +86,17 @@ def check_fits(fn: Callable[..., Any], args: Arguments, kwargs: dict[str, Any], 
     except Exception:  # an object that answers oddly to what it is asked
         return
     try:
-        signature.bind(*given, **named)
+        _bind(signature, given, named)
     except TypeError as error:
         raise TypeError(_does_not_fit(of, signature, str(error), kwargs)) from None
+
+
+def _bind(signature: inspect.Signature, args: Arguments, kwargs: Mapping[str, Any]) -> None:
+    bound = signature.bind(*args, **kwargs).arguments
+    for name, parameter in signature.parameters.items():
+        # Python 3.13.0 takes `f(first=1)` for a call of `def f(first, /, **rest)`.
+        if parameter.kind is parameter.POSITIONAL_ONLY and parameter.default is parameter.empty and name not in bound:
+            raise TypeError(f"missing a required positional-only argument: {name!r}")
 
 
 def really_called(fn: Any, args: Arguments, kwargs: dict[str, Any]) -> tuple[Any, Arguments, dict[str, Any]]:

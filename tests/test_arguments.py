@@ -147,7 +147,7 @@ def test_unbound_instance(shop, holder):
     db.session.expunge(detached)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         for user in (new, detached):
             background(take, holder(user)).join(WAIT)
 
@@ -328,7 +328,7 @@ def test_id_of_the_user(login):
 def test_warnings_as_errors(shop):
     """Where warnings are errors the call raises, and nothing is queued."""
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         with pytest.raises(UserWarning, match="A User bound"):
             background(take, db.session.get(User, 1))
 

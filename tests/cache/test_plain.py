@@ -195,7 +195,7 @@ def test_read_only_once(app, load):
 def test_plain_values(app, load):
     """Plain values, rows of columns, and what no session holds are cached without a word."""
     with app.app_context(), warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         value = cache.remember("posts", load)
 
         assert cache.get("posts") is value

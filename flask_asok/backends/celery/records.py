@@ -58,7 +58,7 @@ class Records:
         self._prefix = f"{server.prefix}asok:{app_name}:"
         self._reached = Reached(server.address, f"{self._prefix}*")
         self._failed = f"{self._prefix}failed"
-        self.listing = Listing(self._redis, self._reached, self._prefix)
+        self.listing: Listing = Listing(self._redis, self._reached, self._prefix)
         self._me = f"{socket.gethostname()}:{os.getpid()}"
         self._lock = threading.Lock()
         self._leases: dict[str, str | None] = {}
