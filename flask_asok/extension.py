@@ -84,7 +84,7 @@ class FlaskAsok:
         backend = _backend(config["ASOK_BACKEND"])
         config.update(settings.read(app, backend.settings))
         _refuse_unknown(app.config, config)
-        app.extensions[KEY] = AppState(config, backend(app, config))
+        app.extensions[KEY] = AppState(app, config, backend(app, config))
         for recipe in RECIPES:
             if recipe.set_up is not None:
                 recipe.set_up(app)

@@ -12,6 +12,7 @@ from . import process
 from .backends.base import Backend
 from .errors import NotConfigured
 from .logs import log_exception
+from .serving import Serving
 
 T = TypeVar("T")
 
@@ -22,9 +23,11 @@ KEY = "asok"
 class AppState:
     """Made by `init_app`, kept at `app.extensions["asok"]`, lives as long as the application."""
 
-    def __init__(self, config: dict[str, Any], backend: Backend) -> None:
+    def __init__(self, app: Flask, config: dict[str, Any], backend: Backend) -> None:
         self.config = config
         """The `ASOK_*` values, read once."""
+        self.serving = Serving(app)
+        """Whether this process serves the application, and what begins when it does."""
         self.tracks_all: bool = config["ASOK_TRACKED"]
         self.backend = backend
         self._begin_anew()

@@ -19,7 +19,7 @@ ORDER = [
     {"baton", "errors", "hints", "process", "progress", "validate"},
     {"helper_thread", "logs"},
     {"options"},
-    {"signals", "retries", "context", "summaries", "settings", "tokens"},
+    {"signals", "retries", "context", "serving", "summaries", "settings", "tokens"},
     {"messages", "store"},
     {"callables"},
     {"arguments", "tasks"},
