@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from datetime import datetime
@@ -24,6 +25,9 @@ R = TypeVar("R", covariant=True)
 SHORTEST_PAUSE = 0.005
 LONGEST_PAUSE = 0.25
 """Seconds between two looks at the store, for one that waits: quick at first, and rarer later on."""
+
+GONE = "its record is gone from the store"
+"""The error of a task of which nothing can tell any more how it ends."""
 
 
 def summary_of(record: Record, now: float) -> TaskSummary:
@@ -86,6 +90,9 @@ class Handle(Task[R]):
 class StoredTask(Handle[R]):
     """A task as the store knows it, in whatever process it runs. Each look at it is a look at the store."""
 
+    _is_gone = False
+    """Has the store lost the record?"""
+
     def __init__(self, app: Flask, store: Shared, record: Record) -> None:
         super().__init__(app, summary_of(record, store.now()))
         self._store = store
@@ -145,9 +152,10 @@ class StoredTask(Handle[R]):
         if error is not None:
             raise error
         if self._record.outcome is None:
+            why = "it cannot be written as a message of at most 64 kB, or SECRET_KEY is missing"
             raise ResultNotKept(
-                f"The result of task {self.name} was not kept: it cannot be written as a message of at most 64 kB, or "
-                "SECRET_KEY is missing. Let the task store what it makes, and return its id or path."
+                f"The result of task {self.name} was not kept: {GONE if self._is_gone else why}. "
+                "Let the task store what it makes, and return its id or path."
             )
         value, unfit = outcome_of(self.app, self.id, self._record.outcome)
         if unfit is not None:
@@ -165,11 +173,22 @@ class StoredTask(Handle[R]):
 
     def _look(self) -> TaskSummary:
         if not self._record.is_settled:
-            found = self._store.get(self.id)
-            if found is not None:
-                self._record = found
-                self._summary = summary_of(found, self._store.now())
+            self._record = self._store.get(self.id) or self._without_record()
+            self._summary = summary_of(self._record, self._store.now())
         return self._summary
+
+    def _without_record(self) -> Record:
+        """Return what is left to tell: what this process knows if the task runs here, or else that it is abandoned."""
+        self._is_gone = True
+        backend = state_of(self.app).backend
+        here = backend.find(self.id)
+        known = backend.get(self.id) if here is None else here.summary
+        if known is None or not known.is_stored:
+            return dataclasses.replace(self._record, state="abandoned", error=GONE, finished=self._store.now())
+        return dataclasses.replace(
+            self._record, state=known.state, attempts=known.attempts, error=known.error or "",
+            started=known.started, finished=known.finished, progress=known.progress,
+        )  # fmt: skip
 
     def _join(self, timeout: float | None) -> None:
         here = state_of(self.app).backend.find(self.id)

@@ -8,9 +8,10 @@ import threading
 
 import jobs
 import pytest
+import redis as redis_py
 from jobs import lines
 
-from flask_asok import BackendUnavailable, FlaskAsok, ResultNotKept, TaskCancelled, background
+from flask_asok import BackendUnavailable, FlaskAsok, ResultNotKept, TaskAbandoned, TaskCancelled, background
 
 asok = FlaskAsok()
 
@@ -151,6 +152,19 @@ def test_cancel_from_elsewhere(ctx, other, elsewhere, tmp_path):
     assert (by_id, by_handle, unknown) == (True, True, False)
     assert [task.state for task in tasks] == ["cancelled", "cancelled"]
     assert [elsewhere(task.id).as_dict()["state"] for task in tasks] == ["cancelled", "cancelled"]
+
+
+def test_record_that_is_gone(ctx, elsewhere, redis):
+    """A handle elsewhere ends as abandoned when Redis has lost the record, and says so."""
+    handle = elsewhere(background.using(delay=60)(jobs.add, 1).id)
+    with redis_py.Redis(port=redis.port) as client:
+        assert client.delete(f"asok:jobs:{handle.id}")
+
+    handle.join(20)
+
+    assert (handle.state, handle.error) == ("abandoned", "its record is gone from the store")
+    with pytest.raises(TaskAbandoned, match="its record is gone from the store"):
+        handle.result(20)
 
 
 def test_tasks_from_elsewhere(ctx, other, tmp_path):
