@@ -17,6 +17,7 @@ from .backends.settings import SETTINGS as BACKEND_SETTINGS
 from .cli import asok_cli
 from .dispatch import background, in_background
 from .handles import cancel_task, discard_task, get_task, newest, retry_task
+from .packing import SETTINGS as MESSAGE_SETTINGS
 from .recipes import RECIPES
 from .recipes.cache import warm_all, warm_cache
 from .recipes.images import resize_image
@@ -43,6 +44,7 @@ ROOMS: dict[str, tuple[Setting, ...]] = {
         *BACKEND_SETTINGS,
     ),
     "Store": STORE_SETTINGS,
+    "Messages": MESSAGE_SETTINGS,
     **{recipe.name.capitalize(): recipe.settings for recipe in RECIPES},
     "Celery": CELERY_SETTINGS,
 }  # fmt: skip

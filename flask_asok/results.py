@@ -7,9 +7,8 @@ from typing import Any
 from flask import Flask
 
 from .errors import MessageRefused, NotConfigured, ResultNotKept
-from .messages.names import Names
-from .messages.serializer import Serializer
 from .messages.signer import Signer
+from .packing import Packer
 from .state import state_of
 
 MOST_BYTES = 64 * 1024
@@ -18,7 +17,7 @@ MOST_BYTES = 64 * 1024
 
 def text_of(app: Flask, id: str, value: Any, error: BaseException | None) -> str | None:
     """Return the outcome of the task `id` as text; None if it cannot be written, or is too long."""
-    serializer = serializer_of(app)
+    serializer = packer_of(app).serializer
     try:
         if error is None:
             outcome = {"value": serializer.encode(value, "The result")}
@@ -35,14 +34,13 @@ def outcome_of(app: Flask, id: str, text: str) -> tuple[Any, BaseException | Non
     try:
         outcome = Signer(app).verify(text, f"outcome:{id}")
         if "error" in outcome:
-            return None, serializer_of(app).decode_error(outcome["error"])
-        return serializer_of(app).decode(outcome["value"]), None
+            return None, packer_of(app).serializer.decode_error(outcome["error"])
+        return packer_of(app).serializer.decode(outcome["value"]), None
     except (MessageRefused, NotConfigured, KeyError) as error:
         raise ResultNotKept(f"The result of task {id} cannot be read: {error}") from error
 
 
-def serializer_of(app: Flask) -> Serializer:
-    """Return what writes values of `app`: of functions and classes, those of the modules that it allows."""
-    modules = state_of(app).config["ASOK_TASK_MODULES"]
-    root = app.import_name.partition(".")[0]
-    return Serializer(Names({"flask_asok", *([root] if modules is None else modules)}))
+def packer_of(app: Flask) -> Packer:
+    """Return what writes calls and values of `app` as messages."""
+    state = state_of(app)
+    return state.shared("packer", lambda: Packer(app, state.config))

@@ -24,7 +24,7 @@ ORDER = [
     {"callables"},
     {"arguments", "tasks"},
     {"calls", "waiting"},
-    {"attempt"},
+    {"attempt", "packing"},
     {"reporting", "triggers"},
     {"backends"},
     {"state"},

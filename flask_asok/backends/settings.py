@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from ..settings import Setting
-from ..validate import mapping, one_of, or_none, seconds, whole, wrong_type
+from ..validate import mapping, one_of, seconds, whole
 
 
 def _queues(name: str, value: object) -> dict[str, int]:
@@ -21,12 +20,6 @@ def _shutdown_timeout(name: str, value: object) -> float:
         # The reloader's parent waits for its child, and the developer for both.
         return 1.0 if os.environ.get("WERKZEUG_RUN_MAIN") == "true" else 8.0
     return seconds(name, value)
-
-
-def _modules(name: str, value: Any) -> Any:
-    if not isinstance(value, (list, tuple, set, frozenset)):
-        raise wrong_type(name, value, "a list of names of modules, or None")
-    return value
 
 
 SETTINGS = (
@@ -59,17 +52,8 @@ CELERY_SETTINGS = (
         'Not read if the application has `app.extensions["celery"]`.',
     ),
     Setting(
-        "ASOK_TASK_MODULES", None, or_none(_modules),
-        "Modules whose functions a worker may run, with everything below them. None is the application's own package. "
-        "The recipes are always allowed.",
-    ),
-    Setting(
         "ASOK_FALLBACK", "raise", one_of("raise", "threads"),
         'When the broker cannot be reached: "raise" BackendUnavailable, or run the task on local "threads", with a '
         "warning.",
-    ),
-    Setting(
-        "ASOK_MESSAGE_MAX_BYTES", 8 * 1024 * 1024, whole(1),
-        "The largest message of a call; a larger one is a ValueError at the call.",
     ),
 )  # fmt: skip

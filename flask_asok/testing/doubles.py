@@ -10,9 +10,8 @@ from flask.ctx import AppContext
 
 from ..attempt import RunnableTask
 from ..backends.immediate import ImmediateBackend
-from ..messages.names import Names
-from ..messages.serializer import Serializer
 from ..options import Options
+from ..packing import Packer
 from ..state import state_of
 
 
@@ -29,9 +28,7 @@ class DistributedDouble(ImmediateBackend):
 
     def __init__(self, app: Flask, config: Mapping[str, Any]) -> None:
         super().__init__(app, config)
-        modules = config["ASOK_TASK_MODULES"]
-        self._names = Names({"flask_asok", *([app.import_name.partition(".")[0]] if modules is None else modules)})
-        self._serializer = Serializer(self._names)
+        self._packer = Packer(app, config)
 
     def create(
         self,
@@ -42,13 +39,13 @@ class DistributedDouble(ImmediateBackend):
         context: AppContext,
     ) -> RunnableTask[Any]:
         """Make the Task of what is left of the call after it was written and read."""
-        fn = self._names.find(self._names.of(fn))
+        fn = self._packer.names.find(self._packer.names.of(fn))
         args = tuple(self._sent(arg, f"Argument {number}") for number, arg in enumerate(args, 1))
         kwargs = {name: self._sent(arg, f"Argument {name!r}") for name, arg in kwargs.items()}
         return super().create(fn, args, kwargs, options, context)
 
     def _sent(self, value: Any, where: str) -> Any:
-        return self._serializer.decode(self._serializer.encode(value, where))
+        return self._packer.serializer.decode(self._packer.serializer.encode(value, where))
 
 
 def distribute(app: Flask) -> DistributedDouble:

@@ -12,7 +12,7 @@ from flask import Flask
 from flask.ctx import AppContext
 
 from ...attempt import RunnableTask
-from ...errors import BackendUnavailable, MessageRefused
+from ...errors import BackendUnavailable
 from ...logs import log
 from ...messages.message import Message, size_of
 from ...options import Options
@@ -22,7 +22,6 @@ from ..threads import ThreadsBackend
 from .app import queue_name, run_celery_worker
 from .fields import update
 from .hub import Hub
-from .packing import pack
 from .records import KEEPS_MESSAGE
 from .redis_server import REDIS_URLS
 from .requests import add_tasks
@@ -89,7 +88,8 @@ class CeleryBackend(Backend):
         try:
             if options.unique is not None:
                 self.hub.need_records()
-            task.message = pack(self.hub, task.call, options, task.summary)
+            self.hub.check_timeout(options.timeout)
+            task.message = self.hub.packer.pack(task.call, options, task.summary)
         except Exception:
             with contextlib.suppress(ValueError):
                 self._recent.remove(task.summary)
@@ -174,7 +174,7 @@ class CeleryBackend(Backend):
                 f"Unknown queue {', '.join(sorted(unknown))}. Queues are: {', '.join(sorted(self.queues))}."
             )
         # Raises without a SECRET_KEY: such a worker would refuse every task.
-        self.hub.signer  # noqa: B018
+        self.hub.packer.signer  # noqa: B018
         try:
             if self.hub.records is not None:
                 self.hub.records.check()
@@ -207,9 +207,7 @@ class CeleryBackend(Backend):
         fields = records.read(id)
         if fields.get("state") not in KEEPS_MESSAGE or "message" not in fields:
             return False
-        message = self.hub.read_message(fields["message"])
-        if message.id != id:
-            raise MessageRefused("The record holds the message of another task.")
+        message = self.hub.packer.read_for(id, fields["message"])
         message.attempt, message.due = 1, time.time()
         records.remove(id)
         records.add(message)

@@ -13,9 +13,7 @@ from flask import Flask
 
 from ...errors import BackendUnavailable, NotConfigured
 from ...messages.message import Message
-from ...messages.names import Names
-from ...messages.serializer import Serializer
-from ...messages.signer import Signer
+from ...packing import Packer
 from .app import make_celery_app, queue_name
 from .publisher import Publisher
 from .records import Records
@@ -54,10 +52,7 @@ class Hub:
         # Filled by setdefault: another thread could hold a lock when the process forks.
         self._celery_apps: dict[str, Celery] = {}
         self._servers: dict[str, RedisServer] = {}
-        root = app.import_name.partition(".")[0]
-        modules = config["ASOK_TASK_MODULES"]
-        self.names: Names = Names({"flask_asok", *([root] if modules is None else modules)})
-        self.serializer: Serializer = Serializer(self.names)
+        self.packer: Packer = Packer(app, config)
 
     @property
     def celery_app(self) -> Celery:
@@ -68,11 +63,6 @@ class Hub:
             celery_app = make_celery_app(self.app, self.config["ASOK_CELERY"])
             self._prepare(celery_app)
             return self._celery_apps.setdefault("", celery_app)
-
-    @property
-    def signer(self) -> Signer:
-        """A new one each time, so that the key can be rotated."""
-        return Signer(self.app)
 
     @property
     def publisher(self) -> Publisher:
@@ -100,11 +90,6 @@ class Hub:
             )
         return self.records
 
-    @property
-    def most_bytes(self) -> int:
-        """The size limit of a message, and of an outcome."""
-        return self.config["ASOK_MESSAGE_MAX_BYTES"]  # type: ignore[no-any-return]
-
     def _shared(self, key: str, make: Callable[[], T]) -> T:
         return self.app.extensions["asok"].shared(key, make)  # type: ignore[no-any-return]
 
@@ -121,7 +106,7 @@ class Hub:
         hard, soft = time_limits(message.timeout)
         self.publisher.send(
             self.celery_app.tasks[RUN_ONCE if message.once else RUN],
-            args=(self.sign_message(message),),
+            args=(self.packer.sign(message),),
             task_id=message.id,
             queue=queue_name(self.app, message.queue),
             countdown=min(wait, self.longest_hop) if wait > 0 else None,
@@ -132,13 +117,15 @@ class Hub:
             kwargsrepr="{}",
         )
 
-    def sign_message(self, message: Message) -> str:
-        """Return a message as it is sent, and as the record of a failed task keeps it."""
-        return self.signer.sign(message.as_payload(), "call")
-
-    def read_message(self, signed: object) -> Message:
-        """Return the message that `sign_message` was given; MessageRefused for anything else."""
-        return Message.from_payload(self.signer.verify(signed, "call"))
+    def check_timeout(self, timeout: float | None) -> None:
+        """Raise ValueError for the timeout of a task that the broker would deliver a second time meanwhile."""
+        limit = None if timeout is None else self.visibility_timeout
+        if timeout is not None and limit is not None and timeout >= limit:
+            raise ValueError(
+                f"timeout must be below {limit} s, the broker's visibility_timeout: past that Redis hands the task to "
+                "a second worker while the first one still runs it. Raise "
+                "ASOK_CELERY['broker_transport_options']['visibility_timeout']."
+            )
 
     @property
     def visibility_timeout(self) -> float | None:
@@ -161,14 +148,14 @@ class Hub:
 
     def sign_outcome(self, id: str, outcome: Mapping[str, Any]) -> str:
         """Return an outcome for the record of this task, and of no other: `value` or `error`, encoded."""
-        return self.signer.sign(outcome, f"outcome:{id}")
+        return self.packer.signer.sign(outcome, f"outcome:{id}")
 
     def read_outcome(self, id: str, signed: object) -> tuple[Any, BaseException | None]:
         """Return the value and the error that `sign_outcome` was given; MessageRefused for anything else."""
-        outcome = self.signer.verify(signed, f"outcome:{id}")
+        outcome = self.packer.signer.verify(signed, f"outcome:{id}")
         if "error" in outcome:
-            return None, self.serializer.decode_error(outcome["error"])
-        return self.serializer.decode(outcome["value"]), None
+            return None, self.packer.serializer.decode_error(outcome["error"])
+        return self.packer.serializer.decode(outcome["value"]), None
 
 
 def time_limits(timeout: float | None) -> list[float | None]:

@@ -48,7 +48,7 @@ def keep(
         fields["progress"] = packed(attempts, progress)
     if state in KEEPS_MESSAGE:
         # For `flask asok retry`.
-        fields["message"] = hub.sign_message(message)
+        fields["message"] = hub.packer.sign(message)
     hub.records.finish(message, fields)
 
 
@@ -63,15 +63,15 @@ def is_settled(hub: Hub, id: str) -> bool:
 
 
 def _encoded_value(hub: Hub, name: str, value: Any) -> Any:
-    encoded = hub.serializer.encode(value, f"What {name} returned")
-    if (size := size_of(encoded)) > hub.most_bytes:
+    encoded = hub.packer.serializer.encode(value, f"What {name} returned")
+    if (size := size_of(encoded)) > hub.packer.most_bytes:
         raise ValueError(
-            f"What {name} returned has {size:,} bytes, more than ASOK_MESSAGE_MAX_BYTES ({hub.most_bytes:,}). "
+            f"What {name} returned has {size:,} bytes, more than ASOK_MESSAGE_MAX_BYTES ({hub.packer.most_bytes:,}). "
             "Store it, and return its path or id."
         )
     return encoded
 
 
 def _encoded_error(hub: Hub, error: BaseException) -> dict[str, Any]:
-    encoded = hub.serializer.encode_error(error)
-    return encoded if size_of(encoded) <= hub.most_bytes else {"text": f"{encoded['text'][:LONGEST_TEXT]}..."}
+    encoded = hub.packer.serializer.encode_error(error)
+    return encoded if size_of(encoded) <= hub.packer.most_bytes else {"text": f"{encoded['text'][:LONGEST_TEXT]}..."}

@@ -20,7 +20,6 @@ from ...signals import task_failed
 from ...summaries import TaskSummary
 from . import outcomes
 from .hub import Hub, keep_trying, release, time_limits
-from .packing import unpack
 from .records import KEEPS_MESSAGE
 from .task import ONCE, CeleryTask, Remote
 
@@ -43,7 +42,7 @@ class Worker:
         """Run the attempt that a message asks for; the two generic Celery tasks call this."""
         request = celery_task.request
         try:
-            message = self._hub.read_message(signed)
+            message = self._hub.packer.read(signed)
             if message.id != request.id:
                 raise MessageRefused("The message carries the id of another one.")
         except MessageRefused as error:
@@ -144,13 +143,13 @@ class Worker:
     def _about(self, message: Message) -> str:
         # Where this code cannot read the arguments there is nothing to say about them.
         with contextlib.suppress(Exception):
-            if about := about_of(map(self._hub.serializer.decode, message.args)):
+            if about := about_of(map(self._hub.packer.serializer.decode, message.args)):
                 return f" ({about})"
         return ""
 
     def _message(self, id: str, signed: object) -> Message | None:
         with contextlib.suppress(MessageRefused):
-            message = self._hub.read_message(signed)
+            message = self._hub.packer.read(signed)
             if message.id == id:
                 return message
         return None
@@ -162,7 +161,7 @@ class Worker:
         return None
 
     def _restored(self, message: Message) -> CeleryTask[Any]:
-        call, options, summary = unpack(self._hub, message)
+        call, options, summary = self._hub.packer.unpack(message)
         task: CeleryTask[Any] = CeleryTask(call, options, summary, Remote(self._hub), self._hub.app)
         task.message = message
         self._remember(summary)

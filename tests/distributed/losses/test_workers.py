@@ -43,7 +43,7 @@ def worker_app(ctx, config, close):
 
 
 def signed(app, task):
-    return app.extensions["asok"].backend.hub.sign_message(task.message)
+    return app.extensions["asok"].backend.hub.packer.sign(task.message)
 
 
 def test_signals_of_an_abandoned_webhook(ctx, worker_app):

@@ -113,12 +113,10 @@ def test_queued_before(shop, receiver, tmp_path, wait_until):
 
 def test_options_before(app):
     """A call of a recipe that was queued before keeps the recipe's retries, backoff and queue."""
-    from flask_asok.backends.celery.packing import unpack
-
     hub = app.extensions["asok"].backend.hub
     options = {}
     for name, message in FROZEN["messages"].items():
-        _, options[name], _ = unpack(hub, Message.from_payload(message))
+        _, options[name], _ = hub.packer.unpack(Message.from_payload(message))
 
     assert (options["send_webhook"].retries, options["send_webhook"].queue) == (4, "webhooks")
     assert options["send_webhook"].retry_on == (flask_asok.WebhookUnavailable,)
@@ -132,10 +130,10 @@ def test_signed_before(app):
     """A message and an outcome that were signed before the upgrade are accepted after it."""
     hub = app.extensions["asok"].backend.hub
 
-    message = hub.read_message(FROZEN["signed"]["message"])
+    message = hub.packer.read(FROZEN["signed"]["message"])
 
     assert message.as_payload() == FROZEN["messages"]["add"]
-    assert hub.sign_message(message) == FROZEN["signed"]["message"]
+    assert hub.packer.sign(message) == FROZEN["signed"]["message"]
     assert hub.read_outcome(message.id, FROZEN["signed"]["outcome"]) == (3, None)
 
 
@@ -143,7 +141,7 @@ def test_values_before(app):
     """What a task returned before the upgrade can be read after it."""
     hub = app.extensions["asok"].backend.hub
 
-    values = {name: hub.serializer.decode(value) for name, value in FROZEN["values"].items()}
+    values = {name: hub.packer.serializer.decode(value) for name, value in FROZEN["values"].items()}
 
     assert isinstance(values["delivery"], Delivery)
     assert (values["delivery"].status, values["delivery"].body) == (503, b"{}")
@@ -155,7 +153,7 @@ def test_values_before(app):
 @pytest.mark.parametrize("encoded", FROZEN["errors"], ids=lambda encoded: encoded["type"].partition(":")[2])
 def test_errors_before(app, encoded):
     """An error that a task raised before the upgrade comes back as that, and not as a TaskFailed with its text."""
-    error = app.extensions["asok"].backend.hub.serializer.decode_error(encoded)
+    error = app.extensions["asok"].backend.hub.packer.serializer.decode_error(encoded)
 
     assert type(error).__name__ == encoded["type"].partition(":")[2]
     assert str(error) in encoded["text"]

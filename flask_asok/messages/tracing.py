@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from contextvars import Context, copy_context
 
-from ...context import Variables
+from ..context import Variables
 
 
 def trace_headers() -> dict[str, str]:

@@ -1,0 +1,149 @@
+"""A call as a signed message, and the other way round: what another process needs to make it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flask import Flask
+
+from .calls import Call, Parts
+from .context import Captured
+from .errors import MessageRefused
+from .messages.message import Message, check_size
+from .messages.names import Names
+from .messages.serializer import Serializer
+from .messages.signer import Signer
+from .messages.tracing import trace_headers, trace_variables
+from .options import Options, options_of
+from .settings import Setting
+from .summaries import TaskSummary
+from .validate import or_none, whole, wrong_type
+
+PLAIN = (str, int, float, bool, type(None))
+"""The values of `g` that are sent."""
+
+
+def _modules(name: str, value: Any) -> Any:
+    if not isinstance(value, (list, tuple, set, frozenset)):
+        raise wrong_type(name, value, "a list of names of modules, or None")
+    return value
+
+
+SETTINGS = (
+    Setting(
+        "ASOK_TASK_MODULES", None, or_none(_modules),
+        "Modules whose functions another process may run, with everything below them. None is the application's own "
+        "package. The recipes are always allowed.",
+    ),
+    Setting(
+        "ASOK_MESSAGE_MAX_BYTES", 8 * 1024 * 1024, whole(1),
+        "The largest message of a call; a larger one is a ValueError at the call.",
+    ),
+)  # fmt: skip
+
+
+class Packer:
+    """
+    Writes the calls of one application as signed messages, and reads those.
+
+    Of functions and classes it knows those of the modules that the application allows.
+    """
+
+    def __init__(self, app: Flask, config: Mapping[str, Any]) -> None:
+        self.app: Flask = app
+        root = app.import_name.partition(".")[0]
+        modules = config["ASOK_TASK_MODULES"]
+        self.names: Names = Names({"flask_asok", *([root] if modules is None else modules)})
+        self.serializer: Serializer = Serializer(self.names)
+        self.most_bytes: int = config["ASOK_MESSAGE_MAX_BYTES"]
+        """The size limit of a message, and of an outcome."""
+
+    @property
+    def signer(self) -> Signer:
+        """A new one each time, so that the key can be rotated. NotConfigured without a SECRET_KEY."""
+        return Signer(self.app)
+
+    def pack(self, call: Call, options: Options, summary: TaskSummary) -> Message:
+        """Return the message of a call; TypeError or ValueError, which name the argument, where it cannot be sent."""
+        _, values, _, adapter = call.captured
+        encode, name = self.serializer.encode, summary.name
+        message = Message(
+            id=summary.id,
+            fn=self.names.of(call.fn),
+            args=[encode(arg, f"Argument {n} of {name}") for n, arg in enumerate(call.args, 1)],
+            kwargs={key: encode(arg, f"Argument {key!r} of {name}") for key, arg in call.kwargs.items()},
+            g={key: encode(value, key) for key, value in values.items() if type(value) in PLAIN},
+            url=None
+            if adapter is None
+            else [adapter.server_name, adapter.script_name, adapter.subdomain, adapter.url_scheme],
+            trace=trace_headers(),
+            name=name,
+            queue=summary.queue,
+            options=self._own_options(call.fn, options),
+            once=options.at_most_once,
+            timeout=options.timeout,
+            enqueued=summary.enqueued,
+        )
+        check_size(message, self.most_bytes)
+        return message
+
+    def unpack(self, message: Message) -> tuple[Parts, Options, TaskSummary]:
+        """
+        Return the call of a message, its options, and its summary.
+
+        Raises MessageRefused, or what the code of the application raises, where this process cannot make the call.
+        """
+        url = message.url
+        adapter = None if url is None else self.app.url_map.bind(url[0], url[1], url[2], url[3])
+        captured = (self.app, self.serializer.decode(message.g), trace_variables(message.trace), adapter)
+        call = self.call_of(message, captured)
+        options = options_of(call[0]).replace(**self._decoded_options(message.options))
+        options = dataclasses.replace(options, name=message.name, queue=message.queue)
+        summary = TaskSummary(message.name, message.queue, message.id)
+        summary.enqueued = message.enqueued
+        summary.attempts = message.attempt - 1
+        return call, options, summary
+
+    def call_of(self, message: Message, captured: Captured) -> Parts:
+        """Return the call of a message, in a context that was captured; raises as `unpack` does."""
+        decode = self.serializer.decode
+        fn = self.names.find(message.fn)
+        return fn, tuple(map(decode, message.args)), {key: decode(arg) for key, arg in message.kwargs.items()}, captured
+
+    def sign(self, message: Message) -> str:
+        """Return a message as it is sent, and as a record keeps it."""
+        return self.signer.sign(message.as_payload(), "call")
+
+    def read(self, signed: object) -> Message:
+        """Return the message that `sign` was given; MessageRefused for anything else."""
+        return Message.from_payload(self.signer.verify(signed, "call"))
+
+    def read_for(self, id: str, signed: object) -> Message:
+        """Return the message that the record of the task `id` keeps; MessageRefused for that of another task."""
+        message = self.read(signed)
+        if message.id != id:
+            raise MessageRefused("The record holds the message of another task.")
+        return message
+
+    def _own_options(self, fn: Callable[..., Any], options: Options) -> dict[str, Any]:
+        """Return the options that the worker does not find on the function."""
+        known = options_of(fn)
+        own: dict[str, Any] = {}
+        for name in ("retries", "timeout"):
+            if getattr(options, name) != getattr(known, name):
+                own[name] = getattr(options, name)
+        if options.retry_on != known.retry_on:
+            own["retry_on"] = [self.names.of_error(kind) for kind in options.retry_on]
+        if options.backoff != known.backoff:
+            own["backoff"] = self.serializer.encode(options.backoff, "The backoff")
+        return own
+
+    def _decoded_options(self, encoded: Mapping[str, Any]) -> dict[str, Any]:
+        options = dict(encoded)
+        if "retry_on" in options:
+            options["retry_on"] = tuple(map(self.names.find_error, options["retry_on"]))
+        if "backoff" in options:
+            options["backoff"] = self.serializer.decode(options["backoff"])
+        return options
