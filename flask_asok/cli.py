@@ -193,13 +193,12 @@ def _tracked() -> dict[str, Any]:
     store = existing_store(current_app)
     if store is None:
         return {}
-    others = [process for process in store.processes() if process.token != store.me]
     return {
         "tracked": {
             queue.name: {"queued": queue.queued, "running": queue.running, "waiting": queue.waiting}
             for queue in store.queues()
         },
-        "processes": {f"{process.host} {process.pid}": process.kind for process in others},
+        "processes": {f"{process.host} {process.pid}": process.kind for process in store.processes()},
     }
 
 

@@ -122,7 +122,11 @@ class FlaskAsok:
         return [found.get(name) or QueueSummary(name=name) for name in {**_state().backend.queues, **found}]
 
     def processes(self) -> list[ProcessSummary]:
-        """Return the processes that live and share the store of the current app; none before its first use."""
+        """
+        Return the processes that serve or work for the current app, and have opened its store.
+
+        A process serves from its first request on. A command, a shell or a test is none of them.
+        """
         store = shared_by(_app())
         return [] if store is None else store.processes()
 

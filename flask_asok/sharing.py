@@ -7,11 +7,11 @@ import os
 
 from flask import Flask
 
-from .errors import NotConfigured
+from .errors import AsokError, NotConfigured
 from .logs import log
 from .settings import Setting
 from .state import state_of
-from .store.base import Store
+from .store.base import COMMAND, Store
 from .store.shared import Shared
 from .validate import flag, one_of, or_none, text
 
@@ -74,8 +74,23 @@ def _opened(app: Flask) -> Store:
         store = SQLiteStore(where, app.name, sync=state.config["ASOK_STORE_SYNC"])
         log(logging.INFO, "The store of background tasks is %s.", where, app=app)
         _warn_of_layer(where, app)
-    store.enter("web", state.backend.queues)
+    serves = state.serving.is_serving
+    store.enter("web" if serves else COMMAND, state.backend.queues)
+    if not serves:
+        state.serving.on_first_request(_enter_as_web)
     return store
+
+
+def _enter_as_web(app: Flask) -> bool:
+    """Tell the store that this process serves, which has opened it before; False if that is to be tried again."""
+    state = state_of(app)
+    try:
+        if state.has("store"):
+            open_store(app).enter("web", state.backend.queues)
+    except AsokError:
+        # The store is away.
+        return False
+    return True
 
 
 def _place(app: Flask) -> str:

@@ -389,7 +389,7 @@ def test_lists(threads):
 
 
 def test_queues_and_processes(threads, gate):
-    """The queues tell how much there is of tracked tasks, and the processes which ones live."""
+    """The queues tell how much there is of tracked tasks, and the processes which ones serve: from a request on."""
     entered = threading.Event()
 
     def work():
@@ -401,9 +401,12 @@ def test_queues_and_processes(threads, gate):
     assert entered.wait(WAIT)
 
     queues = {queue.name: queue for queue in asok.queues()}
+    before = asok.processes()
+    threads.test_client().get("/")
     (process,) = asok.processes()
 
     assert (queues["default"].running, queues["mail"].waiting, queues["cache"].queued) == (1, 1, 0)
+    assert before == []
     assert (process.pid, process.kind) == (os.getpid(), "web")
 
 

@@ -142,23 +142,71 @@ def test_status(web, command):
     assert "Tracked\n  default  " in command("status").output
 
 
-def test_another_process(web, tmp_path):
-    """A real one sees what the web process tracks, and is none of the processes it lists."""
+SHOP = """
+import sys
+import threading
+
+from flask import Flask
+
+from flask_asok import FlaskAsok, background
+
+app = Flask("shop")
+app.config["ASOK_STORE"] = {store!r}
+FlaskAsok(app)
+
+
+@app.cli.command("hold")
+def hold():
+    entered, gate = threading.Event(), threading.Event()
+    task = background.using(tracked=True)(lambda: (entered.set(), gate.wait(60)) and None)
+    entered.wait(10)
+    print(task.id, flush=True)
+    sys.stdin.readline()
+    gate.set()
+    task.join(10)
+"""
+
+
+@pytest.fixture
+def flask(tmp_path):
+    """Return what to run for a command of the application, in a process of its own."""
+    (tmp_path / "shop.py").write_text(SHOP.format(store=str(tmp_path / "asok.sqlite3")))
+    return lambda *args: [sys.executable, "-m", "flask", "--app", "shop", *args]
+
+
+def test_another_process(web, flask, tmp_path):
+    """A real one sees what the web process tracks, and the processes that it lists are those that serve."""
+    web.test_client().get("/")
     done = settled(int)
-    (tmp_path / "shop.py").write_text(
-        "from flask import Flask\nfrom flask_asok import FlaskAsok\n"
-        f"app = Flask('shop')\napp.config['ASOK_STORE'] = {str(tmp_path / 'asok.sqlite3')!r}\nFlaskAsok(app)\n"
-    )
 
     def run(*args):
-        arguments = [sys.executable, "-m", "flask", "--app", "shop", "asok", *args]
-        return subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        return subprocess.run(flask("asok", *args), cwd=tmp_path, capture_output=True, text=True, timeout=60)
 
     listed = run("tasks")
     status = json.loads(run("status", "--json").stdout)
 
     assert done.id in listed.stdout, listed.stderr
     assert [name.split()[-1] for name in status["processes"]] == [str(os.getpid())]
+
+
+def test_command_that_runs_tasks(web, flask, tmp_path):
+    """A command is no process that serves, and its tracked tasks are its own all the same: others see them run."""
+    web.test_client().get("/")
+    settled(int)
+    with subprocess.Popen(
+        flask("hold"), cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as command:
+        id = command.stdout.readline().strip()
+
+        processes, running = asok.processes(), asok.get(id).state
+        command.stdin.write("\n")
+        command.stdin.flush()
+        asok.get(id).join(WAIT)
+        command.communicate(timeout=60)
+
+    assert [process.pid for process in processes] == [os.getpid()]
+    assert running == "running"
+    assert (asok.get(id).state, command.returncode) == ("succeeded", 0)
 
 
 @pytest.mark.parametrize("arguments", COMMANDS)

@@ -19,6 +19,9 @@ TIDY_EVERY = 100
 TIDY_AT_MOST = 200
 """After how many new records old ones are forgotten, and how many of them: twice as many go as come."""
 
+COMMAND = "command"
+"""The kind of a process that neither serves nor works, a command or a test: its tasks live as long as it does."""
+
 LOST = "its process ended before it finished"
 """The error of a task that is settled for its lost process."""
 
@@ -262,7 +265,11 @@ class Store(ABC):
 
     @abstractmethod
     def enter(self, kind: str, queues: Iterable[str]) -> str:
-        """Note that this process lives, and return its token. It lives until it ends, or `close` is called."""
+        """
+        Note that this process lives, and return its token. It lives until it ends, or `close` is called.
+
+        `kind` is "web", "worker" or COMMAND; entered again, the process keeps its token and changes its kind.
+        """
 
     @abstractmethod
     def is_alive(self, token: str) -> bool:
@@ -270,7 +277,7 @@ class Store(ABC):
 
     @abstractmethod
     def processes(self) -> list[ProcessSummary]:
-        """Return the processes that live."""
+        """Return the processes that live, without those of the kind COMMAND."""
 
     # Ticks
 

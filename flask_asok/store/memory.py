@@ -14,6 +14,7 @@ from typing import Any
 from ..progress import Progress
 from ..summaries import State
 from .base import (
+    COMMAND,
     KEEP_SECONDS,
     LONGEST_TRACEBACK,
     LOST,
@@ -182,7 +183,7 @@ class MemoryStore(Store):
 
     def processes(self) -> list[ProcessSummary]:
         with self._lock:
-            return list(self._processes.values())
+            return [process for process in self._processes.values() if process.kind != COMMAND]
 
     def take_tick(self, name: str, at: float, task_id: str) -> bool:
         with self._lock:

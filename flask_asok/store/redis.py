@@ -20,6 +20,7 @@ from ..helper_thread import HelperThread
 from ..progress import Progress
 from ..summaries import State
 from .base import (
+    COMMAND,
     KEEP_SECONDS,
     LONGEST_TRACEBACK,
     LOST,
@@ -138,21 +139,15 @@ class RedisStore(Store):
 
     def enter(self, kind: str, queues: Iterable[str]) -> str:
         process.renew()
-        if not self.me:
-            token = secrets.token_hex(16)
-            about = {
-                "host": socket.gethostname(), "pid": os.getpid(), "kind": kind, "since": self.now(),
-                "queues": json.dumps(list(queues)),
-            }  # fmt: skip
-            with reached(), self._redis.pipeline() as pipe:
-                pipe.hset(f"{self._prefix}process:{token}", mapping=about)
-                pipe.expire(f"{self._prefix}process:{token}", LEASE_SECONDS)
-                pipe.sadd(f"{self._prefix}processes", token)
-                pipe.execute()
-            self.me = token
-            self._about = about
-            self._heart.need()
-        return self.me
+        token = self.me or secrets.token_hex(16)
+        about = {
+            "host": socket.gethostname(), "pid": os.getpid(), "kind": kind, "since": self.now(),
+            "queues": json.dumps(list(queues)),
+        }  # fmt: skip
+        self._tell(token, about)
+        self.me, self._about = token, about
+        self._heart.need()
+        return token
 
     def is_alive(self, token: str) -> bool:
         with reached():
@@ -163,25 +158,29 @@ class RedisStore(Store):
         with reached():
             for token in self._redis.smembers(f"{self._prefix}processes"):
                 about = self._redis.hgetall(f"{self._prefix}process:{token}")
-                if about:
-                    found.append(_process(token, about))
-                else:
+                if not about:
                     self._redis.srem(f"{self._prefix}processes", token)
+                elif about["kind"] != COMMAND:
+                    found.append(_process(token, about))
         return sorted(found, key=lambda one: one.since)
 
     def _beat(self) -> bool:
         """Renew the lease after a while; False once the store is closed."""
         if self._closing.wait(BEAT_SECONDS):
             return False
-        key = f"{self._prefix}process:{self.me}"
         # Every call that needs the store tells when it is away; the next beat tries again.
-        with contextlib.suppress(BackendUnavailable), reached(), self._redis.pipeline() as pipe:
+        with contextlib.suppress(BackendUnavailable):
             # The fields too: the lease may have run out while Redis was away, or this process stopped.
-            pipe.hset(key, mapping=self._about)
-            pipe.expire(key, LEASE_SECONDS)
-            pipe.sadd(f"{self._prefix}processes", self.me)
-            pipe.execute()
+            self._tell(self.me, self._about)
         return True
+
+    def _tell(self, token: str, about: dict[str, Any]) -> None:
+        key = f"{self._prefix}process:{token}"
+        with reached(), self._redis.pipeline() as pipe:
+            pipe.hset(key, mapping=about)
+            pipe.expire(key, LEASE_SECONDS)
+            pipe.sadd(f"{self._prefix}processes", token)
+            pipe.execute()
 
     # Ticks
 

@@ -34,4 +34,4 @@ class Shared(Protocol):
         """Return how many tasks are in each queue that has any."""
 
     def processes(self) -> list[ProcessSummary]:
-        """Return the processes that live."""
+        """Return the processes that live, and serve or work."""

@@ -20,7 +20,7 @@ from ..logs import log
 from ..progress import Progress
 from ..summaries import State
 from . import file, lifeline
-from .base import KEEP_SECONDS, LONGEST_TRACEBACK, LOST, ProcessSummary, QueueSummary, Record, Store, Tick
+from .base import COMMAND, KEEP_SECONDS, LONGEST_TRACEBACK, LOST, ProcessSummary, QueueSummary, Record, Store, Tick
 
 _COLUMNS = tuple(field.name for field in dataclasses.fields(Record))
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM task"
@@ -189,15 +189,15 @@ class SQLiteStore(Store):
     def processes(self) -> list[ProcessSummary]:
         found = []
         for token, host, pid, kind, since, queues in self._rows("SELECT * FROM process ORDER BY since", ()):
-            if lifeline.is_alive(self.path, token):
+            if not lifeline.is_alive(self.path, token):
+                self._change("DELETE FROM process WHERE token = ?", (token,))
+                lifeline.bury(self.path, token)
+            elif kind != COMMAND:
                 found.append(
                     ProcessSummary(
                         token=token, host=host, pid=pid, kind=kind, since=since, queues=tuple(json.loads(queues))
                     )
                 )
-            else:
-                self._change("DELETE FROM process WHERE token = ?", (token,))
-                lifeline.bury(self.path, token)
         return found
 
     # Ticks

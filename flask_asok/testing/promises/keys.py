@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from ...store.base import KEEP_SECONDS, Store, Tick
+from ...store.base import COMMAND, KEEP_SECONDS, Store, Tick
 from .store_fixtures import Clock, Make, WithStore, at_once, claimed, kept
 
 
@@ -123,11 +123,18 @@ class KeyPromises(WithStore):
         assert (mail.name, mail.queued, mail.running, mail.waiting, mail.oldest_due_at) == ("mail", 0, 1, 1, None)
 
     def test_processes(self, store: Store, me: str) -> None:
-        """A process that shares the store is seen, with its queues, until it closes it."""
-        (process,) = store.processes()
+        """A process that serves or works is seen, with its queues, until it closes the store; a command never is."""
+        before = store.processes()
 
-        assert (process.token, process.pid, process.kind) == (me, os.getpid(), "web")
-        assert {"default", "mail"} <= set(process.queues)
+        store.enter("web", ["default", "mail"])
+        (web,) = store.processes()
+        store.enter("worker", ["mail"])
+        (worker,) = store.processes()
+        store.enter(COMMAND, [])
+
+        assert (before, store.processes()) == ([], [])
+        assert (web.token, web.pid, web.kind, web.queues) == (me, os.getpid(), "web", ("default", "mail"))
+        assert (worker.token, worker.kind, worker.queues) == (me, "worker", ("mail",))
         assert store.is_alive(me)
         assert not store.is_alive("0" * 32)
         assert not store.is_alive("")
