@@ -55,11 +55,11 @@ class Journal:
     def begin(self, task: RunnableTask[Any]) -> bool:
         """Note that an attempt begins; False if the task is over: cancelled elsewhere, or abandoned meanwhile."""
         with self._reached(task):
-            record = self._store.claim(task.id, self._store.me)
-            if record is None:
+            claim = self._store.claim(task.id, self._store.me, self._claim)
+            if not claim:
                 found = self._store.read(task.id)
                 return found is None or not found.is_settled
-            self._claim = record.claim
+            self._claim = claim
             if self._until_start and self._key:
                 self._store.free(task.id)
                 self._key = ""

@@ -191,11 +191,11 @@ class Store(ABC):
         return self.read(record.id)
 
     @abstractmethod
-    def claim(self, id: str, owner: str) -> Record | None:
+    def claim(self, id: str, owner: str, after: int | None = None) -> int:
         """
         Begin an attempt for the process `owner`: the record becomes `running`, with one more attempt and a new claim.
 
-        Returns the record as it is now; None if it is unknown, running, or settled.
+        Returns that claim; 0 if the record is unknown, running, or settled, or `after` is given and not its latest.
         """
 
     @abstractmethod
@@ -203,9 +203,9 @@ class Store(ABC):
         """Keep the progress of a running attempt, and return True if it was asked to stop."""
 
     @abstractmethod
-    def release(self, id: str, due: float, key: str = "") -> str:
+    def release(self, id: str, due: float, key: str = "", message: str | None = None) -> str:
         """
-        Make a deferred record queued, or waiting where `due` is to come, and give it its key, if it has one.
+        Make a deferred record queued, or waiting where `due` is to come; give it its key and message, if it has any.
 
         Returns its own id, or the id of the task that holds the key by now; "" if the record is settled or unknown.
         """

@@ -21,15 +21,15 @@ from .base import (
     ProcessSummary,
     QueueSummary,
     Record,
-    Store,
     Tick,
     count_by_queue,
 )
+from .durable import DurableStore
 
 _OPEN = ("queued", "waiting")
 
 
-class MemoryStore(Store):
+class MemoryStore(DurableStore):
     """Lives as long as its application, and is seen by no other process."""
 
     is_shared = False
@@ -40,6 +40,7 @@ class MemoryStore(Store):
         self._records: dict[str, Record] = {}
         self._ticks: dict[str, Tick] = {}
         self._processes: dict[str, ProcessSummary] = {}
+        self._probe = ""
 
     def add(self, record: Record) -> str:
         with self._lock:
@@ -65,16 +66,16 @@ class MemoryStore(Store):
             ]
         return found[-limit:] if limit else []
 
-    def claim(self, id: str, owner: str) -> Record | None:
+    def claim(self, id: str, owner: str, after: int | None = None) -> int:
         with self._lock:
             record = self._records.get(id)
-            if record is None or record.state not in _OPEN:
-                return None
+            if record is None or record.state not in _OPEN or after not in (None, record.claim):
+                return 0
             record.state, record.owner, record.started = "running", owner, self.now()
             record.attempts += 1
             record.claim += 1
             record.progress, record.stopping = None, False
-            return dataclasses.replace(record)
+            return record.claim
 
     def report(self, id: str, claim: int, progress: Progress) -> bool:
         with self._lock:
@@ -84,7 +85,7 @@ class MemoryStore(Store):
             record.progress = progress
             return record.stopping
 
-    def release(self, id: str, due: float, key: str = "") -> str:
+    def release(self, id: str, due: float, key: str = "", message: str | None = None) -> str:
         with self._lock:
             record = self._records.get(id)
             if record is None or record.state != "waiting":
@@ -93,6 +94,7 @@ class MemoryStore(Store):
             if holder is not None:
                 return holder.id
             record.state, record.due, record.key = "waiting" if due > self.now() else "queued", due, key
+            record.message = message
             return id
 
     def postpone(self, id: str, claim: int, due: float, *, attempts: int, error: str = "", traceback: str = "") -> bool:
@@ -164,6 +166,42 @@ class MemoryStore(Store):
     def queues(self) -> list[QueueSummary]:
         with self._lock:
             return count_by_queue(self._records.values())
+
+    def orphans(self, queue: str, limit: int) -> list[Record]:
+        with self._lock:
+            found = [
+                dataclasses.replace(record)
+                for record in self._records.values()
+                if record.queue == queue and record.is_durable and not record.is_settled and record.due <= self.now()
+                and record.owner not in self._processes
+            ]  # fmt: skip
+        return sorted(found, key=lambda record: record.due)[:limit]
+
+    def take_over(self, record: Record, owner: str) -> int:
+        with self._lock:
+            found = self._records.get(record.id)
+            if found is None or found.is_settled or (found.claim, found.owner) != (record.claim, record.owner):
+                return 0
+            if found.state == "running":
+                found.deaths += 1
+                found.attempts -= 1
+            found.state, found.owner, found.stopping = "queued", owner, False
+            found.claim += 1
+            return found.claim
+
+    def hand_over(self, id: str, claim: int) -> bool:
+        with self._lock:
+            record = self._claimed(id, claim)
+            if record is None:
+                return False
+            record.state, record.attempts, record.stopping = "queued", record.attempts - 1, False
+            record.claim += 1
+            return True
+
+    def probe(self, value: str, *, replaces: str = "") -> str:
+        if self._probe == replaces:
+            self._probe = value
+        return self._probe
 
     def enter(self, kind: str, queues: Iterable[str]) -> str:
         with self._lock:

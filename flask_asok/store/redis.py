@@ -92,14 +92,15 @@ class RedisStore(Store):
                     found.append(record)
         return found[:limit][::-1]
 
-    def claim(self, id: str, owner: str) -> Record | None:
-        return self.read(id) if self._run("claim", id, owner, self.now()) else None
+    def claim(self, id: str, owner: str, after: int | None = None) -> int:
+        return int(self._run("claim", id, owner, self.now(), "" if after is None else after))
 
     def report(self, id: str, claim: int, progress: Progress) -> bool:
         return bool(self._run("report", id, claim, _packed(progress)))
 
-    def release(self, id: str, due: float, key: str = "") -> str:
-        return str(self._run("release", id, due, key, self.now(), int(KEEP_SECONDS), LOST))
+    def release(self, id: str, due: float, key: str = "", message: str | None = None) -> str:
+        rest = () if message is None else (message,)
+        return str(self._run("release", id, due, key, self.now(), int(KEEP_SECONDS), LOST, *rest))
 
     def postpone(self, id: str, claim: int, due: float, *, attempts: int, error: str = "", traceback: str = "") -> bool:
         return bool(self._run("postpone", id, claim, due, attempts, error, traceback[-LONGEST_TRACEBACK:]))

@@ -42,10 +42,11 @@ redis.call('ZADD', prefix .. 'open', due, id)
 return id
 """
 _CLAIM = """
-local id, owner, now = unpack(ARGV)
+local id, owner, now, after = unpack(ARGV)
 local task = prefix .. 'task:' .. id
 local state = redis.call('HGET', task, 'state')
 if state ~= 'queued' and state ~= 'waiting' then return 0 end
+if after ~= '' and redis.call('HGET', task, 'claim') ~= after then return 0 end
 redis.call('HINCRBY', task, 'attempts', 1)
 redis.call('HDEL', task, 'progress')
 redis.call('HSET', task, 'state', 'running', 'owner', owner, 'started', now, 'stopping', '')
@@ -58,13 +59,14 @@ redis.call('HSET', prefix .. 'task:' .. id, 'progress', progress)
 return redis.call('HGET', prefix .. 'task:' .. id, 'stopping') == '1' and 1 or 0
 """
 _RELEASE = """
-local id, due, key, now, keep, lost = unpack(ARGV)
+local id, due, key, now, keep, lost, message = unpack(ARGV)
 if redis.call('HGET', prefix .. 'task:' .. id, 'state') ~= 'waiting' then return '' end
 local holder = holder_of(key, now, keep, lost)
 if holder then return holder end
 if key ~= '' then redis.call('HSET', prefix .. 'keys', key, id) end
 local state = tonumber(due) > tonumber(now) and 'waiting' or 'queued'
 redis.call('HSET', prefix .. 'task:' .. id, 'state', state, 'due', due, 'key', key)
+if message then redis.call('HSET', prefix .. 'task:' .. id, 'message', message) end
 redis.call('ZADD', prefix .. 'open', due, id)
 return id
 """

@@ -19,8 +19,9 @@ from ..errors import BackendUnavailable
 from ..logs import log
 from ..progress import Progress
 from ..summaries import State
-from . import file, lifeline
-from .base import COMMAND, KEEP_SECONDS, LONGEST_TRACEBACK, LOST, ProcessSummary, QueueSummary, Record, Store, Tick
+from . import file, lifeline, statements
+from .base import COMMAND, KEEP_SECONDS, LONGEST_TRACEBACK, LOST, ProcessSummary, QueueSummary, Record, Tick
+from .durable import DurableStore
 
 _COLUMNS = tuple(field.name for field in dataclasses.fields(Record))
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM task"
@@ -29,52 +30,10 @@ _INSERT = (
     "ON CONFLICT (key) WHERE key <> '' DO NOTHING"
 )
 
-# Each change is one statement, which is one transaction: nothing else can happen in between, least of all a switch of
-# greenlets, and no process can end while it holds the file's lock for longer than that.
-_CLAIM = """
-UPDATE task SET state = 'running', attempts = attempts + 1, claim = claim + 1, owner = ?, started = ?, stopping = 0,
-    progress = NULL
-WHERE id = ? AND state IN ('queued', 'waiting')
-"""
-_REPORT = "UPDATE task SET progress = ? WHERE id = ? AND claim = ? AND state = 'running'"
-_RELEASE = """
-UPDATE OR IGNORE task SET state = CASE WHEN ? > ? THEN 'waiting' ELSE 'queued' END, due = ?, key = ?
-WHERE id = ? AND state = 'waiting'
-"""
-_POSTPONE = """
-UPDATE task SET state = 'waiting', due = ?, attempts = ?, error = ?, traceback = ?
-WHERE id = ? AND claim = ? AND state = 'running'
-"""
-_SETTLE = """
-UPDATE task SET state = ?, finished = ?, error = ?, traceback = ?, outcome = ?, key = '',
-    message = CASE WHEN ? IN ('succeeded', 'cancelled') THEN NULL ELSE message END
-WHERE id = ? AND claim = ? AND finished = 0
-"""
-_CANCEL = """
-UPDATE task SET state = 'cancelled', finished = ?, key = '', message = NULL
-WHERE id = ? AND state IN ('queued', 'waiting')
-"""
-_RETRY = """
-UPDATE task SET state = 'queued', attempts = 0, deaths = 0, claim = claim + 1, due = ?, owner = '', finished = 0,
-    error = '', traceback = '', outcome = NULL
-WHERE id = ? AND state IN ('failed', 'abandoned') AND message IS NOT NULL
-"""
-_EXPIRE = """
-DELETE FROM task WHERE number IN (SELECT number FROM task WHERE finished > 0 AND finished < ? LIMIT ?)
-"""
-_QUEUES = """
-SELECT queue, state, count(*), min(due) FROM task WHERE finished = 0 GROUP BY queue, state ORDER BY queue
-"""
-_TAKE_TICK = """
-INSERT INTO tick (name, at, task_id) VALUES (?, ?, ?)
-ON CONFLICT (name) DO UPDATE SET at = excluded.at, task_id = excluded.task_id WHERE tick.at < excluded.at
-"""
-
-
 _of_parents: list[sqlite3.Connection] = []
 
 
-class SQLiteStore(Store):
+class SQLiteStore(DurableStore):
     """
     The file is made with the first call, 0600, and opened once in each process.
 
@@ -117,16 +76,21 @@ class SQLiteStore(Store):
         found = self._records(f"{_SELECT} WHERE {where} ORDER BY number DESC LIMIT ?", (*given.values(), limit))
         return found[::-1]
 
-    def claim(self, id: str, owner: str) -> Record | None:
-        return self.read(id) if self._change(_CLAIM, (owner, self.now(), id)) else None
+    def claim(self, id: str, owner: str, after: int | None = None) -> int:
+        if not self._change(statements.CLAIM, (owner, self.now(), id, after)):
+            return 0
+        if after is not None:
+            return after + 1
+        rows = self._rows("SELECT claim FROM task WHERE id = ?", (id,))
+        return rows[0][0] if rows else 0
 
     def report(self, id: str, claim: int, progress: Progress) -> bool:
-        if not self._change(_REPORT, (_packed(progress), id, claim)):
+        if not self._change(statements.REPORT, (_packed(progress), id, claim)):
             return False
         return bool(self._rows("SELECT stopping FROM task WHERE id = ? AND claim = ? AND stopping", (id, claim)))
 
-    def release(self, id: str, due: float, key: str = "") -> str:
-        while not self._change(_RELEASE, (due, self.now(), due, key, id)):
+    def release(self, id: str, due: float, key: str = "", message: str | None = None) -> str:
+        while not self._change(statements.RELEASE, (due, self.now(), due, key, message, id)):
             holder = self._holder(key) if key else ""
             record = self.read(id)
             if holder or record is None or record.state != "waiting":
@@ -134,22 +98,22 @@ class SQLiteStore(Store):
         return id
 
     def postpone(self, id: str, claim: int, due: float, *, attempts: int, error: str = "", traceback: str = "") -> bool:
-        return self._change(_POSTPONE, (due, attempts, error, traceback[-LONGEST_TRACEBACK:], id, claim)) > 0
+        return self._change(statements.POSTPONE, (due, attempts, error, traceback[-LONGEST_TRACEBACK:], id, claim)) > 0
 
     def settle(
         self, id: str, claim: int, state: State, *, error: str = "", traceback: str = "", outcome: str | None = None
     ) -> bool:
         values = (state, self.now(), error, traceback[-LONGEST_TRACEBACK:], outcome, state, id, claim)
-        return self._change(_SETTLE, values) > 0
+        return self._change(statements.SETTLE, values) > 0
 
     def cancel(self, id: str) -> bool:
-        return self._change(_CANCEL, (self.now(), id)) > 0
+        return self._change(statements.CANCEL, (self.now(), id)) > 0
 
     def stop(self, id: str) -> bool:
         return self._change("UPDATE task SET stopping = 1 WHERE id = ? AND state = 'running'", (id,)) > 0
 
     def retry(self, id: str) -> Record | None:
-        return self.read(id) if self._change(_RETRY, (self.now(), id)) else None
+        return self.read(id) if self._change(statements.RETRY, (self.now(), id)) else None
 
     def discard(self, id: str) -> bool:
         return self._change("DELETE FROM task WHERE id = ? AND finished > 0", (id,)) > 0
@@ -158,16 +122,37 @@ class SQLiteStore(Store):
         self._change("UPDATE task SET key = '' WHERE id = ?", (id,))
 
     def expire(self, limit: int = 500) -> int:
-        return self._change(_EXPIRE, (self.now() - KEEP_SECONDS, limit))
+        return self._change(statements.EXPIRE, (self.now() - KEEP_SECONDS, limit))
 
     def queues(self) -> list[QueueSummary]:
         found: dict[str, QueueSummary] = {}
-        for name, state, count, due in self._rows(_QUEUES, ()):
+        for name, state, count, due in self._rows(statements.QUEUES, ()):
             queue = found.setdefault(name, QueueSummary(name=name))
             setattr(queue, state, count)
             if state == "queued":
                 queue.oldest_due_at = due
         return list(found.values())
+
+    # Durable tasks
+
+    def orphans(self, queue: str, limit: int) -> list[Record]:
+        found: list[Record] = []
+        for (owner,) in self._rows(statements.OWNERS, ()):
+            if len(found) < limit and not self.is_alive(owner):
+                values = (owner, self.now(), queue, limit - len(found))
+                found += self._records(f"{_SELECT} {statements.ORPHANS}", values)
+        return found
+
+    def take_over(self, record: Record, owner: str) -> int:
+        values = (owner, record.id, record.claim, record.owner)
+        return record.claim + 1 if self._change(statements.TAKE_OVER, values) else 0
+
+    def hand_over(self, id: str, claim: int) -> bool:
+        return self._change(statements.HAND_OVER, (id, claim)) > 0
+
+    def probe(self, value: str, *, replaces: str = "") -> str:
+        self._change(statements.PROBE, (value, replaces))
+        return str(self._rows("SELECT value FROM about WHERE name = 'probe'", ())[0][0])
 
     # Processes
 
@@ -203,7 +188,7 @@ class SQLiteStore(Store):
     # Ticks
 
     def take_tick(self, name: str, at: float, task_id: str) -> bool:
-        return self._change(_TAKE_TICK, (name, at, task_id)) > 0
+        return self._change(statements.TAKE_TICK, (name, at, task_id)) > 0
 
     def tick(self, name: str) -> Tick | None:
         rows = self._rows("SELECT at, task_id FROM tick WHERE name = ?", (name,))

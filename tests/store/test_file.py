@@ -39,8 +39,7 @@ if command == "live":
 elif command == "write":
     for _ in range(int(sys.argv[3])):
         id, _ = add()
-        found = store.claim(id, me)
-        assert store.settle(id, found.claim, "succeeded")
+        assert store.settle(id, store.claim(id, me), "succeeded")
     print("done", flush=True)
     store.close()
 elif command == "unique":

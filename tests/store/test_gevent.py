@@ -55,7 +55,7 @@ def work(number):
         record = Record(id=id, name="work", queue="default", owner=me, key=key)
         if timed(store.add, record) != id:
             continue
-        claim = timed(store.claim, id, me).claim
+        claim = timed(store.claim, id, me)
         timed(store.report, id, claim, Progress(1, 2, None, 1.0))
         timed(store.get, id)
         timed(store.settle, id, claim, "succeeded")

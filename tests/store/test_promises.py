@@ -3,16 +3,16 @@
 import pytest
 import redis
 
-from flask_asok.testing.promises import StorePromises
+from flask_asok.testing.promises import DurableStorePromises, StorePromises
 
 
-class TestMemory(StorePromises):
+class TestMemory(StorePromises, DurableStorePromises):
     @pytest.fixture
     def make_app(self, make_app):
         return lambda **config: make_app(ASOK_STORE="memory", **config)
 
 
-class TestFile(StorePromises):
+class TestFile(StorePromises, DurableStorePromises):
     @pytest.fixture
     def make_app(self, make_app, tmp_path):
         return lambda **config: make_app(ASOK_STORE=str(tmp_path / "asok.sqlite3"), **config)

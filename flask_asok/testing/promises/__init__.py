@@ -17,10 +17,12 @@ The promises of a backend and of a store, as tests: subclass them, give the fixt
 
 A backend whose tasks run in other processes also needs a worker, which the fixture starts; the functions that these
 tests run are of this package, so workers find them. `StorePromises` are those of the store that `ASOK_STORE` of that
-application opens. Nothing here patches anything or looks at a private name.
+application opens, `DurableStorePromises` the further ones of a store that keeps durable tasks. Nothing here patches
+anything or looks at a private name.
 """
 
 from .backend import BackendPromises
+from .durable_store import DurableStorePromises
 from .store import StorePromises
 
-__all__ = ["BackendPromises", "StorePromises"]
+__all__ = ["BackendPromises", "DurableStorePromises", "StorePromises"]

@@ -78,8 +78,10 @@ def seen(store: Store, id: str) -> Record:
 
 def claimed(store: Store, id: str, owner: str) -> Record:
     """Begin an attempt."""
-    record = store.claim(id, owner)
-    assert record is not None
+    claim = store.claim(id, owner)
+    assert claim
+    record = kept(store, id)
+    assert record.claim == claim
     return record
 
 
