@@ -11,7 +11,7 @@ from flask import Blueprint, Flask, current_app
 from werkzeug.local import LocalProxy
 
 from . import settings
-from .backends.base import Backend
+from .backends.choice import backend_class
 from .backends.settings import CELERY_SETTINGS
 from .backends.settings import SETTINGS as BACKEND_SETTINGS
 from .cli import asok_cli
@@ -83,7 +83,7 @@ class FlaskAsok:
             raise RuntimeError(f"Flask-Asok is set up on the app {app.import_name!r} already. Call init_app(app) once.")
         config = settings.read(app, SETTINGS)
         config["ASOK_QUEUES"] = {**_default_queues(), **config["ASOK_QUEUES"]}
-        backend = _backend(config["ASOK_BACKEND"])
+        backend = backend_class(config["ASOK_BACKEND"])
         config.update(settings.read(app, backend.settings))
         _refuse_unknown(app.config, config)
         app.extensions[KEY] = AppState(app, config, backend(app, config))
@@ -223,27 +223,3 @@ def _refuse_unknown(config: Mapping[str, Any], known: Iterable[str]) -> None:
         known = [*known, *(setting.name for declared in others for setting in declared)]
     for key in settings.unknown(config, known):
         settings.refuse(key, known)
-
-
-def _backend(name: str) -> type[Backend]:
-    """Import the chosen backend, and no other."""
-    match name:
-        case "celery":
-            from .backends.celery import CeleryBackend
-
-            return CeleryBackend
-        case "threads":
-            from .backends.threads import ThreadsBackend
-
-            return ThreadsBackend
-        case "immediate":
-            from .backends.immediate import ImmediateBackend
-
-            return ImmediateBackend
-    found = entry_points(group="flask_asok.backends", name=name)
-    if not found:
-        others = sorted({entry.name for entry in entry_points(group="flask_asok.backends")})
-        known = ", ".join(['"threads"', '"immediate"', '"celery"', *(f'"{other}"' for other in others)])
-        raise ValueError(f"ASOK_BACKEND is {name!r}; it must be one of {known}.")
-    backend: type[Backend] = next(iter(found)).load()
-    return backend
