@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,15 +13,16 @@ from cachelib import BaseCache, SimpleCache
 from ....logs import log
 from ..errors import CacheUnavailable
 from ..lifetime import Lifetime
+from .local_store import LocalStore
 from .serializer import JSONSerializer, PickleSerializer, Serializer, freeze
-from .store import Begun, Entry, Loads, Outcome, Store
+from .store import Entry
 
 VERSION = 1
 LONGEST = 10 * 365 * 86_400
 """Seconds for a value that never expires: some of cachelib's caches drop first what has its own 0."""
 
 
-class CachelibStore(Store):
+class CachelibStore(LocalStore):
     """
     Keeps its values in `cache`, which stays the caller's.
 
@@ -60,30 +60,6 @@ class CachelibStore(Store):
     def thaw(self, frozen: Any) -> Any:
         return self._serializer.loads(frozen)
 
-    def write(self, key: str, frozen: Any, lifetime: Lifetime) -> bool:
-        with self._lock:
-            self._loads.strike(key)
-            return self._keep(key, frozen, lifetime)
-
-    def begin_load(self, key: str, *, alone: bool, seconds: float) -> Begun:
-        with self._lock:
-            entry = self.read(key) if alone else None
-            if entry is not None:
-                _, is_fresh = entry
-                if is_fresh:
-                    return Begun(entry=entry)
-            return Begun(self._loads.begin(key))
-
-    def end_load(self, key: str, token: Any, frozen: Any, lifetime: Lifetime) -> Outcome:
-        with self._lock:
-            if not self._loads.finish(key, token):
-                return Outcome.SUPERSEDED
-            return Outcome.STORED if self._keep(key, frozen, lifetime) else Outcome.UNREACHABLE
-
-    def abort_load(self, key: str, token: Any) -> None:
-        with self._lock:
-            self._loads.abort(key, token)
-
     def delete(self, key: str) -> bool:
         with self._lock:
             self._loads.strike(key)
@@ -108,10 +84,6 @@ class CachelibStore(Store):
                 raise CacheUnavailable(f"The cache was not cleared: {error!r}") from error
             if failed:
                 raise CacheUnavailable(f"The cache was not cleared: {self._cache!r} could not do it.")
-
-    def renew(self) -> None:
-        self._lock = threading.RLock()
-        self._loads = Loads()
 
     def _keep(self, key: str, frozen: Any, lifetime: Lifetime) -> bool:
         fresh_until = self._clock() + lifetime.ttl

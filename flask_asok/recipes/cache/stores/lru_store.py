@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -10,10 +9,11 @@ from typing import Any
 
 from ..lifetime import Lifetime
 from ..plain import SCALARS, check_object
-from .store import Begun, Entry, Loads, Outcome, Store
+from .local_store import LocalStore
+from .store import Entry
 
 
-class LRUStore(Store):
+class LRUStore(LocalStore):
     """
     Keeps values by reference, not as copies: a change to a list that came out of it reaches every reader.
 
@@ -56,33 +56,6 @@ class LRUStore(Store):
     def thaw(self, frozen: Any) -> Any:
         return frozen
 
-    def write(self, key: str, frozen: Any, lifetime: Lifetime) -> bool:
-        with self._lock:
-            if self._loads:
-                self._loads.strike(key)
-            self._keep(key, frozen, lifetime)
-        return True
-
-    def begin_load(self, key: str, *, alone: bool, seconds: float) -> Begun:
-        with self._lock:
-            entry = self.read(key) if alone else None
-            if entry is not None:
-                _, is_fresh = entry
-                if is_fresh:
-                    return Begun(entry=entry)
-            return Begun(self._loads.begin(key))
-
-    def end_load(self, key: str, token: Any, frozen: Any, lifetime: Lifetime) -> Outcome:
-        with self._lock:
-            if not self._loads.finish(key, token):
-                return Outcome.SUPERSEDED
-            self._keep(key, frozen, lifetime)
-        return Outcome.STORED
-
-    def abort_load(self, key: str, token: Any) -> None:
-        with self._lock:
-            self._loads.abort(key, token)
-
     def delete(self, key: str) -> bool:
         with self._lock:
             self._loads.strike(key)
@@ -98,17 +71,13 @@ class LRUStore(Store):
             for key in [key for key in self._values if key.startswith(prefix)]:
                 del self._values[key]
 
-    def renew(self) -> None:
-        # Reentrant: the finalizer of a value that leaves may use the cache in this very thread.
-        self._lock = threading.RLock()
-        self._loads = Loads()
-
     def __len__(self) -> int:
         return len(self._values)
 
-    def _keep(self, key: str, value: Any, lifetime: Lifetime) -> None:
+    def _keep(self, key: str, frozen: Any, lifetime: Lifetime) -> bool:
         fresh_until = self._clock() + lifetime.ttl
-        self._values[key] = (value, fresh_until, fresh_until + lifetime.stale)
+        self._values[key] = (frozen, fresh_until, fresh_until + lifetime.stale)
         self._values.move_to_end(key)
         if len(self._values) > self._size:
             self._values.popitem(last=False)
+        return True
