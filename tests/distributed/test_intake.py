@@ -11,13 +11,17 @@ import redis as redis_py
 from flask_asok import background
 from flask_asok.backends.celery.hub import RUN
 
-QUEUE = "jobs.default"
+NAME = "intake"
 
 
 @pytest.fixture
 def config(redis):
-    """These need to write to Redis as others would."""
-    return {"ASOK_CELERY": {"broker_url": redis.url, "result_backend": redis.url}}
+    """
+    These need to write to Redis as others would, and to see that nothing is left.
+
+    With a name of their own: the worker of the other files holds their delayed messages for a minute.
+    """
+    return {"ASOK_CELERY": {"broker_url": redis.url, "result_backend": redis.url}, "NAME": NAME}
 
 
 def envelope(body=b"[[],{},{}]", **changes):
@@ -26,7 +30,7 @@ def envelope(body=b"[[],{},{}]", **changes):
         "delivery_tag": "a-tag",
         "delivery_mode": 2,
         "body_encoding": "base64",
-        "delivery_info": {"exchange": "", "routing_key": QUEUE},
+        "delivery_info": {"exchange": "", "routing_key": f"{NAME}.default"},
         "priority": 0,
         "correlation_id": "1",
         **changes.pop("properties", {}),
@@ -102,11 +106,11 @@ def test_redis(ctx, worker, redis, wait_until, text):
     """Whatever is in a list of Redis costs one line of the log; the worker goes on, and keeps nothing of it."""
     lines = worker.log().count("\n")
     with redis_py.Redis(port=redis.port) as client:
-        client.lpush(QUEUE, text)
+        client.lpush(f"{NAME}.default", text)
 
         assert [background(jobs.add, n).result(20) for n in range(4)] == [0, 1, 2, 3]
 
-        wait_until(lambda: client.hlen("asok:jobs:unacked") == 0, what="the acknowledgement")
+        wait_until(lambda: client.hlen(f"asok:{NAME}:unacked") == 0, what="the acknowledgement")
     assert worker.process.poll() is None
     wait_until(lambda: worker.log().count("\n") > lines, what="the line")
     assert "Unrecoverable error" not in worker.log()
@@ -160,7 +164,7 @@ def test_rabbitmq(rabbitmq, redis, close, start_shared, wait_until, message):
                 message["body"], content_type=message.get("content_type"),
                 content_encoding=message.get("content_encoding"), headers=message.get("headers", {}), properties={},
             ),
-            routing_key=QUEUE,
+            routing_key="jobs.default",
         )  # fmt: skip
 
         assert [background(jobs.add, n).result(20) for n in range(4)] == [0, 1, 2, 3]
