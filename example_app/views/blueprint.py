@@ -1,0 +1,5 @@
+"""The blueprint of all views."""
+
+from flask import Blueprint
+
+bp = Blueprint("example", __name__)
