@@ -1,7 +1,9 @@
 """Applications to test with, and a watch for what a test leaves behind."""
 
 import gc
+import importlib.util
 import signal
+import sys
 import threading
 from pathlib import Path
 
@@ -10,6 +12,12 @@ import pytest
 from flask import Flask, has_app_context, has_request_context
 
 from flask_asok import FlaskAsok, background
+
+# By its path, as the tests themselves are imported.
+spec = importlib.util.spec_from_file_location("chromium", Path(__file__).with_name("chromium.py"))
+chromium = sys.modules["chromium"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(chromium)
+browser, serve = chromium.browser, chromium.serve
 
 BACKENDS = {"threads": {}, "immediate": {}}
 """Each backend that the promises are proved on, with the configuration it needs."""
