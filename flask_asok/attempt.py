@@ -7,38 +7,26 @@ import threading
 import time
 from collections.abc import Callable
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import ref
 
 from .calls import Call, Parts, make
+from .current import current
 from .errors import TaskCancelled
-from .logs import about_of, frames_of, log, log_exception, safe_repr
+from .logs import about_of, log_exception, safe_repr
 from .options import Options
 from .progress import Progress
 from .retries import NotYet, cause_of, next_wait
 from .signals import emit, task_abandoned, task_cancelled, task_failed, task_retried, task_started, task_succeeded
 from .summaries import LONGEST_ERROR_TEXT, State, TaskSummary
-from .tasks import current
-from .waiting import JoinableTask, Trigger
+from .task_log import log_abandoned, log_cancelled, log_failed, log_retry
+from .waiting import JoinableTask, Runner, Trigger
 
 if TYPE_CHECKING:
     from blinker import NamedSignal
     from flask import Flask
 
 R = TypeVar("R", covariant=True)
-
-
-class Runner(Protocol):
-    """What a task needs of the place that runs it."""
-
-    running: dict[RunnableTask[Any], None]
-    """The tasks whose attempt is under way, as keys."""
-
-    def watch(self, task: RunnableTask[Any], timeout: float) -> None:
-        """Watch the attempt of `task` that starts now in this thread; `timeout` is in seconds."""
-
-    def wait(self, task: RunnableTask[Any], seconds: float) -> None:
-        """Run `task` again after `seconds`, holding no thread meanwhile."""
 
 
 def running_task() -> RunnableTask[Any] | None:
@@ -129,7 +117,7 @@ class RunnableTask(JoinableTask[R]):
         except IndexError:
             return None
         # First: a shutdown must see a task that is being written down.
-        runner.running[self] = None
+        runner.running[self] = around = Context()
         if self.journal is not None and not self.journal.begin(self):
             if runner.running.pop(self, self) is not self:
                 self._settle_cancelled("another process cancelled it")
@@ -139,30 +127,46 @@ class RunnableTask(JoinableTask[R]):
         summary.progress = None
         summary.state = "running"
         self._thread = thread
+        error = around.run(self._attempt, call)
+        if error is None:
+            return None
+        try:
+            return error
+        finally:
+            # The frames of the error's traceback lead back to this one, which must not lead to the error: a cycle.
+            del self, call, around, error
+
+    def _attempt(self, call: Parts) -> BaseException | None:
+        """Make the call, and see to its outcome, in the attempt's own context: what is logged and signalled too."""
+        runner = self.runner
         value: Any = None
         error: BaseException | None
         try:
+            for variable, captured_value in call[3][2]:
+                variable.set(captured_value)
+            current.set(self)
             timeout = self.options.timeout
             if timeout is not None:
                 runner.watch(self, timeout)
             if task_started.receivers:
                 emit(task_started, self.app, task=self)
-            value, error = Context().run(make, call, self)
+            value, error = make(call, self)
         except BaseException as raised:
             # Ctrl-C, in a caller that runs the task itself: the task must still come to an end.
             error = raised
         # Missing when a shutdown has abandoned the task: it is settled, and its outcome comes too late.
-        if runner.running.pop(self, self) is self:
-            return error
+        if runner.running.pop(self, self) is not self:
+            if error is not None:
+                self._fail_or_wait(call, error)
+            else:
+                self._value = value
+                self.settle("succeeded", task_succeeded)
         if error is None:
-            self._value = value
-            self.settle("succeeded", task_succeeded)
             return None
-        self._fail_or_wait(call, error)
         try:
             return error
         finally:
-            # The frames of the error's traceback lead back to this one, which must not lead to the error: a cycle.
+            # As in `perform`.
             del self, call, error
 
     def settle(self, state: State, signal: NamedSignal, **kwargs: Any) -> None:
@@ -193,10 +197,7 @@ class RunnableTask(JoinableTask[R]):
     def _settle_cancelled(self, why: str | None, level: int = logging.INFO) -> None:
         try:
             if why is not None:
-                log(
-                    level, "Background task %s (%s) cancelled: %s.",
-                    self.name, self.id, why, app=self.app, extra=self.log_fields(),
-                )  # fmt: skip
+                log_cancelled(self, why, level)
         finally:
             self.settle("cancelled", task_cancelled)
 
@@ -207,16 +208,19 @@ class RunnableTask(JoinableTask[R]):
         A queued or waiting task never runs; of a running one the outcome comes too late.
         """
         call = self.claim()
-        if call is None and self.runner.running.pop(self, self) is self:
+        if call is not None:
+            self._abandon(why, call)
             return
+        around = self.runner.running.pop(self, self)
+        if around is not self:
+            # The attempt's own context is entered in its own thread.
+            (around.copy() if around else Context()).run(self._abandon, why, None)
+
+    def _abandon(self, why: str, call: Call | None) -> None:
         self.trigger = None
         about = self.about or (about_of(call.args) if call is not None else "")
         try:
-            log(
-                logging.ERROR, "Background task %s (%s) abandoned while %s: %s.",
-                self.name, self.id, self.state, f"{why} ({about})" if about else why,
-                app=self.app, extra=self.log_fields(),
-            )  # fmt: skip
+            log_abandoned(self, f"{why} ({about})" if about else why)
         finally:
             self._unmade = [] if call is None else [call]
             self.settle("abandoned", task_abandoned)
@@ -254,22 +258,14 @@ class RunnableTask(JoinableTask[R]):
         self._error = error
         try:
             summary.error = safe_repr(error)[:LONGEST_ERROR_TEXT]
-            log(
-                logging.ERROR, "Background task %s failed: %r",
-                summary.name, error, exc_info=frames_of(error, error), app=self.app, extra=self.log_fields(),
-            )  # fmt: skip
+            log_failed(self, error)
         finally:
             self.settle("failed", task_failed, error=error)
 
     def _tell_of_retry(self, error: BaseException, seconds: float) -> None:
-        summary, cause = self._summary, cause_of(error)
-        summary.error = safe_repr(cause)[:LONGEST_ERROR_TEXT]
-        log(
-            logging.WARNING, "Background task %s failed (attempt %s of %s, next in %.3g s): %r",
-            summary.name, summary.attempts, self.options.retries + 1, seconds, cause,
-            exc_info=frames_of(error, cause), app=self.app, extra=self.log_fields(),
-        )  # fmt: skip
-        summary.state = "waiting"
+        self._summary.error = safe_repr(cause_of(error))[:LONGEST_ERROR_TEXT]
+        log_retry(self, error, seconds, self.options.retries + 1)
+        self._summary.state = "waiting"
         if task_retried.receivers:
             emit(task_retried, self.app, task=self, error=error, wait=seconds)
 
@@ -286,7 +282,9 @@ class RunnableTask(JoinableTask[R]):
         try:
             return next_wait(self.options, self._summary.attempts, error)
         except BaseException as wrong:
-            log_exception("Backoff of background task %s failed: %r", self.name, wrong, app=self.app)
+            log_exception(
+                "Backoff of background task %s failed: %r", self.name, wrong, app=self.app, extra=self.log_fields()
+            )
             return None
 
     def _cancel(self) -> bool:

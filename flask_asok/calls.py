@@ -13,7 +13,6 @@ from flask import Flask
 from .context import Captured, fresh
 from .hints import explain
 from .logs import log_exception
-from .tasks import Task, current
 
 Parts = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], Captured]
 """A call as each task keeps it: a Call, which names its parts, would cost a tenth more."""
@@ -30,15 +29,12 @@ class Call(NamedTuple):
     captured: Captured
 
 
-def make(call: Parts, task: Task[Any]) -> tuple[Any, BaseException | None]:
+def make(call: Parts, task: Any) -> tuple[Any, BaseException | None]:
     """Call the function in a fresh app context; return its value or its error once that context is torn down."""
     fn, args, kwargs, captured = call
     value: Any = None
     error: BaseException | None = None
-    app, _, variables, _ = captured
-    for variable, captured_value in variables:
-        variable.set(captured_value)
-    current.set(task)
+    app = captured[0]
     try:
         context = fresh(captured)
         context.push()
@@ -59,7 +55,9 @@ def make(call: Parts, task: Task[Any]) -> tuple[Any, BaseException | None]:
     try:
         context.pop(error)
     except BaseException as raised:
-        log_exception("Teardown after background task %s failed: %r", task.name, raised, app=app)
+        log_exception(
+            "Teardown after background task %s failed: %r", task.name, raised, app=app, extra=task.log_fields()
+        )
     if error is None:
         return value, None
     try:

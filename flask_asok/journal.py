@@ -17,13 +17,14 @@ from .backends.base import KEY_TAKEN
 from .callables import path_of
 from .context import request_of
 from .errors import AsokError, BackendUnavailable
-from .logs import is_ctrl_c, log
+from .logs import is_ctrl_c
 from .progress import Progress
 from .results import text_of
 from .sharing import open_store
 from .store.away import warn_of_store
 from .store.base import Record, Store
 from .summaries import State
+from .task_log import log_of
 
 T = TypeVar("T")
 
@@ -115,7 +116,7 @@ class Journal:
         try:
             yield
         except AsokError as error:
-            warn_of_store(task.name, task.id, error, app=task.app)
+            warn_of_store(task, error)
 
 
 def keep_journal(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any]) -> str:
@@ -134,7 +135,7 @@ def keep_journal(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any]) ->
     except BackendUnavailable as error:
         if options.unique is not None:
             raise
-        log(logging.WARNING, "Background task %s (%s) is not tracked: %s", task.name, task.id, error, app=app)
+        log_of(task, logging.WARNING, "Background task %s (%s) is not tracked: %s", task.name, task.id, error)
         return task.id
     if holder == task.id:
         journal = Journal(store, key, options.unique_until == "start")

@@ -14,6 +14,7 @@ from flask import Flask, current_app
 from flask.logging import default_handler as flask_handler
 from flask.logging import wsgi_errors_stream
 
+from .current import current
 from .errors import AsokError
 
 NAME = "asok.background"
@@ -34,6 +35,23 @@ class _DefaultHandler(logging.StreamHandler[TextIO]):
 
 
 default_handler: _DefaultHandler = _DefaultHandler()
+
+
+class TaskFilter(logging.Filter):
+    """
+    Give each record the fields `task_id`, `task_name` and `task_attempt` of the task that it is logged in.
+
+    For a handler, in `dictConfig` too: `{"()": "flask_asok.logs.TaskFilter"}`. They are None outside of tasks, so that
+    a format may always name them. A record about a task has its own, which stay.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Add the fields, and let every record pass."""
+        if not hasattr(record, "task_id"):
+            task = current.get()
+            fields = (None, None, None) if task is None else (task.id, task.name, task.attempts)
+            record.task_id, record.task_name, record.task_attempt = fields
+        return True
 
 
 def log(
@@ -70,9 +88,15 @@ def log(
         _complain()
 
 
-def log_exception(message: str, *args: object, app: Flask | None = None, logger: str = NAME) -> None:
+def log_exception(
+    message: str,
+    *args: object,
+    app: Flask | None = None,
+    logger: str = NAME,
+    extra: dict[str, Any] | None = None,
+) -> None:
     """Log the exception being handled as an error, with its traceback."""
-    log(logging.ERROR, message, *args, app=app, logger=logger, exc_info=sys.exc_info()[1])
+    log(logging.ERROR, message, *args, app=app, logger=logger, exc_info=sys.exc_info()[1], extra=extra)
 
 
 def _hand_out(record: logging.LogRecord, own: logging.Logger, app: Flask | None) -> None:

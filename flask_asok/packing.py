@@ -103,6 +103,7 @@ class Packer:
         options = dataclasses.replace(options, name=message.name, queue=message.queue)
         summary = TaskSummary(message.name, message.queue, message.id)
         summary.enqueued = message.enqueued
+        summary.due = message.due or message.enqueued
         summary.attempts = message.attempt - 1
         return call, options, summary
 

@@ -17,8 +17,8 @@ class Retry(AsokError):
     """
     Raise this in a task to run it again, `after` seconds from now or by the task's backoff when None.
 
-    It spends one of the task's retries; with none left the task fails with its cause (`raise Retry() from error`),
-    or with the Retry itself where there is none.
+    It spends one of the task's retries; with none left the task fails with its cause, which is the error that was being
+    handled (`raise Retry() from error` names another one), or with the Retry itself where there is none.
     """
 
     def __init__(self, after: float | timedelta | None = None) -> None:
@@ -40,7 +40,10 @@ class NotYet(AsokError):
 
 def cause_of(error: BaseException) -> BaseException:
     """Return what a Retry was raised from, which says more than the Retry; any other error is returned as it is."""
-    return error.__cause__ if isinstance(error, Retry) and error.__cause__ is not None else error
+    if not isinstance(error, Retry):
+        return error
+    # As in a traceback: `raise Retry() from None` has neither.
+    return error.__cause__ or (None if error.__suppress_context__ else error.__context__) or error
 
 
 def will_retry(options: Options, attempts: int, error: BaseException) -> bool:

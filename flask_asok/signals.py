@@ -15,7 +15,8 @@ namespace: Namespace = Namespace()
 task_queued: NamedSignal = namespace.signal("task-queued")
 """The task was accepted. Receivers get `task`, as with every signal here; this one is sent in the caller's thread."""
 task_started: NamedSignal = namespace.signal("task-started")
-"""An attempt begins. Like the following ones it is sent in the thread that runs the task, outside of its context."""
+"""An attempt begins. Like the following ones it is sent in the thread that runs the task, in the context variables of
+the attempt, and outside of its application context."""
 task_succeeded: NamedSignal = namespace.signal("task-succeeded")
 task_failed: NamedSignal = namespace.signal("task-failed")
 """The last attempt raised; `error` is what it raised."""
@@ -34,7 +35,8 @@ def emit(signal: NamedSignal, app: Flask, **kwargs: Any) -> None:
         except BaseException as error:
             if is_ctrl_c(error):
                 raise
-            log_exception("Receiver of %s failed: %r", signal.name, error, app=app)
+            fields = kwargs["task"].log_fields() if "task" in kwargs else None
+            log_exception("Receiver of %s failed: %r", signal.name, error, app=app, extra=fields)
 
 
 def __getattr__(name: str) -> NamedSignal:

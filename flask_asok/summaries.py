@@ -30,7 +30,7 @@ class TaskSummary:
     """
 
     __slots__ = (
-        "_id", "_number", "attempts", "enqueued", "error", "finished", "is_stored", "name", "progress", "queue",
+        "_id", "_number", "attempts", "due", "enqueued", "error", "finished", "is_stored", "name", "progress", "queue",
         "scheduled", "started", "state", "task",
     )  # fmt: skip
 
@@ -39,6 +39,8 @@ class TaskSummary:
         self._id = id
         # For backends, in seconds since the epoch, 0.0 before.
         self.enqueued: float = time.time()
+        self.due: float = self.enqueued
+        """When the latest attempt was to begin, or the next one is."""
         self.started: float = 0.0
         self.finished: float = 0.0
         self.scheduled: float = 0.0
@@ -111,13 +113,14 @@ class TaskSummary:
 
     def log_fields(self) -> dict[str, Any]:
         """Return the `extra` fields of a log record about the task."""
-        started = self.started or time.time()
+        # Of an attempt that waits still: until now.
+        started = self.started if self.started >= self.due else time.time()
         return {
             "task_id": self.id,
             "task_name": self.name,
             "task_queue": self.queue,
             "task_attempt": self.attempts,
-            "task_queued_ms": round((started - self.enqueued) * 1000, 3),
+            "task_queued_ms": round(max(0.0, started - self.due) * 1000, 3),
             "task_duration_ms": round((self.duration or 0.0) * 1000, 3),
         }
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from contextvars import ContextVar
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
+from .current import current
 from .errors import TaskAbandoned, TaskCancelled
 from .progress import Progress
 from .summaries import State, TaskSummary
@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from flask import Flask
 
 R = TypeVar("R", covariant=True)
-
-current: ContextVar[Any] = ContextVar("asok.current_task", default=None)
-"""The task that this code runs in. `current_task` is for reading it."""
 
 
 def current_task() -> Task[Any] | None:

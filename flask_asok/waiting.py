@@ -8,8 +8,9 @@ import time
 from typing import Any, Protocol, TypeVar
 
 from . import process
+from .current import current
 from .summaries import State
-from .tasks import Task, current
+from .tasks import Task
 
 R = TypeVar("R", covariant=True)
 
@@ -38,6 +39,19 @@ class Journal(Protocol):
 
     def settle(self, task: Any, state: State, value: Any, error: BaseException | None) -> None:
         """Record the last state, with the value or the error."""
+
+
+class Runner(Protocol):
+    """What a task needs of the place that runs it."""
+
+    running: dict[Any, Any]
+    """The tasks whose attempt is under way, each with the context that it runs in."""
+
+    def watch(self, task: Any, timeout: float) -> None:
+        """Watch the attempt of `task` that starts now in this thread; `timeout` is in seconds."""
+
+    def wait(self, task: Any, seconds: float) -> None:
+        """Run `task` again after `seconds`, holding no thread meanwhile."""
 
 
 waits: dict[object, JoinableTask[Any]] = {}

@@ -248,7 +248,7 @@ def test_retries(app, caplog):
         ("WARNING", "Background task fail failed (attempt 2 of 3, next in 0.001 s): ValueError('no stock')"),
         ("ERROR", "Background task fail failed: ValueError('no stock')"),
     ]
-    assert all(record.exc_info[1].args == ("no stock",) for record in caplog.records)
+    assert [record.exc_info and record.exc_info[1].args for record in caplog.records] == [None, None, ("no stock",)]
 
 
 def test_retry_until_it_works(app):
@@ -396,6 +396,28 @@ def test_no_retry_left_fails_with_the_cause(app, caplog):
     assert caplog.messages == [
         "Background task ask failed (attempt 1 of 2, next in 0 s): ValueError('no stock')",
         "Background task ask failed: ValueError('no stock')",
+    ]
+
+
+@pytest.mark.parametrize(("cause", "told"), [("handled", "ValueError('no stock')"), (None, "Retry('retry after 0 s')")])
+def test_cause_that_is_not_named(app, caplog, cause, told):
+    """A Retry that is raised while an error is handled was caused by that one; `from None` says that it was not."""
+
+    def ask():
+        try:
+            fail()
+        except ValueError:
+            if cause is None:
+                raise Retry(after=0) from None
+            raise Retry(after=0)  # noqa: B904 - as many write it
+
+    with app.app_context():
+        failed = background.using(retries=1)(ask)
+
+    assert repr(failed.exception(WAIT)) == told
+    assert caplog.messages == [
+        f"Background task ask failed (attempt 1 of 2, next in 0 s): {told}",
+        f"Background task ask failed: {told}",
     ]
 
 

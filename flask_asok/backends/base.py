@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from flask import Flask
 from flask.ctx import AppContext
 
-from ..attempt import RunnableTask, Runner
+from ..attempt import RunnableTask
 from ..callables import name_of
 from ..context import Adapters, capture
 from ..errors import NotConfigured
@@ -23,6 +23,7 @@ from ..settings import Setting
 from ..store.shared import Shared
 from ..summaries import SETTLED, TaskSummary
 from ..triggers import all_deferred
+from ..waiting import Runner
 
 NOT_SHARED = (
     "Tasks live in the memory of the web process, which no other process can see. "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,7 +27,7 @@ class ImmediateBackend(Backend):
 
     def __init__(self, app: Flask, config: Mapping[str, Any]) -> None:
         super().__init__(app, config)
-        self.running: dict[RunnableTask[Any], None] = {}
+        self.running: dict[RunnableTask[Any], Any] = {}
 
     def runner(self, queue: str) -> ImmediateBackend:
         """Return itself for every known queue."""
@@ -50,6 +51,7 @@ class ImmediateBackend(Backend):
 
     def wait(self, task: RunnableTask[Any], seconds: float) -> None:
         """Make the next attempt follow at once."""
+        task.summary.due = time.time()
         task.requeue()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import sys
 import threading
 import time
@@ -15,7 +14,7 @@ from typing import Any
 
 from ..attempt import RunnableTask
 from ..baton import Baton
-from ..logs import log
+from ..task_log import log_timeout
 from .scheduler import IDLE_SECONDS, Scheduler
 
 
@@ -31,7 +30,7 @@ class WorkerPool:
         self.scheduler = scheduler
         self.timeouts = timeouts
         self.queue: deque[RunnableTask[Any]] = deque()
-        self.running: dict[RunnableTask[Any], None] = {}
+        self.running: dict[RunnableTask[Any], Any] = {}
         self.threads: dict[int, threading.Thread] = {}
         self.free: list[int] = list(range(size, 0, -1))
         """The numbers of the workers that could still be started: popping one is the right to start it."""
@@ -66,6 +65,7 @@ class WorkerPool:
 
     def wait(self, task: RunnableTask[Any], seconds: float) -> None:
         """Queue `task` after `seconds`; abandon it if the application shuts down before."""
+        task.summary.due = time.time() + seconds
         if not self.scheduler.is_closed:
             try:
                 self.scheduler.at(seconds, _queue_again, task)
@@ -191,11 +191,10 @@ def _queue_again(task: RunnableTask[Any], attempt: int) -> None:
 
 def _warn_of_timeout(task: RunnableTask[Any], attempt: int) -> None:
     """Log where a task is that runs for longer than its timeout: a thread cannot be killed."""
-    if task.attempts != attempt or task not in task.runner.running or task.ident is None:
+    around = task.runner.running.get(task)
+    if task.attempts != attempt or around is None or task.ident is None:
         return
     frame = sys._current_frames().get(task.ident)
     stack = "".join(traceback.format_stack(frame)).rstrip() if frame else "unknown"
-    log(
-        logging.WARNING, "Background task %s (%s) has run past its timeout of %g s, and still is at:\n%s",
-        task.name, task.id, task.options.timeout, stack, app=task.app, extra=task.log_fields(),
-    )  # fmt: skip
+    # The attempt's own context is entered in its own thread.
+    around.copy().run(log_timeout, task, task.options.timeout, stack)

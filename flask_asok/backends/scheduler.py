@@ -142,7 +142,9 @@ class Scheduler:
             try:
                 action(task, attempt)
             except BaseException as error:
-                log_exception("Timer of background task %s failed: %r", task.name, error, app=task.app)
+                log_exception(
+                    "Timer of background task %s failed: %r", task.name, error, app=task.app, extra=task.log_fields()
+                )
             # Else the variables of this frame would keep the task alive until the next one is due.
             del task, reference
         return True

@@ -14,7 +14,7 @@ from flask import Flask
 from .. import process
 from ..attempt import RunnableTask
 from ..errors import QueueFull
-from ..logs import log
+from ..task_log import log_of
 from . import shutdown
 from .base import Backend
 from .pool import WorkerPool
@@ -133,7 +133,7 @@ class ThreadsBackend(Backend):
         now = time.monotonic()
         if now - pool.warned_at >= 1:
             pool.warned_at = now
-            log(logging.WARNING, "%s: background task %s runs in its caller.", full, task.name, app=task.app)
+            log_of(task, logging.WARNING, "%s: background task %s runs in its caller.", full, task.name)
         self._run_here(task)
 
     def _refuse(self, task: RunnableTask[Any], why: str) -> None:

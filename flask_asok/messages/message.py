@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ..errors import MessageRefused
+from ..summaries import TaskSummary
 
 compact: Callable[[Any], str] = json.JSONEncoder(separators=(",", ":")).encode
 """JSON without spaces. What is not ASCII is escaped, so a character is a byte."""
@@ -60,6 +61,13 @@ class Message:
             raise MessageRefused(f"The message lacks its {missing[0]!r}.")
         known = {name: payload[name] for name in _FIELDS if name in payload}
         return cls(**known, unknown={name: value for name, value in payload.items() if name not in _FIELDS})
+
+    def log_fields(self) -> dict[str, Any]:
+        """Return the `extra` fields of a log record about the task, which this process has not restored."""
+        summary = TaskSummary(self.name, self.queue, self.id)
+        summary.enqueued, summary.attempts = self.enqueued, self.attempt
+        summary.due = self.due or self.enqueued
+        return summary.log_fields()
 
     def as_payload(self) -> dict[str, Any]:
         """Return the message as JSON has it."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 import time
 
-from flask import Flask
-
 from ..errors import AsokError
-from ..logs import log
+from ..task_log import Logged, log_of
 
 WARN_SECONDS = 60.0
 """How often one process warns."""
@@ -16,12 +14,12 @@ WARN_SECONDS = 60.0
 _warned_at = float("-inf")
 
 
-def warn_of_store(name: str, id: str, error: AsokError, *, app: Flask) -> None:
+def warn_of_store(task: Logged, error: AsokError) -> None:
     """Warn, once a minute, that the record of a task could not be written."""
     global _warned_at
     if time.monotonic() - _warned_at >= WARN_SECONDS:
         _warned_at = time.monotonic()
-        log(
-            logging.WARNING, "Background task %s (%s) goes on, but its record could not be written: %s",
-            name, id, error, app=app,
+        log_of(
+            task, logging.WARNING, "Background task %s (%s) goes on, but its record could not be written: %s",
+            task.summary.name, task.summary.id, error,
         )  # fmt: skip

@@ -9,12 +9,13 @@ from typing import Any
 from flask import Flask, has_request_context, request
 from flask.ctx import AppContext
 
-from ..attempt import RunnableTask, Runner, running_task
+from ..attempt import RunnableTask, running_task
 from ..backends.base import Backend
 from ..backends.immediate import ImmediateBackend
 from ..callables import decorated
 from ..options import Options
 from ..summaries import TaskSummary
+from ..waiting import Runner
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import contextlib
 import logging
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -119,10 +120,14 @@ def _start(task: RunnableTask[Any], start: Start, bounded: bool) -> None:
     _deferred.pop(id(task), None)
     if not requeued:
         return
+    task.summary.due = time.time()
     try:
         start(task, bounded=bounded)
     except Exception as error:
-        log_exception("Background task %s (%s) could not be started: %r", task.name, task.id, error, app=task.app)
+        log_exception(
+            "Background task %s (%s) could not be started: %r",
+            task.name, task.id, error, app=task.app, extra=task.log_fields(),
+        )  # fmt: skip
         task.cancel()
     # A task that joins this one may have the only thread: now it may run this one itself.
     task.wake()

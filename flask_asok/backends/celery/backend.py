@@ -17,10 +17,12 @@ from ...logs import log
 from ...messages.message import Message, size_of
 from ...options import Options
 from ...summaries import SETTLED, TaskSummary
+from ...task_log import log_of
 from ..base import KEY_TAKEN, Backend
 from ..threads import ThreadsBackend
+from . import outcomes
 from .app import queue_name, run_celery_worker
-from .fields import update
+from .fields import summary_of, update
 from .hub import Hub
 from .records import KEEPS_MESSAGE
 from .redis_server import REDIS_URLS
@@ -122,7 +124,7 @@ class CeleryBackend(Backend):
             if self._config["ASOK_FALLBACK"] != "threads" or task.options.unique is not None:
                 task.mark_abandoned()
                 raise
-            log(logging.WARNING, "%s Background task %s runs in this process.", error, task.name, app=self.app)
+            log_of(task, logging.WARNING, "%s Background task %s runs in this process.", error, task.name)
             fallback = self._fallbacks.get("") or self._fallbacks.setdefault("", Fallback(self.app, self._config))
             fallback.take(task)
 
@@ -143,10 +145,7 @@ class CeleryBackend(Backend):
         fields = self._fields(id)
         if not fields:
             return super().get(id)
-        summary = TaskSummary(fields["name"], fields["queue"], id)
-        summary.enqueued = float(fields["enqueued"])
-        update(summary, fields)
-        return summary
+        return summary_of(id, fields)
 
     def shared(self) -> SharedRecords | None:
         """Return the records, for every process to look at; None without a Redis."""
@@ -220,7 +219,7 @@ class CeleryBackend(Backend):
 
     def cancel(self, id: str) -> bool:
         """Keep a task from running; False when it runs, ran, or is unknown."""
-        return self.hub.need_records().cancel(id)
+        return outcomes.cancel(self.hub, id)
 
     def discard(self, id: str) -> bool:
         """Forget a settled task; False if it is not settled, or unknown."""

@@ -86,6 +86,15 @@ def update(summary: TaskSummary, fields: Mapping[str, str]) -> None:
     summary.started, summary.finished, summary.progress = record.started, record.finished, record.progress
 
 
+def summary_of(id: str, fields: Mapping[str, str]) -> TaskSummary:
+    """Return what `Records.read` has returned as a summary."""
+    summary = TaskSummary(fields["name"], fields["queue"], id)
+    summary.enqueued = float(fields["enqueued"])
+    summary.due = float(fields.get("due", 0)) or summary.enqueued
+    update(summary, fields)
+    return summary
+
+
 def packed(attempt: int, progress: Progress) -> str:
     """Return the progress of an attempt as its field has it."""
     return json.dumps([attempt, progress.done, progress.total, progress.text, progress.at])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
+
+from flask import Flask
 
 from ...errors import TaskAbandoned
 from ...messages.message import Message, size_of
 from ...progress import Progress
-from ...summaries import SETTLED
-from .fields import packed
+from ...summaries import SETTLED, TaskSummary
+from ...task_log import log_cancelled
+from .fields import CANCELLED, packed, summary_of
 from .hub import Hub
 from .records import KEEPS_MESSAGE
 
@@ -55,6 +58,22 @@ def keep(
 def keep_stopped(hub: Hub, message: Message, state: str, why: str) -> None:
     """Write down the last state of a task that was ended from outside: its error is a TaskAbandoned that says why."""
     keep(hub, message, state, error=TaskAbandoned(f"The task was {why}."), text=why)
+
+
+def cancel(hub: Hub, id: str) -> bool:
+    """Cancel a task whose attempt has not begun, and log it; False for any other."""
+    records = hub.need_records()
+    fields = records.read(id)
+    if not records.cancel(id):
+        return False
+    if fields["state"] != CANCELLED:
+        log_cancelled(_Found(hub.app, summary_of(id, fields)), "cancel() was called")
+    return True
+
+
+class _Found(NamedTuple):
+    app: Flask
+    summary: TaskSummary
 
 
 def is_settled(hub: Hub, id: str) -> bool:

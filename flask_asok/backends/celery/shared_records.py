@@ -7,6 +7,7 @@ from collections.abc import Callable
 from itertools import chain
 
 from ...store.base import ProcessSummary, QueueSummary, Record, count_by_queue
+from . import outcomes
 from .app import queue_name
 from .fields import record_of
 from .hub import Hub
@@ -59,7 +60,7 @@ class SharedRecords:
     def cancel(self, id: str) -> bool:
         """Cancel a task whose attempt has not begun; False for any other."""
         found = self.read(id)
-        return found is not None and not found.is_settled and self._records.cancel(id)
+        return found is not None and not found.is_settled and outcomes.cancel(self._hub, id)
 
     def stop(self, id: str) -> bool:
         """Ask a running task to stop; False if it does not run."""

@@ -8,14 +8,15 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar
 
-from ...attempt import RunnableTask, Runner
+from ...attempt import RunnableTask
 from ...calls import Parts
 from ...errors import BackendUnavailable, MessageRefused, TaskAbandoned
-from ...logs import log
 from ...messages.message import Message
 from ...progress import Progress
 from ...store.away import warn_of_store
 from ...summaries import SETTLED
+from ...task_log import log_of
+from ...waiting import Runner
 from . import outcomes
 from .fields import update
 from .hub import Hub, keep_trying, release
@@ -37,7 +38,7 @@ class Remote:
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
-        self.running: dict[RunnableTask[Any], None] = {}
+        self.running: dict[RunnableTask[Any], Any] = {}
         """The tasks that this process does run: in a worker, or in place of a task that waits for them."""
 
     def watch(self, task: RunnableTask[Any], timeout: float) -> None:
@@ -89,7 +90,7 @@ class CeleryTask(RunnableTask[R]):
         hub = self._hub
         if self._done or self.trigger is not None or hub is None:
             return super().cancel()
-        if hub.need_records().cancel(self.id):
+        if outcomes.cancel(hub, self.id):
             self._look()
         return self.summary.state == "cancelled"
 
@@ -155,10 +156,7 @@ class CeleryTask(RunnableTask[R]):
             return self.perform_claimed(thread)
         except BackendUnavailable as error:
             # Some worker has its message by now, and makes the attempt once more.
-            log(
-                logging.WARNING, "Background task %s (%s) goes on elsewhere: %s",
-                self.name, self.id, error, app=self.app,
-            )  # fmt: skip
+            log_of(self, logging.WARNING, "Background task %s (%s) goes on elsewhere: %s", self.name, self.id, error)
             return None
 
     def perform_claimed(self, thread: threading.Thread) -> BaseException | None:
@@ -284,7 +282,7 @@ class CeleryTask(RunnableTask[R]):
         try:
             return records is not None and records.report(self.id, self.message.attempt, progress)
         except BackendUnavailable as error:
-            warn_of_store(self.name, self.id, error, app=self.app)
+            warn_of_store(self, error)
             return False
 
     def _keep_outcome(self) -> None:

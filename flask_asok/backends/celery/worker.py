@@ -22,6 +22,7 @@ from . import outcomes
 from .hub import Hub, keep_trying, release, time_limits
 from .records import KEEPS_MESSAGE
 from .task import ONCE, CeleryTask, Remote
+from .variables import worker_variables
 
 WATCH_SECONDS = 5.0
 """The pause before a message is looked at again whose attempt another process has claimed."""
@@ -58,7 +59,7 @@ class Worker:
                 log(
                     logging.WARNING,
                     "Background task %s (%s) came with a time limit that is not its own, and is sent again with that.",
-                    message.name, message.id, app=self._hub.app,
+                    message.name, message.id, app=self._hub.app, extra=message.log_fields(),
                 )  # fmt: skip
                 keep_trying(lambda: self._hub.publish(message))
                 raise exceptions.Ignore
@@ -67,7 +68,7 @@ class Worker:
             release(self._hub, message.id)
             log(
                 logging.ERROR, "Background task %s (%s) is left to another worker: %s",
-                message.name, message.id, error, app=self._hub.app,
+                message.name, message.id, error, app=self._hub.app, extra=message.log_fields(),
             )  # fmt: skip
             raise exceptions.Reject(error, requeue=True) from None
 
@@ -133,7 +134,7 @@ class Worker:
             return
         log(
             logging.ERROR, "Background task %s (%s) failed: %s%s",
-            message.name, message.id, why, self._about(message), app=self._hub.app,
+            message.name, message.id, why, self._about(message), app=self._hub.app, extra=message.log_fields(),
         )  # fmt: skip
         if task is not None and task.claim() is not None:
             task.summary.error = why
@@ -161,7 +162,9 @@ class Worker:
         return None
 
     def _restored(self, message: Message) -> CeleryTask[Any]:
-        call, options, summary = self._hub.packer.unpack(message)
+        (fn, args, kwargs, captured), options, summary = self._hub.packer.unpack(message)
+        app, values, variables, adapter = captured
+        call = fn, args, kwargs, (app, values, worker_variables(variables), adapter)
         task: CeleryTask[Any] = CeleryTask(call, options, summary, Remote(self._hub), self._hub.app)
         task.message = message
         self._remember(summary)

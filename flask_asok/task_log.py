@@ -1,0 +1,74 @@
+"""What the log says of a task: a line for each thing that happens to it, with the task's fields."""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+from flask import Flask
+
+from .logs import ExcInfo, frames_of, log
+from .retries import cause_of
+from .summaries import TaskSummary
+
+
+class Logged(Protocol):
+    """What the log asks of a task."""
+
+    @property
+    def app(self) -> Flask:
+        """The application that it runs for."""
+
+    @property
+    def summary(self) -> TaskSummary:
+        """Its name, its id, and the rest of the fields."""
+
+
+def log_of(task: Logged, level: int, message: str, *args: object, exc_info: ExcInfo = None) -> None:
+    """Log something about `task`, with its fields; never raises, as `log`."""
+    log(level, message, *args, app=task.app, exc_info=exc_info, extra=task.summary.log_fields())
+
+
+def log_failed(task: Logged, error: BaseException) -> None:
+    """Log the error of the last attempt, with the traceback."""
+    log_of(
+        task, logging.ERROR, "Background task %s failed: %r",
+        task.summary.name, error, exc_info=frames_of(error, error),
+    )  # fmt: skip
+
+
+def log_retry(task: Logged, error: BaseException, seconds: float, attempts: int) -> None:
+    """Log in one line that an attempt out of `attempts` failed; its traceback is for those who read DEBUG."""
+    summary, cause = task.summary, cause_of(error)
+    number = summary.attempts
+    log_of(
+        task, logging.WARNING, "Background task %s failed (attempt %s of %s, next in %.3g s): %r",
+        summary.name, number, attempts, seconds, cause,
+    )  # fmt: skip
+    frames = frames_of(error, cause)
+    if frames is not None:
+        log_of(
+            task, logging.DEBUG, "Attempt %s of background task %s failed here:", number, summary.name, exc_info=frames
+        )
+
+
+def log_cancelled(task: Logged, why: str, level: int = logging.INFO) -> None:
+    """Log that the task never runs, or runs no further, and why."""
+    log_of(task, level, "Background task %s (%s) cancelled: %s.", task.summary.name, task.summary.id, why)
+
+
+def log_abandoned(task: Logged, why: str) -> None:
+    """Log that the task was lost, in which state it was, and why."""
+    summary = task.summary
+    log_of(
+        task, logging.ERROR, "Background task %s (%s) abandoned while %s: %s.",
+        summary.name, summary.id, summary.state, why,
+    )  # fmt: skip
+
+
+def log_timeout(task: Logged, seconds: float | None, stack: str) -> None:
+    """Log that an attempt has run for more than `seconds`, and where it is."""
+    log_of(
+        task, logging.WARNING, "Background task %s (%s) has run past its timeout of %g s, and still is at:\n%s",
+        task.summary.name, task.summary.id, seconds, stack,
+    )  # fmt: skip
