@@ -19,6 +19,7 @@ from .dispatch import background
 from .errors import AsokError, NotConfigured
 from .handles import cancel_task, failed_tasks, newest, retry_task
 from .logs import log
+from .periodic.cli import periodic_cli
 from .recipes import RECIPES
 from .sharing import existing_store
 from .state import state_of
@@ -30,6 +31,8 @@ asok_cli: AppGroup = AppGroup("asok", help="Background tasks.")
 for _recipe in RECIPES:
     for _command in _recipe.commands:
         asok_cli.add_command(_command)
+
+asok_cli.add_command(periodic_cli)
 
 STATES = ("queued", "running", "waiting", "succeeded", "failed", "cancelled", "abandoned")
 

@@ -162,7 +162,29 @@ def in_background(recipe: Callable[P, R]) -> Callable[P, Task[R]]:
     return run
 
 
-def _enqueue(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Task[Any]:
+def start_if(
+    admit: Callable[[Task[Any]], bool],
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    options: Options,
+) -> Task[Any]:
+    """
+    Do what `background()` does with options that record the task, if `admit` returns True of the Task that was made.
+
+    It is asked once the call has been checked, and before another process can see the task. Returns what `background()`
+    returns, or the Task that was not admitted, of which nothing is left.
+    """
+    return _enqueue(fn, args, kwargs, options, admit)
+
+
+def _enqueue(
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    options: Options,
+    admit: Callable[[Task[Any]], bool] | None = None,
+) -> Task[Any]:
     try:
         context = _current_context()
     except RuntimeError:
@@ -199,7 +221,7 @@ def _enqueue(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, An
     backend = state.backend
     task = backend.create(fn, args, kwargs, options, context)
     if options.is_recorded or (state.tracks_all and options.tracked is None):
-        return _enqueue_recorded(task, app, fn, backend)
+        return _enqueue_recorded(task, app, fn, backend, admit)
     if task_queued.receivers:
         emit(task_queued, app, task=task)
     if options.when == "now":
@@ -209,10 +231,18 @@ def _enqueue(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, An
     return task
 
 
-def _enqueue_recorded(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any], backend: Backend) -> Task[Any]:
+def _enqueue_recorded(
+    task: RunnableTask[Any],
+    app: Flask,
+    fn: Callable[..., Any],
+    backend: Backend,
+    admit: Callable[[Task[Any]], bool] | None,
+) -> Task[Any]:
     """Go on with a task that other processes know of; return a handle on another one if that has its unique key."""
     holder, key = "", key_of(fn, task.options.unique)
     try:
+        if admit is not None and not admit(task):
+            return task
         if not backend.distributed:
             holder = keep_journal(task, app, fn)
         else:
@@ -226,7 +256,8 @@ def _enqueue_recorded(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any
     if task_queued.receivers:
         emit(task_queued, app, task=task)
     if task.options.when == "now":
-        backend.start(task)
+        # A run of a periodic task passes the bounds, as a due retry does: its clock must not run it itself.
+        backend.start(task, bounded=not task.options.scheduled)
     else:
         defer(task, app, journaled(backend.start))
     return task

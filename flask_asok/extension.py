@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 from importlib.metadata import entry_points
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from flask import Blueprint, Flask, current_app
 from werkzeug.local import LocalProxy
@@ -18,6 +19,8 @@ from .cli import asok_cli
 from .dispatch import background, in_background
 from .handles import cancel_task, discard_task, get_task, newest, retry_task
 from .packing import SETTINGS as MESSAGE_SETTINGS
+from .periodic import SETTINGS as PERIODIC_SETTINGS
+from .periodic import Clock, Entries, PeriodicTask, checked_entry, listed
 from .recipes import RECIPES
 from .recipes.cache import warm_all, warm_cache
 from .recipes.images import resize_image
@@ -34,6 +37,8 @@ from .tasks import Task
 from .triggers import abandon_deferred, listen
 from .validate import anything
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 ROOMS: dict[str, tuple[Setting, ...]] = {
     "Tasks": (
         Setting(
@@ -44,6 +49,7 @@ ROOMS: dict[str, tuple[Setting, ...]] = {
         *BACKEND_SETTINGS,
     ),
     "Store": STORE_SETTINGS,
+    "Periodic tasks": PERIODIC_SETTINGS,
     "Messages": MESSAGE_SETTINGS,
     **{recipe.name.capitalize(): recipe.settings for recipe in RECIPES},
     "Celery": CELERY_SETTINGS,
@@ -65,6 +71,7 @@ class FlaskAsok:
     """`flask_asok.background`, the same object."""
 
     def __init__(self, app: Flask | None = None) -> None:
+        self._entries = Entries()
         if app is not None:
             self.init_app(app)
 
@@ -86,7 +93,10 @@ class FlaskAsok:
         backend = backend_class(config["ASOK_BACKEND"])
         config.update(settings.read(app, backend.settings))
         _refuse_unknown(app.config, config)
-        app.extensions[KEY] = AppState(app, config, backend(app, config))
+        app.extensions[KEY] = state = AppState(app, config, backend(app, config))
+        state.keep(clock := Clock(app, self._entries, config["ASOK_TIMEZONE"]))
+        if config["ASOK_PERIODIC"] == "web":
+            state.serving.on_first_request(lambda app: clock.start())
         for recipe in RECIPES:
             if recipe.set_up is not None:
                 recipe.set_up(app)
@@ -168,6 +178,57 @@ class FlaskAsok:
         view.add_app_template_global(asok_progress)
         return view
 
+    def periodic(
+        self,
+        *,
+        every: float | timedelta | None = None,
+        cron: str | None = None,
+        tz: str | None = None,
+        name: str | None = None,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        grace: float | timedelta | None = 600,
+        overlap: bool = False,
+        jitter: float | timedelta = 0,
+    ) -> Callable[[F], F]:
+        """
+        Run the decorated function by a schedule, once however many processes there are; returns that plain function.
+
+        `every`: seconds or a timedelta, counted from the epoch in UTC; or `cron`, a crontab line, by the clock of the
+        time zone `tz` (None: `ASOK_TIMEZONE`). A run is a task with the function's options, called with `args` and
+        `kwargs`. A tick that is late by less than `grace` seconds (None: by however much) still runs, the latest one
+        only. With `overlap` a run begins though the one before it goes on. It begins up to `jitter` seconds late. The
+        `name` is `module.qualname` by default.
+
+        Raises ValueError or TypeError for an invalid schedule and for a name that is taken, NotConfigured for `cron`
+        without the extra `periodic`.
+        """
+
+        def decorate(fn: F) -> F:
+            self._entries.add(
+                checked_entry(
+                    fn, every=every, cron=cron, tz=tz, name=name, args=args, kwargs=kwargs, grace=grace,
+                    overlap=overlap, jitter=jitter,
+                )
+            )  # fmt: skip
+            return fn
+
+        return decorate
+
+    def periodic_tasks(self) -> list[PeriodicTask]:
+        """Return the periodic tasks of the current app; raises BackendUnavailable if the store cannot be reached."""
+        clock = _state().kept(Clock)
+        return [listed(_app(), entry, clock.zone, clock.now()) for entry in clock.entries]
+
+    def start_periodic(self, app: Flask) -> None:
+        """
+        Start the periodic tasks of `app` in this process before its first request, in gunicorn's `post_worker_init`.
+
+        Harmless twice. Nothing happens in testing mode, and where `ASOK_PERIODIC` is not "web".
+        """
+        if state_of(app).config["ASOK_PERIODIC"] == "web" and not app.testing:
+            state_of(app).kept(Clock).start()
+
     def close(self, app: Flask, timeout: float | None = None) -> None:
         """
         Finish the tasks of `app` within `timeout` seconds (None: `ASOK_SHUTDOWN_TIMEOUT`) and end its threads.
@@ -176,6 +237,7 @@ class FlaskAsok:
         its caller, or is abandoned where it has a delay. Happens by itself at exit; call it in a server that stops in
         another way. Closing twice is harmless.
         """
+        state_of(app).kept(Clock).stop()
         state_of(app).close(timeout)
         abandon_deferred(app)
 

@@ -175,6 +175,7 @@ def _record_of(task: RunnableTask[Any], app: Flask, me: str, function: str, key:
         enqueued=now,
         # Nobody knows yet when a deferred one is due.
         due=0.0 if is_deferred else now + options.delay,
+        scheduled=options.scheduled,
         owner=me,
         key="" if is_deferred else key,
     )

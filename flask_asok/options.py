@@ -74,6 +74,9 @@ class Options:
     at_most_once: bool = False
     """A worker that was lost while it ran the task may have done it: do not run the task again."""
 
+    scheduled: float = 0.0
+    """The tick that a run of a periodic task is for, in seconds since the epoch."""
+
     is_recorded: bool = field(init=False, default=False)
     """Is the task recorded, whatever the application's default is?"""
 

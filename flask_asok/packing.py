@@ -85,6 +85,7 @@ class Packer:
             once=options.at_most_once,
             timeout=options.timeout,
             enqueued=summary.enqueued,
+            scheduled=summary.scheduled,
         )
         check_size(message, self.most_bytes)
         return message
@@ -102,7 +103,7 @@ class Packer:
         options = options_of(call[0]).replace(**self._decoded_options(message.options))
         options = dataclasses.replace(options, name=message.name, queue=message.queue)
         summary = TaskSummary(message.name, message.queue, message.id)
-        summary.enqueued = message.enqueued
+        summary.enqueued, summary.scheduled = message.enqueued, message.scheduled
         summary.due = message.due or message.enqueued
         summary.attempts = message.attempt - 1
         return call, options, summary

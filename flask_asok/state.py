@@ -30,6 +30,7 @@ class AppState:
         """Whether this process serves the application, and what begins when it does."""
         self.tracks_all: bool = config["ASOK_TRACKED"]
         self.backend = backend
+        self._kept: dict[type[Any], Any] = {}
         self._begin_anew()
         process.after_fork(self._begin_anew)
 
@@ -48,6 +49,14 @@ class AppState:
                 if key not in self._shared:
                     self._shared[key] = make()
                 return self._shared[key]  # type: ignore[no-any-return]
+
+    def keep(self, one: object) -> None:
+        """Keep an object of a room for as long as the application lives, across forks: one of each class."""
+        self._kept[type(one)] = one
+
+    def kept(self, kind: type[T]) -> T:
+        """Return the object of this class."""
+        return self._kept[kind]  # type: ignore[no-any-return]
 
     def has(self, key: str) -> bool:
         """Return True if there is a shared object under `key`."""

@@ -2,7 +2,11 @@
 
 import gc
 import importlib.util
+import os
+import shutil
 import signal
+import socket
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -128,3 +132,22 @@ def occupy(gate):
         assert started.wait(10)
 
     return occupy
+
+
+@pytest.fixture(scope="session")
+def redis_port(tmp_path_factory):
+    """The port of a Redis for all tests of this session."""
+    import redis
+
+    if shutil.which("redis-server") is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("redis-server is not installed.")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    folder = tmp_path_factory.mktemp("redis")
+    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    with redis.Redis(port=port, retry=redis.retry.Retry(redis.backoff.ConstantBackoff(0.1), 100)) as client:
+        client.ping()
+    yield port
+    server.terminate()
+    server.wait(10)

@@ -32,7 +32,7 @@ ORDER = [
     {"results", "sharing"},
     {"handles", "journal"},
     {"dispatch"},
-    {"recipes", "status"},
+    {"periodic", "recipes", "status"},
     {"cli"},
     {"extension"},
     {"__init__"},

@@ -23,8 +23,6 @@ ALLOWED = (
     ("backends/base.py", "lane"),
     # The class.
     ("", "Picture"),
-    # A clock that tests set, and not what wakes tasks.
-    ("testing/promises", "Clock"),
     # Texts that applications may look for.
     ("messages/serializer.py", "travel"),
     ("recipes/images/proof.py", "picture"),

@@ -20,7 +20,7 @@ from ..context import Adapters, capture
 from ..errors import NotConfigured
 from ..options import Options
 from ..settings import Setting
-from ..store.shared import Shared
+from ..store.shared import Shared, Ticks
 from ..summaries import SETTLED, TaskSummary
 from ..triggers import all_deferred
 from ..waiting import Runner
@@ -89,6 +89,7 @@ class Backend(ABC):
             ) from None
         name = options.name or (fn.__name__ if type(fn) is FunctionType else name_of(fn))
         summary = TaskSummary(name, options.queue)
+        summary.scheduled = options.scheduled
         self._recent.append(summary)
         return self.task_class(
             (fn, args, kwargs, capture(context, self._adapters)), options, summary, runner, context.app
@@ -116,6 +117,10 @@ class Backend(ABC):
 
     def shared(self) -> Shared | None:
         """Return what all processes know of the tasks of a distributed backend; None where they share nothing."""
+        return None
+
+    def ticks(self) -> Ticks | None:
+        """Return where the ticks of periodic tasks are taken; None for the store of the application."""
         return None
 
     def forget_summary(self, task: RunnableTask[Any]) -> None:

@@ -50,6 +50,8 @@ class Message:
     """When `background()` was called, in Unix time."""
     due: float = 0.0
     """When the attempt may begin; 0 for now."""
+    scheduled: float = 0.0
+    """The tick of a periodic task; 0 for any other."""
     unknown: dict[str, Any] = field(default_factory=dict)
     """The fields of a later version."""
 

@@ -290,5 +290,9 @@ class Store(ABC):
         """Return the latest tick that was taken, or None."""
 
     @abstractmethod
+    def replace_tick(self, name: str, old: Tick | None, new: Tick) -> bool:
+        """Put `new` in the place of `old`, which may be None; False if that is not the latest one any more."""
+
+    @abstractmethod
     def close(self) -> None:
         """Give back connections and files. This process does not live any more."""

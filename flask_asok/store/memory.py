@@ -234,6 +234,13 @@ class MemoryStore(DurableStore):
     def tick(self, name: str) -> Tick | None:
         return self._ticks.get(name)
 
+    def replace_tick(self, name: str, old: Tick | None, new: Tick) -> bool:
+        with self._lock:
+            if self._ticks.get(name) != old:
+                return False
+            self._ticks[name] = new
+            return True
+
     def close(self) -> None:
         with self._lock:
             self._processes.clear()

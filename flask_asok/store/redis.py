@@ -55,10 +55,10 @@ class RedisStore(Store):
     stopped for longer than that as dead until it goes on.
     """
 
-    def __init__(self, redis: Any, app_name: str, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, redis: Any, app_name: str, *, prefix: str = "", now: Callable[[], float] = time.time) -> None:
         super().__init__(now=now)
         self._redis = redis
-        self._prefix = f"asok:{app_name}:"
+        self._prefix = f"{prefix}asok:{app_name}:"
         self._scripts = {name: redis.register_script(script) for name, script in SCRIPTS.items()}
         self.me = ""
         self._closing = threading.Event()
@@ -192,6 +192,10 @@ class RedisStore(Store):
         with reached():
             found = self._redis.hget(f"{self._prefix}ticks", name)
         return None if found is None else Tick(*json.loads(found))
+
+    def replace_tick(self, name: str, old: Tick | None, new: Tick) -> bool:
+        expected = () if old is None else (repr(old.at), old.task_id)
+        return bool(self._run("replace_tick", name, repr(new.at), new.task_id, *expected))
 
     def close(self) -> None:
         process.renew()

@@ -147,6 +147,17 @@ if latest and cjson.decode(latest)[1] >= tonumber(at) then return 0 end
 redis.call('HSET', prefix .. 'ticks', name, '[' .. at .. ',' .. cjson.encode(id) .. ']')
 return 1
 """
+_REPLACE_TICK = """
+local name, at, id, old_at, old_id = unpack(ARGV)
+local latest = redis.call('HGET', prefix .. 'ticks', name)
+if (latest and true or false) ~= (old_at and true or false) then return 0 end
+if latest then
+    local found = cjson.decode(latest)
+    if found[1] ~= tonumber(old_at) or found[2] ~= old_id then return 0 end
+end
+redis.call('HSET', prefix .. 'ticks', name, '[' .. at .. ',' .. cjson.encode(id) .. ']')
+return 1
+"""
 SCRIPTS = {
     name: _COMMON + script
     for name, script in {
@@ -163,6 +174,7 @@ SCRIPTS = {
         "free": _FREE,
         "expire": _EXPIRE,
         "take_tick": _TAKE_TICK,
+        "replace_tick": _REPLACE_TICK,
     }.items()
 }
 """Each script by its name, whole."""

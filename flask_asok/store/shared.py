@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from .base import ProcessSummary, QueueSummary, Record
+from .base import ProcessSummary, QueueSummary, Record, Tick
 
 
 class Shared(Protocol):
@@ -35,3 +35,16 @@ class Shared(Protocol):
 
     def processes(self) -> list[ProcessSummary]:
         """Return the processes that live, and serve or work."""
+
+
+class Ticks(Protocol):
+    """Which tick of a periodic task was taken last: the part of a Store that its clock asks."""
+
+    def take_tick(self, name: str, at: float, task_id: str) -> bool:
+        """Take a tick for a task; False if that tick, or a later one, is taken."""
+
+    def tick(self, name: str) -> Tick | None:
+        """Return the latest tick that was taken, or None."""
+
+    def replace_tick(self, name: str, old: Tick | None, new: Tick) -> bool:
+        """Put `new` in the place of `old`, which may be None; False if that is not the latest one any more."""

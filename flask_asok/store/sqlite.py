@@ -194,6 +194,11 @@ class SQLiteStore(DurableStore):
         rows = self._rows("SELECT at, task_id FROM tick WHERE name = ?", (name,))
         return Tick(*rows[0]) if rows else None
 
+    def replace_tick(self, name: str, old: Tick | None, new: Tick) -> bool:
+        if old is None:
+            return self._change(statements.FIRST_TICK, (new.at, new.task_id, name)) > 0
+        return self._change(statements.REPLACE_TICK, (new.at, new.task_id, name, old.at, old.task_id)) > 0
+
     def close(self) -> None:
         process.renew()
         with self._lock:

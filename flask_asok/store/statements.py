@@ -40,6 +40,8 @@ TAKE_TICK = """
 INSERT INTO tick (name, at, task_id) VALUES (?, ?, ?)
 ON CONFLICT (name) DO UPDATE SET at = excluded.at, task_id = excluded.task_id WHERE tick.at < excluded.at
 """
+FIRST_TICK = "INSERT OR IGNORE INTO tick (at, task_id, name) VALUES (?, ?, ?)"
+REPLACE_TICK = "UPDATE tick SET at = ?, task_id = ? WHERE name = ? AND at = ? AND task_id = ?"
 
 # Of each owner that has any the name, by one step in the index for each: there may be many tasks.
 OWNERS = """

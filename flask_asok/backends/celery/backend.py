@@ -16,6 +16,7 @@ from ...errors import BackendUnavailable
 from ...logs import log
 from ...messages.message import Message, size_of
 from ...options import Options
+from ...store.shared import Ticks
 from ...summaries import SETTLED, TaskSummary
 from ...task_log import log_of
 from ..base import KEY_TAKEN, Backend
@@ -151,6 +152,10 @@ class CeleryBackend(Backend):
         """Return the records, for every process to look at; None without a Redis."""
         records = self.hub.records
         return None if records is None else SharedRecords(self.hub, records, self._is_local)
+
+    def ticks(self) -> Ticks:
+        """Return the ticks, which lie beside the records; NotConfigured without a Redis."""
+        return self.hub.ticks
 
     def alive(self) -> list[RunnableTask[Any]]:
         """Return the tasks that this process holds or runs, and does not know as settled."""

@@ -18,7 +18,8 @@ LATEST = 1e11
 """The first Unix time that is not taken for a date."""
 
 SUMMARY_FIELDS = (
-    "name", "queue", "state", "enqueued", "attempt", "attempts", "due", "finished", "error", "progress", "stop",
+    "name", "queue", "state", "enqueued", "attempt", "attempts", "due", "scheduled", "finished", "error", "progress",
+    "stop",
 )  # fmt: skip
 """What a list of tasks shows, but for the claims, whose names have the attempt in them; no outcome."""
 
@@ -51,6 +52,7 @@ def record_of(id: str, fields: Mapping[str, str]) -> Record:
         attempts=attempts,
         enqueued=float(fields["enqueued"]),
         due=float(fields.get("due", 0)),
+        scheduled=float(fields.get("scheduled", 0)),
         started=float(claim[1]) if len(claim) == 2 else 0.0,
         finished=float(fields.get("finished", 0)),
         stopping=fields.get("stop") == str(attempt),
@@ -84,6 +86,7 @@ def update(summary: TaskSummary, fields: Mapping[str, str]) -> None:
     record = record_of(summary.id, fields)
     summary.state, summary.attempts, summary.error = record.state, record.attempts, record.error or None
     summary.started, summary.finished, summary.progress = record.started, record.finished, record.progress
+    summary.scheduled = record.scheduled
 
 
 def summary_of(id: str, fields: Mapping[str, str]) -> TaskSummary:
@@ -115,7 +118,7 @@ def _is_invalid(name: str, value: str) -> bool:
     try:
         if name in ("attempt", "attempts"):
             return not 0 <= int(value) < 1_000_000
-        if name in ("enqueued", "finished", "due"):
+        if name in ("enqueued", "finished", "due", "scheduled"):
             return not 0 <= float(value) < LATEST
         if name.startswith("claim:") and value != CANCELLED:
             return not 0 <= float(value.split(" ")[1]) < LATEST

@@ -14,6 +14,7 @@ from flask import Flask
 from ...errors import BackendUnavailable, NotConfigured
 from ...messages.message import Message
 from ...packing import Packer
+from ...store.redis import RedisStore
 from .app import make_celery_app, queue_name
 from .publisher import Publisher
 from .records import Records
@@ -81,6 +82,13 @@ class Hub:
         if server is NO_SERVER:
             return None
         return self._shared("celery.records", lambda: Records(server, self.app.name))
+
+    @property
+    def ticks(self) -> RedisStore:
+        """The ticks of periodic tasks, in the Redis of the records; NotConfigured if there is none."""
+        self.need_records()
+        server = self._servers[""]
+        return self._shared("celery.ticks", lambda: RedisStore(server.client(), self.app.name, prefix=server.prefix))
 
     def need_records(self) -> Records:
         """Return the records; NotConfigured if there is no Redis for them."""

@@ -268,4 +268,5 @@ class Records:
 
 
 def _facts(message: Message) -> dict[str, Any]:
-    return {"name": message.name, "queue": message.queue, "enqueued": message.enqueued, "attempt": message.attempt}
+    facts = {"name": message.name, "queue": message.queue, "enqueued": message.enqueued, "attempt": message.attempt}
+    return {**facts, "scheduled": message.scheduled} if message.scheduled else facts

@@ -150,6 +150,28 @@ class KeyPromises(WithStore):
         assert store.tick("other") is None
         assert store.take_tick("other", 1.0, "")
 
+    def test_replaced_ticks(self, store: Store) -> None:
+        """A tick is replaced by one that knows it, the first one by one that knows of none."""
+        first, second, third = Tick(10.5, ""), Tick(20.0, "a"), Tick(10.0, "b")
+
+        replaced = [
+            store.replace_tick("nightly", old, new)
+            for old, new in (
+                (first, second),
+                (None, first),
+                (None, second),
+                (Tick(10.5, "a"), second),
+                (first, second),
+                (first, third),
+                (second, third),
+            )
+        ]
+
+        assert replaced == [False, True, False, False, True, False, True]
+        assert store.tick("nightly") == third
+        assert not store.take_tick("nightly", 10.0, "c")
+        assert store.take_tick("nightly", 20.0, "d")
+
     def test_listed(self, store: Store, make: Make) -> None:
         """What was lost with its process is abandoned in a list, whatever state the list is of."""
         for state in ("queued", "running", "waiting"):

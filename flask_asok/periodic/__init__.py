@@ -1,0 +1,8 @@
+"""Tasks with a schedule, which run once however many processes there are."""
+
+from .clock import Clock
+from .entries import Entries, Entry, checked_entry
+from .runs import PeriodicTask, listed, start_by_hand
+from .settings import SETTINGS
+
+__all__ = ["SETTINGS", "Clock", "Entries", "Entry", "PeriodicTask", "checked_entry", "listed", "start_by_hand"]

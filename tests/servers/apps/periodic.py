@@ -1,0 +1,36 @@
+"""An application whose periodic task writes down, in a file that its processes share, which tick it ran and where."""
+
+import os
+import time
+
+from flask import Flask
+
+from flask_asok import FlaskAsok, current_task
+from flask_asok.periodic import Clock
+from flask_asok.state import state_of
+
+asok = FlaskAsok()
+
+
+@asok.periodic(every=1, name="tick")
+def tick():
+    line = f"{current_task().scheduled_at.timestamp():.0f} {os.getpid()} {time.time()}\n"
+    with open(os.environ["TICKS"], "ab", buffering=0) as file:
+        # One write of a line is not broken up by another process.
+        file.write(line.encode())
+
+
+def create_app():
+    app = Flask(__name__, instance_path=os.environ.get("INSTANCE"))
+    app.config["SECRET_KEY"] = "a secret of the tests"
+    app.config.from_prefixed_env()
+    asok.init_app(app)
+
+    @app.get("/")
+    def index():
+        return {"pid": os.getpid(), "clock": state_of(app).kept(Clock).is_running}
+
+    return app
+
+
+app = create_app()

@@ -1,0 +1,143 @@
+"""Periodic tasks on real servers: once, however many processes there are, and in none that does not serve."""
+
+import collections
+import contextlib
+import os
+import re
+import secrets
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+DEADLINE = 30
+APPLICATION = Path(__file__).parent / "apps" / "periodic.py"
+
+TICKS = int(os.environ.get("ASOK_PERIODIC_TICKS", "5"))
+"""How many ticks, a second apart, each server is watched for."""
+
+GUNICORN = {
+    "sync": ["--worker-class=sync", "--workers=4"],
+    "gthread": ["--worker-class=gthread", "--threads=2", "--workers=2"],
+    "gevent": ["--worker-class=gevent", "--workers=2"],
+    "preload": ["--worker-class=sync", "--workers=2", "--preload"],
+    "max-requests": ["--worker-class=sync", "--workers=2", "--max-requests=5"],
+}
+
+
+class Site:
+    """A server under traffic, and the ticks that its processes have run."""
+
+    def __init__(self, name, server, ticks):
+        self.name = name
+        self.server = server
+        self._ticks = ticks
+
+    def runs(self):
+        """Return the tick, the process and the time of each run so far."""
+        if not self._ticks.exists():
+            return []
+        lines = self._ticks.read_text().splitlines()
+        return [(int(tick), int(pid), float(at)) for tick, pid, at in map(str.split, lines)]
+
+    def check(self):
+        """Assert that each tick has run once, but for those that the log says were late: the machine may be slow."""
+        counts = collections.Counter(tick for tick, _, _ in self.runs())
+        assert set(counts.values()) == {1}, f"{self.name}: {counts}"
+        missing = set(range(min(counts), max(counts) + 1)) - set(counts)
+        told = re.findall(r"skips its tick of ([-\d]+ [\d:]+)", self.server.log)
+        assert not missing or told, f"{self.name}: {missing} of {sorted(counts)}\n{self.server.log}"
+        assert all(at >= tick for tick, _, at in self.runs())
+
+
+@pytest.fixture
+def start(serve, python_module, uwsgi_binary, tmp_path):
+    """Start a server of the application, by its name, with a store of its own."""
+
+    def start(name, **env):
+        folder = tmp_path / secrets.token_hex(4)
+        folder.mkdir()
+        if name in GUNICORN:
+            if name == "gevent":
+                python_module("gevent")
+            command = [*python_module("gunicorn"), *GUNICORN[name], "--bind=127.0.0.1:0", "periodic:app"]
+        else:
+            command = [
+                uwsgi_binary, "--master", "--processes=2", "--http-socket=127.0.0.1:0", "--module=periodic:app",
+                "--need-app", "--enable-threads", f"--home={sys.prefix}",
+            ]  # fmt: skip
+        env = {"INSTANCE": folder, "TICKS": folder / "ticks", "GUNICORN_CMD_ARGS": "--no-control-socket", **env}
+        return Site(name, serve(command, **env), Path(env["TICKS"]))
+
+    return start
+
+
+@pytest.fixture
+def traffic():
+    """Keep asking servers, so that each of their processes gets requests, until the end of the test."""
+    ended = threading.Event()
+    threads = []
+
+    def ask(server):
+        while not ended.wait(0.05):
+            # Its worker may be killed in the middle of the answer.
+            with contextlib.suppress(AssertionError):
+                server.get("/")
+
+    def traffic(site):
+        thread = threading.Thread(target=ask, args=(site.server,))
+        threads.append(thread)
+        thread.start()
+
+    yield traffic
+    ended.set()
+    for thread in threads:
+        thread.join(DEADLINE)
+
+
+def wait_for_runs(sites, count):
+    deadline = time.monotonic() + DEADLINE + 2 * count
+    while any(len(site.runs()) < count for site in sites):
+        assert time.monotonic() < deadline, {site.name: (site.runs(), site.server.log) for site in sites}
+        threading.Event().wait(0.05)
+
+
+@pytest.mark.parametrize("where", ["file", "redis"])
+def test_servers(request, start, traffic, tmp_path, where):
+    """On every server each tick runs once, in one of its processes; a killed worker costs none."""
+    env, names = {}, [*GUNICORN, "uwsgi"]
+    if where == "redis":
+        # Two servers of one application, as on two machines.
+        port = request.getfixturevalue("redis_port")
+        env, names = (
+            {"FLASK_ASOK_STORE": f"redis://127.0.0.1:{port}/3", "TICKS": tmp_path / "ticks"},
+            ["sync", "preload"],
+        )
+    sites = [start(name, **env) for name in names]
+    for site in sites:
+        traffic(site)
+
+    wait_for_runs(sites, TICKS // 2)
+    for site in sites:
+        if site.name != "max-requests":
+            os.kill(site.runs()[-1][1], signal.SIGKILL)
+    wait_for_runs(sites, TICKS)
+
+    for site in sites:
+        site.check()
+        assert "ERROR asok" not in site.server.log
+
+
+def test_two_machines(start, traffic):
+    """Two servers with a store of their own each, as two machines with one in a file, both run each tick."""
+    sites = [start("sync"), start("sync")]
+    for site in sites:
+        traffic(site)
+
+    wait_for_runs(sites, 3)
+
+    first, second = ({tick for tick, _, _ in site.runs()} for site in sites)
+    assert first & second
