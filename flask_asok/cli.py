@@ -21,7 +21,7 @@ from .handles import cancel_task, failed_tasks, newest, retry_task
 from .logs import log
 from .periodic.cli import periodic_cli
 from .recipes import RECIPES
-from .sharing import existing_store
+from .sharing import existing_store, shared_by
 from .state import state_of
 
 T = TypeVar("T")
@@ -174,9 +174,13 @@ def failed() -> None:
 @asok_cli.command("retry")
 @click.argument("id")
 def retry(id: str) -> None:
-    """Run a failed task once more. Exits with 1 when there is none with this ID whose call is written down."""
+    """
+    Run a failed task once more.
+
+    Exits with 1 when there is none with this ID whose call is written down, or another task has its unique key.
+    """
     if not _asked(lambda: retry_task(_app_that_shares(), id)):
-        click.echo(f"No failed task whose call is written down has the id {id}.", err=True)
+        click.echo(_asked(lambda: _why_not_retried(id)), err=True)
         sys.exit(1)
     click.echo(f"Sent {id} once more.")
 
@@ -189,6 +193,14 @@ def cancel(id: str) -> None:
         click.echo(f"No task that could be cancelled has the id {id}.", err=True)
         sys.exit(1)
     click.echo(f"Cancelled {id}.")
+
+
+def _why_not_retried(id: str) -> str:
+    store = shared_by(_app_that_shares())
+    record = None if store is None else store.read(id)
+    if record is not None and record.can_be_retried:
+        return f"Another task has the unique key of {id}. Retry it when that one is settled."
+    return f"No failed task whose call is written down has the id {id}."
 
 
 def _tracked() -> dict[str, Any]:

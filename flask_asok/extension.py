@@ -153,7 +153,8 @@ class FlaskAsok:
         """
         Run a task that has failed or was abandoned once more, under the same id, from its first attempt on.
 
-        False for any other, and for one whose call is not written down: on threads that is every task.
+        False for any other, for one whose unique key another task has by now, and for one whose call is not written
+        down: on threads that is every task.
         """
         return retry_task(_app(), id)
 

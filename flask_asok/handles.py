@@ -254,7 +254,7 @@ def failed_tasks(app: Flask) -> list[TaskSummary]:
 
 
 def retry_task(app: Flask, id: str) -> bool:
-    """Run a failed or abandoned task that has a message once more; False for any other."""
+    """Run a failed or abandoned task that has a message once more, unless another has its key; False for any other."""
     backend, store = state_of(app).backend, existing_store(app)
     if backend.distributed:
         return backend.retry(id)

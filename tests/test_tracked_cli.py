@@ -132,6 +132,25 @@ def test_retry(web, command):
     assert open_store(web).read("7" * 32).state == "queued"
 
 
+def test_retry_of_a_unique_task(web, command):
+    """It has its key again; while another task has that, the command says so and changes nothing."""
+    store = open_store(web)
+    fields = {"name": "export", "queue": "default", "message": "signed", "key": "export"}
+    store.add(Record(id="7" * 32, **fields))
+    store.settle("7" * 32, 0, "failed")
+    store.add(Record(id="8" * 32, **fields))
+
+    refused = command("retry", "7" * 32)
+    state = store.read("7" * 32).state
+    store.cancel("8" * 32)
+    sent = command("retry", "7" * 32)
+
+    assert (refused.exit_code, state) == (1, "failed")
+    assert refused.stderr == f"Another task has the unique key of {'7' * 32}. Retry it when that one is settled.\n"
+    assert sent.exit_code == 0
+    assert store.read("7" * 32).key == "export"
+
+
 def test_status(web, command):
     """`status` counts the tracked tasks, and names the processes that share the store."""
     tracked.using(delay=600)(int)

@@ -61,6 +61,8 @@ class Record:
     """How many processes ended while they ran it."""
     key: str = ""
     """The unique key that it holds."""
+    unique_key: str = ""
+    """The one that it has taken, and takes again when it is retried."""
     stopping: bool = False
     """Was the running attempt asked to stop?"""
     progress: Progress | None = None
@@ -71,6 +73,9 @@ class Record:
     message: str | None = None
     """The signed call of a durable task."""
 
+    def __post_init__(self) -> None:
+        self.unique_key = self.unique_key or self.key
+
     @property
     def is_settled(self) -> bool:
         """Return True if nothing more will happen to the task."""
@@ -80,6 +85,11 @@ class Record:
     def is_durable(self) -> bool:
         """Return True if another process can run it."""
         return self.message is not None
+
+    @property
+    def can_be_retried(self) -> bool:
+        """Return True if it did not succeed, and its call is still known."""
+        return self.state in ("failed", "abandoned") and self.is_durable
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -104,21 +114,6 @@ class QueueSummary:
     running: int = 0
     waiting: int = 0
     oldest_due_at: float | None = None
-
-
-def count_by_queue(records: Iterable[Record]) -> list[QueueSummary]:
-    """Return a summary of each queue that has records which are not settled, in the order of their names."""
-    found: dict[str, QueueSummary] = {}
-    for record in records:
-        if record.is_settled:
-            continue
-        queue = found.setdefault(record.queue, QueueSummary(name=record.queue))
-        setattr(queue, record.state, getattr(queue, record.state) + 1)
-        if record.state == "queued":
-            # What a distributed backend sends without a delay may have no due time of its own.
-            due = record.due or record.enqueued
-            queue.oldest_due_at = min(due, queue.oldest_due_at or due)
-    return sorted(found.values(), key=lambda queue: queue.name)
 
 
 @dataclass(slots=True, frozen=True)
@@ -238,7 +233,11 @@ class Store(ABC):
 
     @abstractmethod
     def retry(self, id: str) -> Record | None:
-        """Make a failed or abandoned record that has a message queued again, from attempt 1; None for any other."""
+        """
+        Make a failed or abandoned record that has a message queued again, from attempt 1; None for any other.
+
+        It takes its unique key again; None if another task that lives holds that.
+        """
 
     @abstractmethod
     def discard(self, id: str) -> bool:

@@ -41,6 +41,7 @@ CREATE TABLE IF NOT EXISTS task (
     claim INTEGER NOT NULL DEFAULT 0,
     deaths INTEGER NOT NULL DEFAULT 0,
     key TEXT NOT NULL DEFAULT '',
+    unique_key TEXT NOT NULL DEFAULT '',
     stopping INTEGER NOT NULL DEFAULT 0,
     progress TEXT,
     error TEXT NOT NULL DEFAULT '',

@@ -22,8 +22,8 @@ from .base import (
     QueueSummary,
     Record,
     Tick,
-    count_by_queue,
 )
+from .counts import count_by_queue
 from .durable import DurableStore
 
 _OPEN = ("queued", "waiting")
@@ -94,7 +94,7 @@ class MemoryStore(DurableStore):
             if holder is not None:
                 return holder.id
             record.state, record.due, record.key = "waiting" if due > self.now() else "queued", due, key
-            record.message = message
+            record.unique_key, record.message = key, message
             return id
 
     def postpone(self, id: str, claim: int, due: float, *, attempts: int, error: str = "", traceback: str = "") -> bool:
@@ -135,11 +135,12 @@ class MemoryStore(DurableStore):
     def retry(self, id: str) -> Record | None:
         with self._lock:
             record = self._records.get(id)
-            if record is None or record.state not in ("failed", "abandoned") or record.message is None:
+            if record is None or not record.can_be_retried or self._holder(record.unique_key) is not None:
                 return None
             record.state, record.attempts, record.deaths, record.finished = "queued", 0, 0, 0.0
             record.due, record.owner, record.error, record.traceback, record.outcome = self.now(), "", "", "", None
             record.claim += 1
+            record.key = record.unique_key
             return dataclasses.replace(record)
 
     def discard(self, id: str) -> bool:

@@ -29,8 +29,8 @@ from .base import (
     Record,
     Store,
     Tick,
-    count_by_queue,
 )
+from .counts import count_by_queue
 from .scripts import SCRIPTS
 
 LEASE_SECONDS = 10
@@ -119,7 +119,7 @@ class RedisStore(Store):
         return bool(self._run("stop", id))
 
     def retry(self, id: str) -> Record | None:
-        return self.read(id) if self._run("retry", id, self.now()) else None
+        return self.read(id) if self._run("retry", id, self.now(), int(KEEP_SECONDS), LOST) else None
 
     def discard(self, id: str) -> bool:
         return bool(self._run("discard", id))

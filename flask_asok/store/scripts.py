@@ -65,7 +65,7 @@ local holder = holder_of(key, now, keep, lost)
 if holder then return holder end
 if key ~= '' then redis.call('HSET', prefix .. 'keys', key, id) end
 local state = tonumber(due) > tonumber(now) and 'waiting' or 'queued'
-redis.call('HSET', prefix .. 'task:' .. id, 'state', state, 'due', due, 'key', key)
+redis.call('HSET', prefix .. 'task:' .. id, 'state', state, 'due', due, 'key', key, 'unique_key', key)
 if message then redis.call('HSET', prefix .. 'task:' .. id, 'message', message) end
 redis.call('ZADD', prefix .. 'open', due, id)
 return id
@@ -101,15 +101,18 @@ redis.call('HSET', task, 'stopping', '1')
 return 1
 """
 _RETRY = """
-local id, now = unpack(ARGV)
+local id, now, keep, lost = unpack(ARGV)
 local task = prefix .. 'task:' .. id
-local found = redis.call('HMGET', task, 'state', 'message')
+local found = redis.call('HMGET', task, 'state', 'message', 'unique_key')
 if (found[1] ~= 'failed' and found[1] ~= 'abandoned') or not found[2] then return 0 end
+local key = found[3] or ''
+if holder_of(key, now, keep, lost) then return 0 end
+if key ~= '' then redis.call('HSET', prefix .. 'keys', key, id) end
 redis.call('PERSIST', task)
 redis.call('HINCRBY', task, 'claim', 1)
 redis.call('HDEL', task, 'outcome')
 redis.call('HSET', task, 'state', 'queued', 'attempts', 0, 'deaths', 0, 'due', now, 'owner', '', 'finished', 0,
-    'error', '', 'traceback', '')
+    'error', '', 'traceback', '', 'key', key)
 redis.call('ZREM', prefix .. 'settled', id)
 redis.call('ZADD', prefix .. 'open', now, id)
 return 1

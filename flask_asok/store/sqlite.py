@@ -90,8 +90,8 @@ class SQLiteStore(DurableStore):
         return bool(self._rows("SELECT stopping FROM task WHERE id = ? AND claim = ? AND stopping", (id, claim)))
 
     def release(self, id: str, due: float, key: str = "", message: str | None = None) -> str:
-        while not self._change(statements.RELEASE, (due, self.now(), due, key, message, id)):
-            holder = self._holder(key) if key else ""
+        while not self._change(statements.RELEASE, (due, self.now(), due, key, key, message, id)):
+            holder = self._holder(key)
             record = self.read(id)
             if holder or record is None or record.state != "waiting":
                 return holder
@@ -113,7 +113,11 @@ class SQLiteStore(DurableStore):
         return self._change("UPDATE task SET stopping = 1 WHERE id = ? AND state = 'running'", (id,)) > 0
 
     def retry(self, id: str) -> Record | None:
-        return self.read(id) if self._change(statements.RETRY, (self.now(), id)) else None
+        while not self._change(statements.RETRY, (self.now(), id)):
+            record = self.read(id)
+            if record is None or not record.can_be_retried or self._holder(record.unique_key):
+                return None
+        return self.read(id)
 
     def discard(self, id: str) -> bool:
         return self._change("DELETE FROM task WHERE id = ? AND finished > 0", (id,)) > 0
@@ -214,7 +218,7 @@ class SQLiteStore(DurableStore):
 
     def _holder(self, key: str) -> str:
         """Return the id of the task that lives and holds the key, or ""."""
-        for other in self._records(f"{_SELECT} WHERE key = ?", (key,)):
+        for other in self._records(f"{_SELECT} WHERE key = ? AND key <> ''", (key,)):
             if other.is_durable or self.is_alive(other.owner):
                 return other.id
             self.settle(other.id, other.claim, "abandoned", error=LOST)

@@ -9,7 +9,8 @@ WHERE id = ? AND claim = coalesce(?, claim) AND state IN ('queued', 'waiting')
 """
 REPORT = "UPDATE task SET progress = ? WHERE id = ? AND claim = ? AND state = 'running'"
 RELEASE = """
-UPDATE OR IGNORE task SET state = CASE WHEN ? > ? THEN 'waiting' ELSE 'queued' END, due = ?, key = ?, message = ?
+UPDATE OR IGNORE task SET state = CASE WHEN ? > ? THEN 'waiting' ELSE 'queued' END, due = ?, key = ?, unique_key = ?,
+    message = ?
 WHERE id = ? AND state = 'waiting'
 """
 POSTPONE = """
@@ -26,8 +27,8 @@ UPDATE task SET state = 'cancelled', finished = ?, key = '', message = NULL
 WHERE id = ? AND state IN ('queued', 'waiting')
 """
 RETRY = """
-UPDATE task SET state = 'queued', attempts = 0, deaths = 0, claim = claim + 1, due = ?, owner = '', finished = 0,
-    error = '', traceback = '', outcome = NULL
+UPDATE OR IGNORE task SET state = 'queued', attempts = 0, deaths = 0, claim = claim + 1, due = ?, owner = '',
+    finished = 0, error = '', traceback = '', outcome = NULL, key = unique_key
 WHERE id = ? AND state IN ('failed', 'abandoned') AND message IS NOT NULL
 """
 EXPIRE = """

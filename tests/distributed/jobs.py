@@ -253,6 +253,13 @@ def trace_id():
     return opentelemetry.trace.get_current_span().get_span_context().trace_id
 
 
+def need(path, gate):
+    """Fail without the file `path`; with it, run until the file `gate` is there."""
+    if not Path(path).exists():
+        raise ConnectionError("it is not there yet")
+    return wait_for(path, gate)
+
+
 def wait_and_mark(path, gate):
     wait_for(path, gate)
     mark(path)

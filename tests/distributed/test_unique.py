@@ -62,6 +62,31 @@ def test_free_once_settled(ctx, other, key, tmp_path):
     assert len({succeeded.id, failed.id, cancelled.id, last.id}) == 4
 
 
+def test_retry_takes_the_key_again(ctx, other, key, tmp_path):
+    """A failed task that is retried by hand has its key again, and is not retried while another task has it."""
+    needed, gate = tmp_path / "needed", tmp_path / "gate"
+    failed = call(ctx, key, jobs.need, str(needed), str(gate))
+    failed.join(20)
+    between = call(other, key, jobs.need, str(needed), str(gate), delay=60)
+    run = ctx.test_cli_runner().invoke
+
+    refused, listed = run(args=["asok", "retry", failed.id]), run(args=["asok", "failed"]).output
+    between.cancel()
+    needed.touch()
+    sent, relisted = run(args=["asok", "retry", failed.id]), run(args=["asok", "failed"]).output
+    later = call(other, key, jobs.need, str(needed), str(gate))
+    gate.touch()
+
+    assert refused.exit_code == 1
+    assert refused.stderr == f"Another task has the unique key of {failed.id}. Retry it when that one is settled.\n"
+    assert failed.id in listed
+    assert (sent.exit_code, sent.output) == (0, f"Sent {failed.id} once more.\n")
+    assert failed.id not in relisted
+    assert later.id == failed.id
+    assert later.result(20) == "waited"
+    assert asok.get(failed.id).attempts == 1
+
+
 def test_held_while_it_waits(ctx, other, key, tmp_path, wait_until):
     """A task that waits for its retry has its key."""
     ran = tmp_path / "ran"

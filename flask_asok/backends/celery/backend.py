@@ -206,15 +206,19 @@ class CeleryBackend(Backend):
         return [summary for summary in found if summary is not None]
 
     def retry(self, id: str) -> bool:
-        """Send a failed or abandoned task once more, from its first attempt on; False for any other."""
+        """
+        Send a failed or abandoned task once more, from its first attempt on.
+
+        False for any other, and for one whose unique key another task has by now.
+        """
         records = self.hub.need_records()
         fields = records.read(id)
         if fields.get("state") not in KEEPS_MESSAGE or "message" not in fields:
             return False
         message = self.hub.packer.read_for(id, fields["message"])
         message.attempt, message.due = 1, time.time()
-        records.remove(id)
-        records.add(message)
+        if not records.renew(message, fields):
+            return False
         try:
             self.hub.publish(message)
         except BackendUnavailable:

@@ -23,12 +23,14 @@ if holder and holder ~= id and redis.call('TYPE', prefix .. holder).ok == 'hash'
     end
 end
 redis.call('SET', key, id, 'EX', keep)
+redis.call('DEL', task)
 redis.call('HSET', task, unpack(ARGV, 4))
 redis.call('EXPIRE', task, keep)
 return id
 """
 """
-Take a unique key and make the record of the task that gets it, or return the id of the task that has the key.
+Take a unique key and make the record of the task that gets it, anew where it is retried, or return the id of the task
+that has the key.
 
 Whether a key is free is told by the record of the task that has it: it is where that is settled, cancelled or gone or,
 until "start", has a claim. So a worker of an earlier version frees it too, and one that is lost does not.

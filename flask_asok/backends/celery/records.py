@@ -58,6 +58,7 @@ class Records:
         self._prefix = f"{server.prefix}asok:{app_name}:"
         self._reached = Reached(server.address, f"{self._prefix}*")
         self._failed = f"{self._prefix}failed"
+        self._unique = f"{self._prefix}celery:unique:"
         self.listing: Listing = Listing(self._redis, self._reached, self._prefix)
         self._me = f"{socket.gethostname()}:{os.getpid()}"
         self._lock = threading.Lock()
@@ -192,6 +193,21 @@ class Records:
             ids: list[str] = self._redis.zrevrange(self._failed, 0, -1)
         return ids
 
+    def renew(self, message: Message, fields: Mapping[str, str]) -> bool:
+        """
+        Make the record of a task anew that has failed, `fields` being its old one, and list it as failed no more.
+
+        False if another task has its unique key by now: then it stays as it is.
+        """
+        unique = fields.get("unique", "").removeprefix(self._unique)
+        if not unique:
+            self.remove(message.id)
+        if self.add(message, unique, fields.get("unique_until", "end")) != message.id:
+            return False
+        with self._reached:
+            self._redis.zrem(self._failed, message.id)
+        return True
+
     def remove(self, id: str) -> None:
         """Forget a task."""
         with self._reached, self._redis.pipeline(transaction=False) as pipe:
@@ -239,7 +255,7 @@ class Records:
 
     def _take(self, key: str, until: str, id: str, fields: Mapping[str, Any], keep: int) -> str:
         """Take a unique key and make the record in one step; return the id of the task that has the key."""
-        key = f"{self._prefix}celery:unique:{key}"
+        key = self._unique + key
         pairs = [part for pair in {**fields, "unique": key, "unique_until": until}.items() for part in pair]
         with self._reached:
             return str(self._redis.eval(TAKE, 2, key, self._prefix + id, self._prefix, id, keep, *pairs))

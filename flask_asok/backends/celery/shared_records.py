@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from itertools import chain
 
-from ...store.base import ProcessSummary, QueueSummary, Record, count_by_queue
+from ...store.base import ProcessSummary, QueueSummary, Record
+from ...store.counts import count_by_queue
 from . import outcomes
 from .app import queue_name
 from .fields import record_of

@@ -60,6 +60,36 @@ class KeyPromises(WithStore):
         assert kept(store, lost.id).state == "abandoned"
         assert store.add(dataclasses.replace(other, id="3" * 32, key="import")) == durable.id
 
+    def test_retry_takes_the_key_again(self, store: Store, make: Make, me: str) -> None:
+        """A failed task that is retried has its key again; it is not retried while another task has it."""
+        failed = make(key="export", message="signed")
+        store.settle(failed.id, claimed(store, failed.id, me).claim, "failed")
+        other = make(key="export")
+
+        refused = store.retry(failed.id)
+        after_refusal = kept(store, failed.id)
+        store.cancel(other.id)
+        again = store.retry(failed.id)
+
+        assert refused is None
+        assert (after_refusal.state, after_refusal.key) == ("failed", "")
+        assert again is not None
+        assert (again.state, again.key) == ("queued", "export")
+        assert store.add(dataclasses.replace(other, id="4" * 32)) == failed.id
+
+    def test_retry_beside_a_dead_process(self, store: Store, make: Make, me: str) -> None:
+        """A key that only a task of a process that has ended holds is free for the retry, which was deferred."""
+        failed = make(state="waiting", due=0.0)
+        store.release(failed.id, 1.0, "export", "signed")
+        store.settle(failed.id, claimed(store, failed.id, me).claim, "failed")
+        lost = make(key="export", owner="0" * 32)
+
+        again = store.retry(failed.id)
+
+        assert again is not None
+        assert again.key == "export"
+        assert kept(store, lost.id).state == "abandoned"
+
     def test_key_taken_once(self, store: Store, make: Make) -> None:
         """Of many that take a key at the same moment one gets it, and all the others learn whose it is."""
         record = make()
