@@ -11,8 +11,8 @@ class DurableStore(Store):
     """
     A store whose processes go on with each other's durable tasks.
 
-    A process owns the tasks that it runs or will run. What no living process owns is an orphan: whoever finds it takes
-    it over.
+    A process owns the tasks that it runs or will run. What no living process owns is an orphan: the process that finds
+    it takes it over.
     """
 
     @abstractmethod
