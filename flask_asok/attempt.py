@@ -79,10 +79,6 @@ class RunnableTask(JoinableTask[R]):
         self.stopping = True
         return not self._done
 
-    def is_deferred(self) -> bool:
-        """Does the task wait for a response or a commit?"""
-        return self.trigger is not None
-
     def claim(self) -> Call | None:
         """Take the call out of the task. Of all threads that try, one gets it and must run or settle the task."""
         try:
@@ -118,9 +114,12 @@ class RunnableTask(JoinableTask[R]):
             return None
         # First: a shutdown must see a task that is being written down.
         runner.running[self] = around = Context()
-        if self.journal is not None and not self.journal.begin(self):
+        if self.journal is not None and (over := self.journal.begin(self)):
             if runner.running.pop(self, self) is not self:
-                self._settle_cancelled("another process cancelled it")
+                if over == "cancelled":
+                    self._settle_cancelled("another process cancelled it")
+                else:
+                    self.mark_abandoned(goes_on=True)
             return None
         summary.attempts += 1
         summary.started = time.time()
@@ -169,6 +168,10 @@ class RunnableTask(JoinableTask[R]):
             # As in `perform`.
             del self, call, error
 
+    def replace_call(self, call: Parts) -> None:
+        """Let the task, which is not started yet, make another call."""
+        self._box[:] = [call]
+
     def settle(self, state: State, signal: NamedSignal, **kwargs: Any) -> None:
         """Give the claimed task its last state, send `signal`, then release the waiting threads."""
         self._summary.finished = time.time()
@@ -202,11 +205,7 @@ class RunnableTask(JoinableTask[R]):
             self.settle("cancelled", task_cancelled)
 
     def abandon(self, why: str) -> None:
-        """
-        Settle as abandoned, log it by name and id, and send `task_abandoned`; nothing where the task is settled.
-
-        A queued or waiting task never runs; of a running one the outcome comes too late.
-        """
+        """Settle as abandoned, log it by name and id, and send `task_abandoned`; a durable one goes on elsewhere."""
         call = self.claim()
         if call is not None:
             self._abandon(why, call)
@@ -217,6 +216,9 @@ class RunnableTask(JoinableTask[R]):
             (around.copy() if around else Context()).run(self._abandon, why, None)
 
     def _abandon(self, why: str, call: Call | None) -> None:
+        if self.journal is not None and self.journal.hand_over(self):
+            self.mark_abandoned(goes_on=True)
+            return
         self.trigger = None
         about = self.about or (about_of(call.args) if call is not None else "")
         try:
@@ -226,8 +228,9 @@ class RunnableTask(JoinableTask[R]):
             self.settle("abandoned", task_abandoned)
             self._unmade = []
 
-    def mark_abandoned(self) -> None:
-        """Mark as abandoned, without logging or signals: in a forked child, whose parent goes on with the task."""
+    def mark_abandoned(self, *, goes_on: bool = False) -> None:
+        """Mark as abandoned, without logging or signals: another process, such as a forked child's parent, has it."""
+        self._goes_on = goes_on
         self._box.clear()
         self._summary.state = "abandoned"
         self._done = True
@@ -275,7 +278,7 @@ class RunnableTask(JoinableTask[R]):
             if self.journal is not None:
                 self.journal.wait(self, seconds, error)
         finally:
-            self._box.append(call)
+            self._box.append(call if self.journal is None else self.journal.renewed(call))
             self.runner.wait(self, seconds)
 
     def _seconds_to_retry(self, error: BaseException) -> float | None:

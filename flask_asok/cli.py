@@ -16,6 +16,7 @@ from flask import Flask, current_app
 from flask.cli import AppGroup
 
 from .dispatch import background
+from .durable.worker import run_worker
 from .errors import AsokError, NotConfigured
 from .handles import cancel_task, failed_tasks, newest, retry_task
 from .logs import log
@@ -128,10 +129,14 @@ def _pong() -> str:
 
 @asok_cli.command("worker", context_settings={"ignore_unknown_options": True})
 @click.option("--queues", "-q", default="", help="Queues of ASOK_QUEUES, with commas; all of them by default.")
-@click.option("--concurrency", "-c", type=int, help="Processes; as many as processors by default.")
+@click.option("--concurrency", "-c", type=int, help="Processes of an engine; as many as processors by default.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def worker(queues: str, concurrency: int | None, arguments: tuple[str, ...]) -> None:
-    """Run tasks of a distributed backend. ARGUMENTS are options of the engine's own worker, such as --loglevel."""
+    """
+    Run the tasks of a distributed backend, or on threads the durable tasks that other processes have left.
+
+    ARGUMENTS are options of the engine's own worker, such as --loglevel.
+    """
     if concurrency is not None:
         arguments = ("--concurrency", str(concurrency), *arguments)
     names = [name.strip() for name in queues.split(",") if name.strip()]
@@ -140,7 +145,11 @@ def worker(queues: str, concurrency: int | None, arguments: tuple[str, ...]) -> 
             logging.WARNING,
             "This worker is in debug mode: FLASK_DEBUG is on, in .flaskenv perhaps. Set FLASK_DEBUG=0 in production.",
         )
-    _asked(state_of(current_app).backend.run_worker, names, arguments)
+    backend = state_of(current_app).backend
+    if backend.in_process and not backend.distributed:
+        _asked(run_worker, current_app._get_current_object(), names, arguments)  # type: ignore[attr-defined]
+    else:
+        _asked(backend.run_worker, names, arguments)
 
 
 @asok_cli.command("tasks")

@@ -14,7 +14,6 @@ from flask.globals import app_ctx
 
 from .arguments import PLAIN, check_function, checked
 from .attempt import RunnableTask
-from .backends.base import Backend
 from .callables import check_fits, name_of, option_hint
 from .errors import NotConfigured
 from .handles import get_task
@@ -30,7 +29,7 @@ from .options import (
     options_of,
 )
 from .signals import emit, task_queued
-from .state import KEY, state_of
+from .state import KEY, AppState, state_of
 from .tasks import Task
 from .triggers import defer
 
@@ -57,7 +56,7 @@ def task(misplaced: None = None, /, **options: Unpack[TaskOptionValues]) -> Call
     Takes the options of `background.using()` and three more. `prepare`: called with the arguments in the caller's
     thread, it checks them and returns the `(args, kwargs)` to queue; what it raises, `background()` raises. `run`, with
     `prepare` only: the function that the task calls instead of the decorated one, with the one value that `prepare`
-    returns. `at_most_once`: a distributed backend does not run the task again when its worker is lost. Raises
+    returns. `at_most_once`: the task is not run again when its process, or its worker, is lost while it runs. Raises
     TypeError or ValueError for an invalid option.
     """
     if misplaced is not None:
@@ -132,9 +131,10 @@ class Door:
         - `queue` (str): one of `ASOK_QUEUES`. `name` (str): for logs.
         - `timeout` (seconds or timedelta): a thread past it is logged with its stack; a worker process is stopped.
         - `when`: "now"; "response", after the last byte was sent; "commit", after the outermost database commit.
-        - `tracked` (bool): any process finds the task by its id, for a day after its end. `unique` (str): while a task
-          of the same function with that key lives, the call returns a handle on that one; `unique_until`: "end" of the
-          task, or the "start" of its first attempt.
+        - `tracked` (bool): any process finds the task by its id, for a day after its end. `durable` (bool): the call is
+          written down before this returns, and another process goes on with it where this one ends. `unique` (str):
+          while a task of the same function with that key lives, the call returns a handle on that one;
+          `unique_until`: "end" of the task, or the "start" of its first attempt.
 
         They beat the ones of `@task()`; a further `.using()` adds to them, and beats them. Raises TypeError or
         ValueError for an invalid option.
@@ -220,8 +220,8 @@ def _enqueue(
                 kwargs[name] = checked(arg, app, fn)
     backend = state.backend
     task = backend.create(fn, args, kwargs, options, context)
-    if options.is_recorded or (state.tracks_all and options.tracked is None):
-        return _enqueue_recorded(task, app, fn, backend, admit)
+    if options.is_recorded or (state.records_all and state.is_recorded(options)):
+        return _enqueue_recorded(task, app, fn, state, admit)
     if task_queued.receivers:
         emit(task_queued, app, task=task)
     if options.when == "now":
@@ -235,15 +235,19 @@ def _enqueue_recorded(
     task: RunnableTask[Any],
     app: Flask,
     fn: Callable[..., Any],
-    backend: Backend,
+    state: AppState,
     admit: Callable[[Task[Any]], bool] | None,
 ) -> Task[Any]:
     """Go on with a task that other processes know of; return a handle on another one if that has its unique key."""
-    holder, key = "", key_of(fn, task.options.unique)
+    backend, holder, key = state.backend, "", key_of(fn, task.options.unique)
     try:
         if admit is not None and not admit(task):
             return task
-        if not backend.distributed:
+        if not backend.distributed and state.is_durable(task.options):
+            from .durable.call import write_down
+
+            holder = write_down(task, app, fn)
+        elif not backend.distributed:
             holder = keep_journal(task, app, fn)
         else:
             # Such a backend keeps records of its own, of every task.

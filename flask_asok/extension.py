@@ -17,7 +17,9 @@ from .backends.settings import CELERY_SETTINGS
 from .backends.settings import SETTINGS as BACKEND_SETTINGS
 from .cli import asok_cli
 from .dispatch import background, in_background
-from .handles import cancel_task, discard_task, get_task, newest, retry_task
+from .durable.sweeper import begin_sweeping
+from .durable.worker import retry_here, start_worker
+from .handles import cancel_task, discard_task, get_task, newest
 from .packing import SETTINGS as MESSAGE_SETTINGS
 from .periodic import SETTINGS as PERIODIC_SETTINGS
 from .periodic import Clock, Entries, PeriodicTask, checked_entry, listed
@@ -101,6 +103,7 @@ class FlaskAsok:
             if recipe.set_up is not None:
                 recipe.set_up(app)
         listen(app)
+        state_of(app).serving.on_first_request(begin_sweeping)
         app.context_processor(lambda: {"asok_progress": asok_progress})
         app.cli.add_command(asok_cli)
 
@@ -154,9 +157,17 @@ class FlaskAsok:
         Run a task that has failed or was abandoned once more, under the same id, from its first attempt on.
 
         False for any other, for one whose unique key another task has by now, and for one whose call is not written
-        down: on threads that is every task.
+        down: on threads one that is not durable. A process that serves runs it within a second.
         """
-        return retry_task(_app(), id)
+        return retry_here(_app(), id)
+
+    def start_worker(self, app: Flask) -> None:
+        """
+        Take over durable tasks that other processes have left from now on, not from the first request on.
+
+        For gunicorn's `post_worker_init`. On a distributed backend, whose workers do that, nothing happens.
+        """
+        start_worker(app)
 
     def discard(self, id: str) -> bool:
         """Forget a settled task, for all processes; False if it is not settled, or unknown."""

@@ -15,6 +15,7 @@ from flask import Flask
 from .attempt import RunnableTask
 from .backends.base import KEY_TAKEN
 from .callables import path_of
+from .calls import Parts
 from .context import request_of
 from .errors import AsokError, BackendUnavailable
 from .logs import is_ctrl_c
@@ -38,13 +39,14 @@ class Journal:
     A store that is away never stops a task: a warning tells of it, once a minute.
     """
 
-    __slots__ = ("_claim", "_key", "_store", "_until_start")
+    __slots__ = ("_claim", "_keeps", "_key", "_store", "_until_start")
 
-    def __init__(self, store: Store, key: str, until_start: bool) -> None:
+    def __init__(self, store: Store, key: str, until_start: bool, *, claim: int = 0, keeps: bool = True) -> None:
         self._store = store
-        self._claim = 0
+        self._claim = claim
         self._key = key
         self._until_start = until_start
+        self._keeps = keeps
 
     def release(self, task: RunnableTask[Any]) -> bool:
         """Note that a deferred task is queued; False if another task has its key by now."""
@@ -53,22 +55,33 @@ class Journal:
             return holder in ("", task.id)
         return True
 
-    def begin(self, task: RunnableTask[Any]) -> bool:
-        """Note that an attempt begins; False if the task is over: cancelled elsewhere, or abandoned meanwhile."""
+    def begin(self, task: RunnableTask[Any]) -> State | None:
+        """Note that an attempt begins; return the state of the task if it is over here: cancelled, or abandoned."""
         with self._reached(task):
             claim = self._store.claim(task.id, self._store.me, self._claim)
             if not claim:
                 found = self._store.read(task.id)
-                return found is None or not found.is_settled
+                if found is not None and found.claim != self._claim:
+                    # Another process has taken this one for dead.
+                    return "abandoned"
+                return "cancelled" if found is not None and found.is_settled else None
             self._claim = claim
             if self._until_start and self._key:
                 self._store.free(task.id)
                 self._key = ""
         if task not in task.runner.running:
-            # A shutdown came in between, and could settle the record no more.
-            self.settle(task, "abandoned", None, None)
-            return False
-        return True
+            # A shutdown came in between, and could not know of the claim.
+            self._left_meanwhile(task)
+            return "abandoned"
+        return None
+
+    def renewed(self, call: Parts) -> Parts:
+        """Return what the next attempt calls."""
+        return call
+
+    def hand_over(self, task: RunnableTask[Any]) -> bool:
+        """Leave the task to another process; False if none can run it."""
+        return False
 
     def report(self, task: RunnableTask[Any], progress: Progress) -> bool:
         """Write the progress, and return True if another process asks the task to stop."""
@@ -95,7 +108,7 @@ class Journal:
         outcome, frames = None, ""
         try:
             frames = _traceback_of(error)
-            if state in ("succeeded", "failed"):
+            if self._keeps and state in ("succeeded", "failed"):
                 outcome = _of_user_code(lambda: text_of(task.app, task.id, value, error), None)
         finally:
             # Ctrl-C, in a caller that runs the task itself, ends it for the other processes too.
@@ -110,6 +123,9 @@ class Journal:
                     traceback=frames,
                     outcome=outcome,
                 )
+
+    def _left_meanwhile(self, task: RunnableTask[Any]) -> None:
+        self.settle(task, "abandoned", None, None)
 
     @contextlib.contextmanager
     def _reached(self, task: RunnableTask[Any]) -> Iterator[None]:
@@ -127,22 +143,25 @@ def keep_journal(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any]) ->
     BackendUnavailable if the key cannot be taken, and NotConfigured if no store is possible.
     """
     options = task.options
-    function, key = path_of(fn), key_of(fn, options.unique)
     try:
         store = open_store(app)
         store.tidy()
-        holder = store.add(_record_of(task, app, store.me, function, key))
+        holder = store.add(record_of(task, app, fn))
     except BackendUnavailable as error:
         if options.unique is not None:
             raise
         log_of(task, logging.WARNING, "Background task %s (%s) is not tracked: %s", task.name, task.id, error)
         return task.id
     if holder == task.id:
-        journal = Journal(store, key, options.unique_until == "start")
-        task.journal = journal
-        task.summary.is_stored = True
-        task.reporter = functools.partial(journal.report, task)
+        attach(task, Journal(store, key_of(fn, options.unique), options.unique_until == "start"))
     return holder
+
+
+def attach(task: RunnableTask[Any], journal: Journal) -> None:
+    """Let `task`, which has a record, keep that up by `journal`."""
+    task.journal = journal
+    task.summary.is_stored = True
+    task.reporter = functools.partial(journal.report, task)
 
 
 def key_of(fn: Callable[..., Any], unique: str | None) -> str:
@@ -162,22 +181,23 @@ def journaled(start: Start) -> Start:
     return begin
 
 
-def _record_of(task: RunnableTask[Any], app: Flask, me: str, function: str, key: str) -> Record:
+def record_of(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any]) -> Record:
+    """Return the record of a task that is just being made, by this process."""
     options, now = task.options, time.time()
     is_deferred = options.when != "now"
     return Record(
         id=task.id,
         name=task.name,
         queue=task.queue,
-        function=function,
+        function=path_of(fn),
         origin=_origin(app),
         state="waiting" if is_deferred or options.delay else "queued",
         enqueued=now,
         # Nobody knows yet when a deferred one is due.
         due=0.0 if is_deferred else now + options.delay,
         scheduled=options.scheduled,
-        owner=me,
-        key="" if is_deferred else key,
+        owner=open_store(app).me,
+        key="" if is_deferred else key_of(fn, options.unique),
     )
 
 

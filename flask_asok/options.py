@@ -31,6 +31,7 @@ class OptionValues(TypedDict, total=False):
     timeout: float | timedelta | None
     when: When
     tracked: bool | None
+    durable: bool | None
     unique: str | None
     unique_until: UniqueUntil
 
@@ -63,6 +64,8 @@ class Options:
     when: When = "now"
     tracked: bool | None = None
     """Does any process find the task by its id? None is `ASOK_TRACKED`."""
+    durable: bool | None = None
+    """Does the task survive its process? None is `ASOK_DURABLE`."""
     unique: str | None = None
     """While a task of the same function with this key lives, a call gets that one."""
     unique_until: UniqueUntil = "end"
@@ -72,7 +75,7 @@ class Options:
     run: Callable[[Any], Any] | None = None
     """What is run in the function's place, with what `prepare` made."""
     at_most_once: bool = False
-    """A worker that was lost while it ran the task may have done it: do not run the task again."""
+    """A process that was lost while it ran the task may have done it: do not run the task again."""
 
     scheduled: float = 0.0
     """The tick that a run of a periodic task is for, in seconds since the epoch."""
@@ -81,7 +84,7 @@ class Options:
     """Is the task recorded, whatever the application's default is?"""
 
     def __post_init__(self) -> None:
-        self.is_recorded = self.tracked is True or self.unique is not None
+        self.is_recorded = self.tracked is True or self.durable is True or self.unique is not None
 
     def replace(self, **values: Unpack[TaskOptionValues]) -> Options:
         """Return options with `values` in place of these; TypeError or ValueError says which value is invalid."""
@@ -168,6 +171,7 @@ _CHECKS: dict[str, Check] = {
     "timeout": or_none(seconds),
     "when": one_of("now", "response", "commit"),
     "tracked": or_none(_flag),
+    "durable": or_none(_flag),
     "unique": or_none(_key),
     "unique_until": one_of("end", "start"),
     "prepare": or_none(_function),

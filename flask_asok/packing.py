@@ -11,7 +11,7 @@ from flask import Flask
 from .calls import Call, Parts
 from .context import Captured
 from .errors import MessageRefused
-from .messages.message import Message, check_size
+from .messages.message import VERSION, Message, check_size
 from .messages.names import Names
 from .messages.serializer import Serializer
 from .messages.signer import Signer
@@ -127,6 +127,8 @@ class Packer:
         message = self.read(signed)
         if message.id != id:
             raise MessageRefused("The record holds the message of another task.")
+        if message.v > VERSION:
+            raise MessageRefused("The message is of a later release of Flask-Asok.")
         return message
 
     def _own_options(self, fn: Callable[..., Any], options: Options) -> dict[str, Any]:

@@ -34,6 +34,7 @@ SETTINGS = (
         '"normal": what was written survives the end of a process. "full": a power cut too, and each write is slower.',
     ),
     Setting("ASOK_TRACKED", False, flag, "Whether all tasks are tracked whose options do not say otherwise."),
+    Setting("ASOK_DURABLE", False, flag, "Whether all tasks are durable whose options do not say otherwise."),
 )  # fmt: skip
 
 

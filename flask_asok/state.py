@@ -12,6 +12,7 @@ from . import process
 from .backends.base import Backend
 from .errors import NotConfigured
 from .logs import log_exception
+from .options import Options
 from .serving import Serving
 
 T = TypeVar("T")
@@ -29,10 +30,21 @@ class AppState:
         self.serving = Serving(app)
         """Whether this process serves the application, and what begins when it does."""
         self.tracks_all: bool = config["ASOK_TRACKED"]
+        self.keeps_all: bool = config["ASOK_DURABLE"]
+        self.records_all: bool = self.tracks_all or self.keeps_all
         self.backend = backend
         self._kept: dict[type[Any], Any] = {}
         self._begin_anew()
         process.after_fork(self._begin_anew)
+
+    def is_durable(self, options: Options) -> bool:
+        """Is a task with these options written down, so that it survives its process?"""
+        return self.keeps_all if options.durable is None else options.durable
+
+    def is_recorded(self, options: Options) -> bool:
+        """Has a task with these options a record in the store?"""
+        tracked = self.tracks_all if options.tracked is None else options.tracked
+        return tracked or self.is_durable(options) or options.unique is not None
 
     def shared(self, key: str, make: Callable[[], T]) -> T:
         """

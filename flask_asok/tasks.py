@@ -39,6 +39,7 @@ class Task(threading.Thread, Generic[R]):
     """The application that the task runs for."""
     _summary: TaskSummary
     _done = False
+    _goes_on = False
     _value: Any = None
     _error: BaseException | None = None
     _thread: threading.Thread | None = None
@@ -192,6 +193,8 @@ class Task(threading.Thread, Generic[R]):
                 return self._error
             case "cancelled":
                 raise TaskCancelled(f"Task {self.name} was cancelled.")
+            case "abandoned" if self._goes_on:
+                raise TaskAbandoned(f"Task {self.name} goes on in another process.")
             case "abandoned":
                 raise TaskAbandoned(
                     f"Task {self.name} was abandoned: its process ended or was forked before it finished."

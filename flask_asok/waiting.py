@@ -31,8 +31,14 @@ class Journal(Protocol):
     def release(self, task: Any) -> bool:
         """Note that a deferred task is queued; False if it must not run."""
 
-    def begin(self, task: Any) -> bool:
-        """Note that an attempt begins; False if it must not be made."""
+    def begin(self, task: Any) -> State | None:
+        """Note that an attempt begins; return the state that the task has if it must not be made."""
+
+    def renewed(self, call: Any) -> Any:
+        """Return what the next attempt calls."""
+
+    def hand_over(self, task: Any) -> bool:
+        """Leave the task to another process; False if none can run it."""
 
     def wait(self, task: Any, seconds: float, error: BaseException | None) -> None:
         """Note that the next attempt comes in `seconds`."""
@@ -91,6 +97,15 @@ class JoinableTask(Task[R]):
     _waiters: list[threading.Lock] = []  # noqa: RUF012 - empty for ever; a task that is waited for gets its own
     _settler: int | None = None
     """The thread that tells the receivers of the task's end."""
+
+    @property
+    def goes_on(self) -> bool:
+        """Has this process left the task to another one?"""
+        return self._goes_on
+
+    def is_deferred(self) -> bool:
+        """Does the task wait for a response or a commit?"""
+        return self.trigger is not None
 
     def _join(self, timeout: float | None) -> None:
         if self._done or self._settler == threading.get_ident():

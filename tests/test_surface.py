@@ -31,6 +31,7 @@ ORDER = [
     {"state"},
     {"results", "sharing"},
     {"handles", "journal"},
+    {"durable"},
     {"dispatch"},
     {"periodic", "recipes", "status"},
     {"cli"},

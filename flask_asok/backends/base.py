@@ -16,6 +16,7 @@ from flask.ctx import AppContext
 
 from ..attempt import RunnableTask
 from ..callables import name_of
+from ..calls import Parts
 from ..context import Adapters, capture
 from ..errors import NotConfigured
 from ..options import Options
@@ -30,6 +31,12 @@ NOT_SHARED = (
     'Set ASOK_BACKEND = "celery" to share them.'
 )
 """What a command says of a backend that is not distributed."""
+
+NOT_DURABLE = (
+    "ASOK_STORE is a Redis, which keeps no durable tasks of threads. Set ASOK_STORE to a path on this machine, or let "
+    'an engine run them: ASOK_BACKEND = "celery".'
+)
+"""Why a task is not durable whose store several machines share."""
 
 KEY_TAKEN = "another task has its unique key"
 """Why a task is cancelled that has waited for a response or a commit."""
@@ -57,6 +64,9 @@ class Backend(ABC):
     """What `create` makes."""
     in_process: ClassVar[bool] = True
     """Do waiting tasks stay in this process, and hold no thread?"""
+
+    is_closed: bool = False
+    """Does it accept no tasks any more?"""
 
     def __init_subclass__(cls) -> None:
         # The name that `runner` had at first.
@@ -94,6 +104,12 @@ class Backend(ABC):
         return self.task_class(
             (fn, args, kwargs, capture(context, self._adapters)), options, summary, runner, context.app
         )
+
+    def adopt(self, call: Parts, options: Options, summary: TaskSummary) -> RunnableTask[Any]:
+        """Make the Task of a call that another process has left; KeyError for a queue that is not known here."""
+        task = self.task_class(call, options, summary, self.runner(summary.queue), self.app)
+        self._recent.append(summary)
+        return task
 
     @abstractmethod
     def runner(self, queue: str) -> Runner:

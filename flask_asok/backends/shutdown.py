@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -69,8 +71,10 @@ def _close(
             backend.stop()
     if tells:
         _tell_of_wait(backends, started)
+    left: list[RunnableTask[Any]] = []
     for backend in backends:
         for task in backend.scheduler.drain():
+            left.append(task)
             backend.abandon(task, "the application shuts down")
     for backend in backends:
         seconds = backend.shutdown_timeout if timeout is None else timeout
@@ -81,14 +85,19 @@ def _close(
             why += " (ASOK_SHUTDOWN_TIMEOUT)"
         for pool in list(backend.pools.values()):
             pool.finish(float("-inf") if is_interrupted else started + seconds)
-            _abandon_all(backend, pool, why)
+            for task in itertools.chain(pool.drain(), list(pool.running)):
+                left.append(task)
+                backend.abandon(task, why)
+    _tell_of_handed_over(left)
 
 
-def _abandon_all(backend: Closing, pool: WorkerPool, why: str) -> None:
-    for task in pool.drain():
-        backend.abandon(task, why)
-    for task in list(pool.running):
-        backend.abandon(task, why)
+def _tell_of_handed_over(left: list[RunnableTask[Any]]) -> None:
+    """Log how many durable tasks other processes go on with, for each application."""
+    for app, number in Counter(task.app for task in left if task.goes_on).items():
+        log(
+            logging.INFO, "%s durable %s left to the next process.",
+            number, "task is" if number == 1 else "tasks are", app=app,
+        )  # fmt: skip
 
 
 def _tell_of_wait(backends: Sequence[Closing], started: float) -> None:

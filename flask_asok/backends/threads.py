@@ -33,8 +33,6 @@ class ThreadsBackend(Backend):
 
     now: Callable[[], float] = staticmethod(time.monotonic)
     """The time that delays, retries and timeouts go by."""
-    is_closed: bool
-    """Does it accept no tasks any more?"""
 
     def __init__(self, app: Flask, config: Mapping[str, Any]) -> None:
         super().__init__(app, config)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -12,6 +12,10 @@ from ..summaries import TaskSummary
 
 compact: Callable[[Any], str] = json.JSONEncoder(separators=(",", ":")).encode
 """JSON without spaces. What is not ASCII is escaped, so a character is a byte."""
+
+
+VERSION = 1
+"""Of the messages that this release writes. What only a later one can run gets a higher one."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -23,7 +27,7 @@ class Message:
     has a default, and one that this version does not know is passed on.
     """
 
-    v: int = 1
+    v: int = VERSION
     id: str
     """The task's."""
     fn: str
@@ -52,6 +56,10 @@ class Message:
     """When the attempt may begin; 0 for now."""
     scheduled: float = 0.0
     """The tick of a periodic task; 0 for any other."""
+    keep: bool = False
+    """Is what comes out of the task kept for other processes?"""
+    unique_until: str = "end"
+    """When the unique key of the task is free again."""
     unknown: dict[str, Any] = field(default_factory=dict)
     """The fields of a later version."""
 
@@ -73,10 +81,19 @@ class Message:
 
     def as_payload(self) -> dict[str, Any]:
         """Return the message as JSON has it."""
-        return {**{name: getattr(self, name) for name in _FIELDS}, **self.unknown}
+        return {**{name: getattr(self, name) for name in self._written()}, **self.unknown}
+
+    def _written(self) -> Iterator[str]:
+        """Yield the names of the fields that are written: of the latest ones those that say something."""
+        for name in _FIELDS:
+            if name not in _LATEST or getattr(self, name) != _LATEST[name]:
+                yield name
 
 
 _FIELDS = tuple(found.name for found in fields(Message) if found.name != "unknown")
+
+_LATEST: dict[str, object] = {"scheduled": 0.0, "keep": False, "unique_until": "end"}
+"""The defaults of fields that most messages do without."""
 
 
 def size_of(part: Any) -> int:

@@ -51,11 +51,7 @@ class Remote:
 
 
 class CeleryTask(RunnableTask[R]):
-    """
-    A Task whose state is looked up in Redis each time that it is asked for.
-
-    It exists in the process that called `background()`, in the worker that runs it, and in any other that knows its id.
-    """
+    """A Task whose state is looked up in Redis each time: in its caller's process, its worker, and any other."""
 
     message: Message
     runner: Remote | Runner

@@ -1,0 +1,51 @@
+"""A durable call: written down before `background()` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from flask import Flask
+
+from ..attempt import RunnableTask
+from ..journal import attach, key_of, record_of
+from ..results import packer_of
+from ..state import state_of
+from .home import durable_store
+from .journal import DurableJournal
+from .probe import check_key
+from .sweeper import SWEEPER, begin_sweeping
+
+
+def write_down(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any]) -> str:
+    """
+    Write down the call of `task`, which is not started yet, so that it outlives this process.
+
+    Returns its id, or the id of the task that holds its unique key: then this one is not to be started. Raises
+    TypeError or ValueError for what cannot be written down, NotConfigured without a SECRET_KEY or a store that keeps
+    durable tasks, and BackendUnavailable where the store cannot be reached.
+    """
+    state, options, packer = state_of(app), task.options, packer_of(app)
+    call = task.call
+    assert call is not None
+    message = packer.pack(call, options, task.summary)
+    message.keep = options.tracked is True or state.tracks_all
+    message.unique_until = options.unique_until
+    signed = packer.sign(message)
+    store = durable_store(app)
+    check_key(app, store, packer)
+    journal = DurableJournal(store, packer, message, key=key_of(fn, options.unique))
+    record = record_of(task, app, fn)
+    if options.when == "now":
+        record.message = signed
+    else:
+        journal.release_later(signed)
+    store.tidy()
+    holder = store.add(record)
+    if holder == task.id:
+        attach(task, journal)
+        task.replace_call(journal.renewed(call))
+        if state.serving.is_serving and not state.has(SWEEPER):
+            # The store has come into being after the first request.
+            begin_sweeping(app)
+    return holder

@@ -1,0 +1,81 @@
+"""What a durable task writes down: the call itself, so that another process can make it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from ..attempt import RunnableTask
+from ..calls import Parts
+from ..errors import AsokError
+from ..journal import Journal
+from ..messages.message import Message
+from ..packing import Packer
+from ..store.away import warn_of_store
+from ..store.durable import DurableStore
+from ..task_log import log_of
+
+
+class DurableJournal(Journal):
+    """The record of a task that any process of the application can run: each attempt makes the call of its message."""
+
+    __slots__ = ("_durable", "_message", "_packer", "_signed", "is_last")
+
+    def __init__(self, store: DurableStore, packer: Packer, message: Message, *, key: str = "", claim: int = 0) -> None:
+        super().__init__(store, key, message.unique_until == "start", claim=claim, keeps=message.keep)
+        self._durable = store
+        self._packer = packer
+        self._message = message
+        self._signed = ""
+        self.is_last: bool = False
+        """Is this process the last one? Then the task is not handed over."""
+
+    def release_later(self, signed: str) -> None:
+        """Write the call down not now, but when the task is released."""
+        self._signed = signed
+
+    def release(self, task: RunnableTask[Any]) -> bool:
+        """Write the call down, at the response or the commit that the task has waited for."""
+        try:
+            due = time.time() + task.options.delay
+            return self._store.release(task.id, due, self._key, self._signed) in ("", task.id)
+        except AsokError as error:
+            log_of(
+                task, logging.ERROR,
+                "Background task %s (%s) could not be written down, so it ends with this process: %s",
+                task.name, task.id, error,
+            )  # fmt: skip
+            self.is_last = True
+            return True
+
+    def renewed(self, call: Parts) -> Parts:
+        """Return the call as another process would make it, whatever an attempt has done to the arguments."""
+        _, _, _, (app, _, variables, adapter) = call
+        try:
+            values = self._packer.serializer.decode(self._message.g)
+            return self._packer.call_of(self._message, (app, values, variables, adapter))
+        except Exception:  # of the application's code, which may have changed under the reloader
+            return call
+
+    def hand_over(self, task: RunnableTask[Any]) -> bool:
+        """Leave the task to the process that comes next; False if none may run it."""
+        if self.is_last or self._is_unwritten(task) or (self._message.once and task.state == "running"):
+            return False
+        try:
+            # What does not run needs no word: this process is its owner for as long as it lives.
+            if task.state == "running":
+                self._durable.hand_over(task.id, self._claim)
+        except AsokError as error:
+            # As if this process were killed: the next one counts a death.
+            warn_of_store(task, error)
+        return True
+
+    def _is_unwritten(self, task: RunnableTask[Any]) -> bool:
+        return bool(self._signed) and task.is_deferred()
+
+    def _left_meanwhile(self, task: RunnableTask[Any]) -> None:
+        if self.is_last:
+            super()._left_meanwhile(task)
+        else:
+            self._durable.hand_over(task.id, self._claim)

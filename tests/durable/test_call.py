@@ -1,0 +1,261 @@
+"""The call of a durable task: written down before `background()` returns, and made as another process would make it."""
+
+import contextvars
+import logging
+import sqlite3
+from pathlib import Path
+
+import durable_jobs as jobs
+import pytest
+from flask import current_app, g, url_for
+
+from flask_asok import BackendUnavailable, FlaskAsok, NotConfigured, ResultNotKept, background, task
+from flask_asok.sharing import open_store
+
+WAIT = 10
+
+asok = FlaskAsok()
+
+durable = background.using(durable=True)
+
+variable = contextvars.ContextVar("variable")
+
+
+def record(app, id):
+    return open_store(app).read(id)
+
+
+@pytest.fixture(params=["threads", "immediate"])
+def either(make_durable, request):
+    """An application on each backend in turn, in its context."""
+    app = make_durable(ASOK_BACKEND=request.param)
+    with app.app_context():
+        yield app
+
+
+@pytest.fixture
+def threads(app):
+    with app.app_context():
+        yield app
+
+
+# Written down
+
+
+def test_it_is_written_down(threads):
+    """The signed call is in the store when `background()` returns, until the task has succeeded."""
+    waiting = durable.using(delay=3600)(jobs.note, "later")
+    done = durable(jobs.note, "now")
+    done.join(WAIT)
+
+    assert record(threads, waiting.id).message.startswith("{")
+    assert record(threads, waiting.id).state == "waiting"
+    assert record(threads, done.id).state == "succeeded"
+    assert record(threads, done.id).message is None
+    assert waiting.cancel()
+    assert record(threads, waiting.id).message is None
+
+
+def test_a_failed_task_keeps_its_call(either):
+    """So it can be retried."""
+    failed = durable(jobs.fail, "no")
+    failed.join(WAIT)
+
+    assert failed.state == "failed"
+    assert record(either, failed.id).message
+
+
+def test_any_process_finds_it(either):
+    """A durable task has a record, hence a handle; its result is kept if it is tracked as well."""
+    plain, tracked = durable(jobs.add, 1, 2), durable.using(tracked=True)(jobs.add, 3, 4)
+    plain.join(WAIT)
+    tracked.join(WAIT)
+
+    assert asok.get(tracked.id).result(WAIT) == 7
+    assert asok.get(plain.id).state == "succeeded"
+    with pytest.raises(ResultNotKept):
+        asok.get(plain.id).result(WAIT)
+
+
+@pytest.mark.parametrize(
+    ("app_wide", "function", "call", "is_written"),
+    [
+        (True, None, None, True),
+        (True, False, None, False),
+        (True, False, True, True),
+        (True, True, False, False),
+        (False, None, None, False),
+        (False, True, None, True),
+    ],
+)
+def test_call_beats_function_beats_app(make_durable, app_wide, function, call, is_written):
+    """`durable` of the call counts, else that of the function, else ASOK_DURABLE."""
+    app = make_durable(ASOK_DURABLE=app_wide)
+    fn = task(durable=function)(jobs.plain_copy())
+
+    with app.app_context():
+        started = (background if call is None else background.using(durable=call)).using(delay=3600)(fn)
+
+        assert (record(app, started.id) is not None) == is_written
+
+
+def test_off_touches_no_store(app, tmp_path):
+    """A plain call makes no file."""
+    with app.app_context():
+        background(jobs.add, 1, 2).join(WAIT)
+
+    assert not Path(tmp_path / "asok.sqlite3").exists()
+
+
+# Refused at the call
+
+
+@pytest.mark.parametrize(
+    ("fn", "args", "error", "text"),
+    [
+        (lambda: None, (), TypeError, "cannot be imported by that name"),
+        (jobs.add, (1, object()), TypeError, "Argument 2 of add is an object, which cannot travel"),
+        (jobs.add, (1, "x" * 9_000_000), ValueError, "ASOK_MESSAGE_MAX_BYTES"),
+        (logging.getLogger, (), TypeError, "ASOK_TASK_MODULES"),
+    ],
+)
+def test_what_cannot_be_written_down(either, fn, args, error, text):
+    """It is an error at the call, which names what is wrong; nothing is left."""
+    with pytest.raises(error, match=text):
+        durable(fn, *args)
+
+    assert asok.tasks() == []
+
+
+def test_without_secret_key(make_durable):
+    """Messages are signed."""
+    app = make_durable()
+    app.secret_key = None
+
+    with app.app_context(), pytest.raises(NotConfigured, match="SECRET_KEY"):
+        durable(jobs.add, 1, 2)
+
+
+def test_store_is_away(threads, tmp_path):
+    """What cannot be written down is not accepted."""
+    durable(jobs.add, 1, 2).join(WAIT)
+    blocker = sqlite3.connect(open_store(threads).path)
+    blocker.execute("DROP TABLE task")
+    blocker.close()
+
+    with pytest.raises(BackendUnavailable):
+        durable(jobs.add, 1, 2)
+    assert [found.state for found in threads.extensions["asok"].backend.tasks()] == ["succeeded"]
+
+
+# What it sees
+
+
+def test_arguments_are_those_of_the_message(either):
+    """What the caller changes afterwards, or an attempt changes, no attempt sees."""
+    items, g.user = ["a"], "ann"
+    waiting = durable.using(retries=1, backoff=0)(jobs.change, items)
+    items.append("b")
+    waiting.join(WAIT)
+
+    assert waiting.state == "succeeded", waiting.exception()
+    assert jobs.noted(current_app.config["ROWS"]) == ["['a', 'ann']"] * 2
+
+
+def test_g_holds_the_plain_values(either):
+    """Of `g` a durable task sees on its first run what it would see in another process."""
+    g.user, g.settings = "ann", {"theme": "dark"}
+
+    assert durable.using(tracked=True)(jobs.names_of_g).result(WAIT) == ["user"]
+
+
+def test_links(threads):
+    """Links are those of the caller's request."""
+    threads.add_url_rule("/page", "page", lambda: "")
+    with threads.test_request_context(base_url="https://shop.example/en"):
+        g.here = url_for("page", _external=True)
+        found = durable.using(tracked=True)(jobs.link, "page").result(WAIT)
+
+    assert found == "https://shop.example/en/page"
+
+
+def test_context_variables_of_the_caller(threads):
+    """In its own process a task has them."""
+    variable.set("mine")
+    jobs.seen.clear()
+
+    durable(jobs.see, f"{variable.name}").join(WAIT)
+
+    assert jobs.seen == ["mine"]
+
+
+# Deferred
+
+
+def test_deferred_is_written_down_when_it_is_released(threads):
+    """Until the response it is only tracked."""
+    with threads.test_client() as client:
+        ids, states = [], []
+
+        @threads.get("/")
+        def view():
+            ids.append(durable.using(when="response", delay=3600)(jobs.note, "later").id)
+            states.append(record(threads, ids[0]).message)
+            return "done"
+
+        client.get("/").close()
+
+    assert states == [None]
+    assert record(threads, ids[0]).message
+    assert record(threads, ids[0]).due > 1
+
+
+def test_deferred_runs_though_it_cannot_be_written_down(threads, caplog):
+    """Nobody can be told any more: it runs on this process's threads all the same."""
+    with threads.test_client() as client:
+
+        @threads.get("/")
+        def view():
+            durable.using(when="response")(jobs.note, "ran")
+            blocker = sqlite3.connect(open_store(threads).path)
+            blocker.execute("DROP TABLE task")
+            blocker.close()
+            return "done"
+
+        client.get("/").close()
+    asok.close(threads, WAIT)
+
+    assert jobs.noted(threads.config["ROWS"]) == ["ran"]
+    assert "could not be written down, so it ends with this process" in caplog.text
+
+
+# The key
+
+
+def test_keys_that_differ(app, make_durable, caplog):
+    """Two processes with different keys: the second one says so, once."""
+    other = make_durable()
+    other.secret_key = "another one of the tests"
+    with app.app_context():
+        durable(jobs.add, 1, 2).join(WAIT)
+    assert "another SECRET_KEY" not in caplog.text
+
+    with other.app_context():
+        durable(jobs.add, 1, 2).join(WAIT)
+        durable(jobs.add, 1, 2).join(WAIT)
+
+    assert caplog.text.count("This process has another SECRET_KEY") == 1
+    assert "tests" not in caplog.text.split("another SECRET_KEY")[1]
+
+
+def test_a_key_that_is_rotated(app, make_durable, caplog):
+    """A process with the old key among its fallbacks is no stranger, nor is one that has the new one alone."""
+    newer, newest = make_durable(), make_durable()
+    newer.secret_key = newest.secret_key = "the next one"
+    newer.config["SECRET_KEY_FALLBACKS"] = [app.secret_key]
+
+    for each in (app, newer, newest):
+        with each.app_context():
+            durable(jobs.add, 1, 2).join(WAIT)
+
+    assert "SECRET_KEY" not in caplog.text

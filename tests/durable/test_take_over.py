@@ -1,0 +1,469 @@
+"""What a process has left, another one takes over: at least once, under the same id."""
+
+import logging
+import sqlite3
+import threading
+import time
+
+import durable_jobs as jobs
+import pytest
+from flask import g
+
+from flask_asok import FlaskAsok, background
+from flask_asok.durable import sweeper
+from flask_asok.durable.sweeper import sweeper_of
+from flask_asok.messages.signer import Signer
+from flask_asok.sharing import open_store
+from flask_asok.signals import task_abandoned
+
+WAIT = 10
+
+asok = FlaskAsok()
+
+durable = background.using(durable=True)
+
+
+def read(app, id):
+    return open_store(app).read(id)
+
+
+# Taken over
+
+
+def test_what_waits_goes_on(app, next_app, sweep, rows):
+    """A task whose process ended while it waited runs when it is due, with the same id, and not before."""
+    with app.app_context():
+        left = durable.using(delay=60, retries=2)(jobs.note, "later")
+    asok.close(app, 5)
+    sweep()
+    early = jobs.noted(rows)
+    store = open_store(next_app)
+    store.now = lambda: time.time() + 61
+
+    sweep()
+
+    assert early == []
+    assert jobs.noted(rows) == ["later"]
+    found = read(next_app, left.id)
+    assert (found.state, found.attempts, found.deaths, found.owner) == ("succeeded", 1, 0, store.me)
+
+
+def test_retry_that_waits_goes_on(app, next_app, sweep, rows):
+    """The attempts that were made count, and the next one is the next one."""
+    with app.app_context():
+        left = durable.using(retries=2, backoff=3600)(jobs.fail_once, "no")
+        while left.state != "waiting":
+            left.join(0.01)
+    asok.close(app, 5)
+    open_store(next_app).now = lambda: time.time() + 3601
+
+    sweep()
+
+    assert jobs.noted(rows) == ["attempt 1", "attempt 2"]
+    found = read(next_app, left.id)
+    assert (found.state, found.attempts) == ("succeeded", 2)
+
+
+def test_who_hands_over_hears_nothing(app, next_app, sweep, caplog):
+    """In the process that ends, join returns, result says where the task is; no error, no signal, one line."""
+    caplog.set_level(logging.INFO)
+    heard = []
+    with task_abandoned.connected_to(lambda *_, **__: heard.append("abandoned")):
+        with app.app_context():
+            left = [durable.using(delay=60)(jobs.add, 1, number) for number in range(3)]
+        asok.close(app, 5)
+
+    left[0].join(WAIT)
+    with pytest.raises(Exception, match="goes on in another process"):
+        left[0].result(WAIT)
+    assert heard == []
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+    assert caplog.text.count("3 durable tasks are left to the next process.") == 1
+    with next_app.app_context():
+        assert asok.get(left[0].id).state == "waiting"
+
+
+def test_running_past_the_drain_limit(app, next_app, sweep, rows, tmp_path):
+    """A task that the shutdown does not wait for runs again; the attempt that was cut off counts neither way."""
+    gate = tmp_path / "gate"
+    with app.app_context():
+        left = durable(jobs.wait_for, str(gate))
+        while jobs.noted(rows) != ["waits"]:
+            left.join(0.01)
+        asok.close(app, 0.05)
+        thread = next(each for each in threading.enumerate() if each.ident == left.ident)
+    gate.touch()
+    # Its thread ends with its process; here it may still write its row.
+    thread.join(WAIT)
+    before = jobs.noted(rows)
+
+    sweep()
+
+    assert before == ["waits", "waited"]
+    assert jobs.noted(rows) == ["waits", "waited"] * 2
+    found = read(next_app, left.id)
+    assert (found.state, found.attempts, found.deaths) == ("succeeded", 1, 0)
+
+
+def test_context_is_that_of_a_first_run(app, next_app, sweep):
+    """Links and the values of g, as in the process that accepted the call."""
+    app.add_url_rule("/page", "page", lambda: "")
+    next_app.add_url_rule("/page", "page", lambda: "")
+    with app.test_request_context(base_url="https://shop.example/en"):
+        g.user, g.settings = "ann", {}
+        first = durable(jobs.note_context)
+        first.join(WAIT)
+        left = durable.using(delay=60)(jobs.note_context)
+    asok.close(app, 5)
+    open_store(next_app).now = lambda: time.time() + 61
+
+    sweep()
+
+    seen = jobs.noted(next_app.config["ROWS"])
+    assert seen == [f"['user'] https://shop.example/en/page {task.id} 1 note_context default" for task in (first, left)]
+
+
+def test_living_processes_run_their_own(app, next_app, sweep, rows):
+    """Nothing is taken from a process that lives."""
+    with app.app_context():
+        durable.using(delay=60)(jobs.note, "mine")
+        open_store(next_app).now = lambda: time.time() + 61
+
+        sweep()
+
+    assert jobs.noted(rows) == []
+
+
+def test_two_sweepers(next_app, make_durable, leave, rows):
+    """Of two processes that look at the same moment one gets each task."""
+    leave(jobs.note, "once")
+    third = make_durable()
+    barrier = threading.Barrier(2)
+
+    def look(app):
+        with app.app_context():
+            barrier.wait(WAIT)
+            sweeper_of(app).look()
+
+    threads = [threading.Thread(target=look, args=(each,)) for each in (next_app, third)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT)
+    for each in (next_app, third):
+        asok.close(each, WAIT)
+
+    assert jobs.noted(rows) == ["once"]
+
+
+def test_room(app, next_app, sweep, rows, monkeypatch):
+    """A process takes over what its queues have room for, and looks again at once."""
+    monkeypatch.setattr(sweeper, "BATCH", 5)
+    with app.app_context():
+        for number in range(12):
+            durable.using(delay=1)(jobs.note, number)
+    asok.close(app, 5)
+    open_store(next_app).now = lambda: time.time() + 2
+    more = []
+    with next_app.app_context():
+        for _ in range(3):
+            more.append(sweeper_of(next_app).look())
+            for each in next_app.extensions["asok"].backend.alive():
+                each.join(WAIT)
+
+    assert more == [True, True, False]
+    assert sorted(map(int, jobs.noted(rows))) == list(range(12))
+
+
+def test_closed(next_app, leave, rows):
+    """A process that shuts down takes nothing over."""
+    leave(jobs.note, "left")
+    asok.close(next_app, 5)
+
+    with next_app.app_context():
+        sweeper_of(next_app).look()
+
+    assert jobs.noted(rows) == []
+
+
+# Deaths
+
+
+@pytest.mark.parametrize(
+    ("state", "deaths", "fn", "ends", "after"),
+    [
+        ("running", 0, jobs.note, "succeeded", 1),
+        ("running", 1, jobs.note, "succeeded", 2),
+        ("running", 2, jobs.note, "abandoned", 3),
+        ("queued", 2, jobs.note, "succeeded", 2),
+        ("waiting", 2, jobs.note, "succeeded", 2),
+        ("running", 0, jobs.note_once, "abandoned", 1),
+        ("queued", 0, jobs.note_once, "succeeded", 0),
+    ],
+)
+def test_deaths(next_app, sweep, leave, rows, caplog, state, deaths, fn, ends, after):
+    """Only a process that ends while it runs a task counts; after three the task is abandoned, or after one."""
+    heard = []
+
+    def hear(app, task):
+        heard.append((task.id, task.state, task.call.args))
+
+    record = leave(fn, "x", state=state, deaths=deaths, attempts=1 if state == "running" else 0)
+    with task_abandoned.connected_to(hear):
+        sweep()
+
+    found = read(next_app, record.id)
+    assert (found.state, found.deaths) == (ends, after)
+    if ends == "abandoned":
+        assert jobs.noted(rows) == []
+        assert heard == [(record.id, "abandoned", ("x",))]
+        assert caplog.text.count(f"({record.id}) abandoned while queued: ") == 1
+        assert found.message
+        assert "ended while" in found.error or found.error == ""
+    else:
+        assert jobs.noted(rows) == ["x"]
+        assert found.attempts == 1
+        assert heard == []
+
+
+def test_asked_to_stop(next_app, sweep, leave, rows):
+    """A task that was asked to stop, and whose process ended before it heard of it, is cancelled."""
+    record = leave(jobs.note, "x", state="running", stopping=1)
+
+    sweep()
+
+    assert jobs.noted(rows) == []
+    assert read(next_app, record.id).state == "cancelled"
+
+
+def test_cancelled_while_nobody_has_it(next_app, sweep, leave, rows):
+    """An orphan can be cancelled."""
+    record = leave(jobs.note, "x")
+    with next_app.app_context():
+        assert asok.cancel(record.id)
+
+    sweep()
+
+    assert jobs.noted(rows) == []
+
+
+def test_taken_for_dead(app, next_app, sweep, rows):
+    """A process that lost its lock file begins nothing that another one has taken over."""
+    import os
+
+    from flask_asok.store import lifeline
+
+    with app.app_context():
+        left = durable.using(delay=0.5)(jobs.note, "once")
+        store = open_store(app)
+        open_store(next_app).now = lambda: time.time() + 1
+        os.unlink(lifeline.path_of(store.path, store.me))
+        lock = lifeline._held.pop(str(lifeline.path_of(store.path, store.me)))
+        sweep()
+        left.join(WAIT)
+        os.close(lock)
+
+    assert jobs.noted(rows) == ["once"]
+    assert left.goes_on
+
+
+# What is not run
+
+
+def spoiled(app, record):
+    """A message of each kind that must not run."""
+    signer = Signer(app)
+    signed = record.message
+    payload = signer.verify(signed, "call")
+    stranger = type(app)("other")
+    stranger.secret_key = "a key of somebody else"
+    namesake = type(app)(app.name)
+    namesake.secret_key = "a key of somebody else"
+    return {
+        "no message": "",
+        "no json": "{",
+        "altered": signed.replace('"text', '"test').replace("note", "nose"),
+        "unsigned": signed.rpartition(".")[0],
+        "of another purpose": signer.sign(payload, "outcome"),
+        "of another application": Signer(stranger).sign(payload, "call"),
+        "of another key": Signer(namesake).sign(payload, "call"),
+        "of another task": signer.sign({**payload, "id": "0" * 32}, "call"),
+        "a function that is not there": signer.sign({**payload, "fn": "durable_jobs:nothing"}, "call"),
+        "a function of another module": signer.sign({**payload, "fn": "os:getcwd"}, "call"),
+        "a module that is not there": signer.sign({**payload, "fn": "durable_jobs.no:note"}, "call"),
+        "a later release": signer.sign({**payload, "v": 99}, "call"),
+        "a queue that is not there": signer.sign({**payload, "queue": "faxes"}, "call"),
+        "no arguments": signer.sign({**payload, "args": 7}, "call"),
+        "no name": signer.sign({key: value for key, value in payload.items() if key != "name"}, "call"),
+        "options that are not there": signer.sign({**payload, "options": {"retires": 1}}, "call"),
+    }
+
+
+KINDS = [
+    "no message", "no json", "altered", "unsigned", "of another purpose", "of another application", "of another key",
+    "of another task", "a function that is not there", "a function of another module", "a module that is not there",
+    "a later release", "a queue that is not there", "no arguments", "no name", "options that are not there",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_left_to_others(app, next_app, sweep, leave, change_record, rows, caplog, kind):
+    """What a process cannot run it leaves to others for ten minutes, and says so once; then the task has failed."""
+    record = leave(jobs.note, "x", state="running")
+    message = spoiled(next_app, record)[kind]
+    change_record(next_app, record.id, "message", message)
+    clock = [0.0]
+    sweeper_of(next_app).now = lambda: clock[0]
+
+    for clock[0] in (0.0, 1.0, 300.0, 599.0):
+        sweep()
+    left = read(next_app, record.id)
+    for clock[0] in (601.0, 602.0):
+        sweep()
+
+    assert jobs.noted(rows) == []
+    assert (left.state, left.message, left.owner, left.claim) == ("running", message, record.owner, record.claim)
+    assert caplog.text.count("is left to others for 10 min") == 1
+    assert caplog.text.count("failed: no process could run it") == 1
+    failed = read(next_app, record.id)
+    assert (failed.state, failed.message) == ("failed", message)
+    assert failed.error.startswith("No process could run it")
+    with next_app.app_context():
+        assert [found.id for found in asok.tasks(state="failed")] == [record.id]
+
+
+def test_what_can_be_run_is_not_held_up(app, next_app, sweep, leave, change_record, rows, monkeypatch):
+    """However many there are that this process leaves to others, it finds those that it can run."""
+    monkeypatch.setattr(sweeper, "BATCH", 2)
+    with app.app_context():
+        ids = [durable.using(delay=1)(jobs.note, number).id for number in range(8)]
+    for id in ids[:6]:
+        change_record(app, id, "message", "forged")
+    asok.close(app, 5)
+    open_store(next_app).now = lambda: time.time() + 2
+
+    for _ in range(6):
+        sweep()
+
+    assert sorted(jobs.noted(rows)) == ["6", "7"]
+
+
+def test_unknown_queue(app, make_durable, rows, caplog):
+    """A queue that this process does not know is left to others as well, and named."""
+    wide = make_durable(ASOK_QUEUES={"faxes": 1})
+    with wide.app_context():
+        left = durable.using(delay=1, queue="faxes")(jobs.note, "fax")
+    asok.close(wide, 5)
+    open_store(app).now = lambda: time.time() + 2
+
+    with app.app_context():
+        sweeper_of(app).look()
+
+    assert read(app, left.id).state == "waiting"
+    assert "The queue 'faxes' is not in ASOK_QUEUES" in caplog.text
+
+
+# Unique, retry
+
+
+def test_unique_while_nobody_has_it(app, next_app, sweep, rows):
+    """The key of a durable task is taken as long as the task lives, whoever has it."""
+    with app.app_context():
+        left = durable.using(unique="export", delay=60)(jobs.note, "first")
+    asok.close(app, 5)
+    with next_app.app_context():
+        same = durable.using(unique="export")(jobs.note, "second")
+        open_store(next_app).now = lambda: time.time() + 61
+        sweep()
+        new = durable.using(unique="export")(jobs.note, "third")
+        new.join(WAIT)
+
+    assert same.id == left.id
+    assert new.id != left.id
+    assert jobs.noted(rows) == ["first", "third"]
+
+
+@pytest.mark.parametrize("until", ["start", "end"])
+def test_unique_until(app, next_app, rows, tmp_path, until):
+    """A key that is free from the start on is free when the next process begins the task."""
+    gate = tmp_path / "gate"
+    with app.app_context():
+        left = durable.using(unique="export", unique_until=until, delay=1)(jobs.wait_for, str(gate))
+    asok.close(app, 5)
+    open_store(next_app).now = lambda: time.time() + 2
+    with next_app.app_context():
+        sweeper_of(next_app).look()
+        while jobs.noted(rows) != ["waits"]:
+            time.sleep(0.01)
+
+        same = durable.using(unique="export", delay=60)(jobs.wait_for, str(gate))
+
+        assert (same.id == left.id) == (until == "end")
+        gate.touch()
+
+
+def test_retry(app, next_app, sweep, rows):
+    """A failed task runs once more, in whatever process looks next."""
+    with app.app_context():
+        failed = durable(jobs.fail_unless, rows + ".ok")
+        failed.join(WAIT)
+        assert failed.state == "failed"
+        open(rows + ".ok", "w").close()
+        assert asok.retry(failed.id)
+        assert not asok.retry(failed.id)
+
+    sweep()
+
+    found = read(next_app, failed.id)
+    assert (found.state, found.attempts) == ("succeeded", 1)
+
+
+def test_retry_in_a_test(make_app, tmp_path):
+    """In a test, whose store is its memory, it runs at once."""
+    app = make_app(TESTING=True, ASOK_TASK_MODULES=["durable_jobs"])
+    with app.app_context():
+        failed = durable(jobs.fail_unless, str(tmp_path / "ok"))
+        failed.join(WAIT)
+        (tmp_path / "ok").touch()
+
+        assert asok.retry(failed.id)
+
+        asok.get(failed.id).join(WAIT)
+        assert asok.get(failed.id).state == "succeeded"
+
+
+def test_what_is_not_durable_is_not_taken_over(app, next_app, sweep, rows):
+    """A tracked task ends with its process."""
+    with app.app_context():
+        tracked = background.using(tracked=True, delay=60)(jobs.note, "tracked")
+    asok.close(app, 5)
+
+    sweep()
+
+    assert jobs.noted(rows) == []
+    assert read(next_app, tracked.id).state == "abandoned"
+
+
+def test_a_store_that_is_away(next_app, leave, caplog, rows):
+    """The sweeper goes on when the store is back."""
+    leave(jobs.note, "x")
+    path = open_store(next_app).path
+    rows_of_store = sqlite3.connect(path)
+    rows_of_store.execute("ALTER TABLE task RENAME TO away")
+    done = threading.Event()
+    one = sweeper_of(next_app)
+    one.start()
+    for _ in range(500):
+        if "that others have left must wait" in caplog.text:
+            break
+        done.wait(0.01)
+
+    rows_of_store.execute("ALTER TABLE away RENAME TO task")
+    rows_of_store.close()
+    for _ in range(500):
+        if jobs.noted(rows):
+            break
+        done.wait(0.01)
+    one.close()
+
+    assert jobs.noted(rows) == ["x"]
