@@ -173,11 +173,12 @@ class Store(ABC):
         self, limit: int, *, state: str | None = None, name: str | None = None, queue: str | None = None
     ) -> list[Record]:
         """Return what `newest` does. Those that were lost with their process are settled as abandoned first."""
-        if state == "abandoned":
-            for unsettled in ("queued", "running", "waiting"):
-                self.listed(limit, state=unsettled, name=name, queue=queue)
-        found = map(self._seen, self.newest(limit, state=state, name=name, queue=queue))
-        return [record for record in found if record is not None and state in (None, record.state)]
+        self.settle_lost()
+        return self.newest(limit, state=state, name=name, queue=queue)
+
+    @abstractmethod
+    def settle_lost(self) -> None:
+        """Settle as abandoned what was lost with its process, however much; quick where no process has ended."""
 
     def _seen(self, record: Record) -> Record | None:
         if record.is_settled or record.is_durable or self.is_alive(record.owner):
@@ -258,7 +259,7 @@ class Store(ABC):
 
     @abstractmethod
     def queues(self) -> list[QueueSummary]:
-        """Return the queues that have records which are not settled."""
+        """Return the queues that have records which are not settled, without what was lost with its process."""
 
     # Processes
 

@@ -164,7 +164,14 @@ class MemoryStore(DurableStore):
                 del self._records[id]
         return len(old[:limit])
 
+    def settle_lost(self) -> None:
+        with self._lock:
+            for record in self._records.values():
+                if not record.is_settled and not record.is_durable and record.owner not in self._processes:
+                    self._settle(record, "abandoned", error=LOST)
+
     def queues(self) -> list[QueueSummary]:
+        self.settle_lost()
         with self._lock:
             return count_by_queue(self._records.values())
 
@@ -245,6 +252,7 @@ class MemoryStore(DurableStore):
     def close(self) -> None:
         with self._lock:
             self._processes.clear()
+            self.me = ""
 
     def _holder(self, key: str) -> Record | None:
         """Return the task that lives and holds the key."""

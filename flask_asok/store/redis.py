@@ -10,7 +10,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any
 
@@ -130,11 +130,26 @@ class RedisStore(Store):
     def expire(self, limit: int = 500) -> int:
         return int(self._run("expire", self.now() - KEEP_SECONDS, limit))
 
+    def settle_lost(self) -> None:
+        # What is not settled is read only once for each process that has ended: then that is forgotten.
+        with reached():
+            tokens = self._redis.smembers(f"{self._prefix}processes")
+        dead = [token for token in tokens if not self.is_alive(token)]
+        if dead:
+            for record in self._unsettled():
+                if record.owner in dead and not record.is_durable:
+                    self.settle(record.id, record.claim, "abandoned", error=LOST)
+            with reached():
+                self._redis.srem(f"{self._prefix}processes", *dead)
+
     def queues(self) -> list[QueueSummary]:
+        self.settle_lost()
+        return count_by_queue(self._unsettled())
+
+    def _unsettled(self) -> Iterator[Record]:
         with reached():
             ids = self._redis.zrange(f"{self._prefix}open", 0, -1)
-        chunks = (self._read_all(ids[at : at + CHUNK]) for at in range(0, len(ids), CHUNK))
-        return count_by_queue(chain.from_iterable(chunks))
+        return chain.from_iterable(self._read_all(ids[at : at + CHUNK]) for at in range(0, len(ids), CHUNK))
 
     # Processes
 
@@ -159,9 +174,7 @@ class RedisStore(Store):
         with reached():
             for token in self._redis.smembers(f"{self._prefix}processes"):
                 about = self._redis.hgetall(f"{self._prefix}process:{token}")
-                if not about:
-                    self._redis.srem(f"{self._prefix}processes", token)
-                elif about["kind"] != COMMAND:
+                if about and about["kind"] != COMMAND:
                     found.append(_process(token, about))
         return sorted(found, key=lambda one: one.since)
 
@@ -202,10 +215,9 @@ class RedisStore(Store):
         self._closing.set()
         self._heart.join(5)
         if self.me:
-            with reached(), self._redis.pipeline() as pipe:
-                pipe.delete(f"{self._prefix}process:{self.me}")
-                pipe.srem(f"{self._prefix}processes", self.me)
-                pipe.execute()
+            # Its name stays among the processes, until `settle_lost` has seen that it has ended.
+            with reached():
+                self._redis.delete(f"{self._prefix}process:{self.me}")
             self.me = ""
         self._closing = threading.Event()
         self._redis.close()

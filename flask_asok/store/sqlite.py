@@ -30,6 +30,9 @@ _INSERT = (
     "ON CONFLICT (key) WHERE key <> '' DO NOTHING"
 )
 
+LOST_AT_ONCE = 500
+"""How many lost tasks are settled in one step, so that no other process waits for long."""
+
 _of_parents: list[sqlite3.Connection] = []
 
 
@@ -128,7 +131,14 @@ class SQLiteStore(DurableStore):
     def expire(self, limit: int = 500) -> int:
         return self._change(statements.EXPIRE, (self.now() - KEEP_SECONDS, limit))
 
+    def settle_lost(self) -> None:
+        for owner in self._dead_owners():
+            values = (self.now(), LOST, owner, LOST_AT_ONCE)
+            while self._change(statements.LOSE, values) == LOST_AT_ONCE:
+                pass
+
     def queues(self) -> list[QueueSummary]:
+        self.settle_lost()
         found: dict[str, QueueSummary] = {}
         for name, state, count, due in self._rows(statements.QUEUES, ()):
             queue = found.setdefault(name, QueueSummary(name=name))
@@ -141,11 +151,15 @@ class SQLiteStore(DurableStore):
 
     def orphans(self, queue: str, limit: int) -> list[Record]:
         found: list[Record] = []
-        for (owner,) in self._rows(statements.OWNERS, ()):
-            if len(found) < limit and not self.is_alive(owner):
+        for owner in self._dead_owners():
+            if len(found) < limit:
                 values = (owner, self.now(), queue, limit - len(found))
                 found += self._records(f"{_SELECT} {statements.ORPHANS}", values)
         return found
+
+    def _dead_owners(self) -> list[str]:
+        """Return the processes that have ended, and own tasks that are not settled."""
+        return [owner for (owner,) in self._rows(statements.OWNERS, ()) if not self.is_alive(owner)]
 
     def take_over(self, record: Record, owner: str) -> int:
         values = (owner, record.id, record.claim, record.owner)

@@ -22,6 +22,10 @@ UPDATE task SET state = ?, finished = ?, error = ?, traceback = ?, outcome = ?, 
     message = CASE WHEN ? IN ('succeeded', 'cancelled') THEN NULL ELSE message END
 WHERE id = ? AND claim = ? AND finished = 0
 """
+LOSE = """
+UPDATE task SET state = 'abandoned', finished = ?, error = ?, traceback = '', key = ''
+WHERE number IN (SELECT number FROM task WHERE owner = ? AND finished = 0 AND message IS NULL LIMIT ?)
+"""
 CANCEL = """
 UPDATE task SET state = 'cancelled', finished = ?, key = '', message = NULL
 WHERE id = ? AND state IN ('queued', 'waiting')

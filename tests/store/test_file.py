@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from flask_asok import BackendUnavailable, NotConfigured
-from flask_asok.store import file, lifeline
+from flask_asok.store import file, lifeline, statements
 from flask_asok.store.base import Record
 from flask_asok.store.sqlite import SQLiteStore
 
@@ -316,6 +316,25 @@ def test_kill(path, open_store, start):
     assert store.get(id).state == "abandoned"
     assert [process.token for process in store.processes()] == [me]
     assert not lifeline.path_of(path, token).exists()
+
+
+def test_lost_by_the_thousand(path, open_store, start):
+    """A list settles all that a killed process has left, and finds it by its index: it does not read the table."""
+    other = start("live")
+    token, *_ = other.stdout.readline().split()
+    store = open_store()
+    mine = store.add(record(store.enter("web", []), state="running"))
+    for _ in range(1_200):
+        store.add(record(token, state="running"))
+    os.kill(other.pid, signal.SIGKILL)
+    other.wait(10)
+
+    assert [each.id for each in store.listed(10, state="running")] == [mine]
+    assert len(store.listed(10_000, state="abandoned")) == 1_201
+    for statement, values in ((statements.OWNERS, ()), (statements.LOSE, (1.0, "", token, 10))):
+        plan = [row[3] for row in store._connected().execute(f"EXPLAIN QUERY PLAN {statement}", values)]
+        assert not [step for step in plan if step.startswith("SCAN task") and "INDEX" not in step], plan
+        assert [step for step in plan if "INDEX task_open" in step], plan
 
 
 def test_stopped_process_lives(open_store, start):

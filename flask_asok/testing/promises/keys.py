@@ -203,15 +203,31 @@ class KeyPromises(WithStore):
         assert store.take_tick("nightly", 20.0, "d")
 
     def test_listed(self, store: Store, make: Make) -> None:
-        """What was lost with its process is abandoned in a list, whatever state the list is of."""
-        for state in ("queued", "running", "waiting"):
-            make(owner="0" * 32, state=state)
+        """However much was lost with its process, it is abandoned in a list, whatever state the list is of."""
+        ended = store.me
+        store.close()
+        me = store.enter("web", [])
+        mine, durable = make(owner=me, state="running"), make(owner=ended, state="running", message="signed")
+        for state in ("queued", "running", "waiting") * 4:
+            make(owner=ended, state=state)
 
-        running, abandoned = store.listed(10, state="running"), store.listed(10, state="abandoned")
+        running, abandoned = store.listed(3, state="running"), store.listed(100, state="abandoned")
 
-        assert running == []
-        assert [record.error for record in abandoned] == ["its process ended before it finished"] * 3
+        assert [record.id for record in running] == [mine.id, durable.id]
+        assert [record.error for record in abandoned] == ["its process ended before it finished"] * 12
         assert {record.state for record in store.listed(10)} == {"abandoned"}
+
+    def test_lost_tasks_are_in_no_queue(self, store: Store, make: Make) -> None:
+        """What was lost with its process is not counted."""
+        ended = store.me
+        make(state="running")
+        store.close()
+        make(owner=store.enter("web", []))
+        make(owner=ended)
+
+        (queue,) = store.queues()
+
+        assert (queue.queued, queue.running) == (1, 0)
 
     def test_tidy(self, store: Store, make: Make, clock: Clock) -> None:
         """Old records go at the first call of a process, and at every hundredth after it."""
