@@ -32,7 +32,7 @@ _SCANS = 100
 """How often a progressive JPEG may go through its pixels, which takes time but hardly any bytes; ten times is usual."""
 _FINE = 32
 """Largest error of mean colours at a glance, in eighths of a level of 255."""
-_HEAD_PIECES, _PIECES, _PIECE_BYTES = 20_000, 1_000_000, 64
+_HEAD_PIECES, _PIECES, _PIECE_BYTES = 10_000, 1_000_000, 64
 """Pieces that a head may have, and a whole file, besides one for so many bytes: two million take ten seconds."""
 
 
