@@ -228,6 +228,11 @@ def wait_once_in_place(ids, path, gate):
     child.join(30)
 
 
+def wait_by_id(id, timeout=None):
+    """Wait for a task that another process has sent."""
+    return current_app.extensions["asok_of_tests"].get(id).result(timeout)
+
+
 def not_json():
     return object()
 

@@ -154,6 +154,22 @@ def test_cancel_from_elsewhere(ctx, other, elsewhere, tmp_path):
     assert [elsewhere(task.id).as_dict()["state"] for task in tasks] == ["cancelled", "cancelled"]
 
 
+def test_waiting_in_a_task_for_one_of_another_process(ctx):
+    """A task cannot wait for ever for one that needs a worker, since it may hold the only one; for a while it can."""
+    late = background.using(delay=60)(jobs.add, 1)
+    forever, for_a_while = background(jobs.wait_by_id, late.id), background(jobs.wait_by_id, late.id, 0.1)
+    done = background(jobs.add, 1)
+    done.join(20)
+    known = background(jobs.wait_by_id, done.id)
+
+    with pytest.raises(RuntimeError, match=r"Task wait_by_id cannot join add, which waits for a worker"):
+        forever.result(20)
+    with pytest.raises(TimeoutError, match=r"Task add is waiting after 0\.1 s"):
+        for_a_while.result(20)
+    assert known.result(20) == 1
+    late.cancel()
+
+
 def test_record_that_is_gone(ctx, elsewhere, redis):
     """A handle elsewhere ends as abandoned when Redis has lost the record, and says so."""
     handle = elsewhere(background.using(delay=60)(jobs.add, 1).id)
