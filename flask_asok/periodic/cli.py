@@ -8,24 +8,23 @@ import signal
 import sys
 import threading
 from datetime import datetime
-from typing import Any, NoReturn
+from typing import NoReturn
 from zoneinfo import ZoneInfo
 
 import click
 from flask import Flask, current_app
 from flask.cli import with_appcontext
 
+from ..attempt import RunnableTask
 from ..errors import AsokError
 from ..sharing import open_store, shared_by
 from ..state import state_of
-from ..tasks import Task
+from .by_hand import NONE, start_named
 from .clock import Clock
-from .runs import PeriodicTask, in_utc, listed, start_by_hand
+from .runs import PeriodicTask, in_utc, listed
 
 NEXT = 3
 """How many ticks to come a list shows."""
-
-NONE = "There is no periodic task. Is the module with @asok.periodic imported where the app is made?"
 
 LOOK_SECONDS = 0.5
 """How often the main thread looks up: on Windows a wait without end hears no Ctrl-C."""
@@ -100,22 +99,11 @@ def run_periodic(name: str) -> None:
     Its next tick comes as ever. Exits with 1 if it fails, or if a run goes on already.
     """
     app = _app()
-    clock = state_of(app).kept(Clock)
-    entry = clock.entries.find(name)
-    if entry is None:
-        names = ", ".join(one.name for one in clock.entries)
-        _refuse(f"There is no periodic task {name!r}. There are: {names}." if names else NONE)
-    made: list[Task[Any]] = []
-
-    def admit(task: Task[Any]) -> bool:
-        made.append(task)
-        return True
-
     try:
-        task = start_by_hand(app, entry, clock.zone, clock.now(), admit)
+        task = start_named(app, name)
     except (AsokError, TypeError, ValueError) as error:
         _refuse(str(error))
-    if task.id != made[0].id:
+    if not isinstance(task, RunnableTask):
         click.echo(f"A run of {name}, {task.id}, goes on already.", err=True)
         sys.exit(1)
     if state_of(app).backend.distributed:

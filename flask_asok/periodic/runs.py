@@ -19,9 +19,6 @@ from ..store.shared import Ticks
 from ..tasks import Task
 from .entries import Entry
 
-LONGEST_WAIT = 10 * 366 * 86_400.0
-"""How far back the latest tick is looked for, where one is run by hand."""
-
 Admit = Callable[[Task[Any]], bool]
 
 
@@ -54,12 +51,6 @@ def start_run(app: Flask, entry: Entry, admit: Admit, at: float) -> Task[Any]:
         options = dataclasses.replace(options, unique=entry.key, unique_until="end")
     with app.app_context():
         return start_if(admit, entry.function, entry.args, dict(entry.kwargs), options)
-
-
-def start_by_hand(app: Flask, entry: Entry, zone: str, now: float, admit: Admit = lambda _: True) -> Task[Any]:
-    """Start a run for the latest tick that has come, which the store hears nothing of; return as `start_run` does."""
-    at = entry.schedule(zone).latest(now - LONGEST_WAIT, now)
-    return start_run(app, entry, admit, now if at is None else at)
 
 
 def ticks_of(app: Flask) -> Ticks:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask
 
 from ..attempt import RunnableTask
 from ..extension import FlaskAsok
+from ..periodic import start_named
 from ..recipes.cache import warm_cache
 from ..recipes.images import resize_image
 from ..recipes.mail import Mail, send_mail, send_mails
@@ -49,6 +51,7 @@ class AsokTasks:
     """
 
     def __init__(self, app: Flask) -> None:
+        self._app = app
         self._state = state_of(app)
         self._backend = self._state.backend
         self._state.backend = self._recorder = Recorder(app, self._state.config, self._backend)
@@ -114,6 +117,17 @@ class AsokTasks:
             self._recorder.perform(task)
             done.append(task)
         return done
+
+    def run_periodic(self, name: str, at: datetime | None = None) -> Task[Any]:
+        """
+        Run the periodic task `name` for the tick `at`, an aware datetime (None: its latest one); return it, settled.
+
+        No other way runs one in testing mode. One that `capture()` keeps is kept. ValueError for an unknown name.
+        """
+        task = start_named(self._app, name, None if at is None else at.timestamp())
+        if not any(task is kept for kept in self._recorder.kept):
+            task.join(WAIT_SECONDS)
+        return task
 
     def wait(self, timeout: float = WAIT_SECONDS) -> list[Task[Any]]:
         """

@@ -106,6 +106,12 @@ def mark(path):
         file.write(f"{current_task().attempts}\n")
 
 
+def mark_tick(path):
+    """Append the tick that a periodic task runs for."""
+    with open(path, "a") as file:
+        file.write(f"{current_task().scheduled_at.isoformat()}\n")
+
+
 def add(a, b=0):
     return a + b
 

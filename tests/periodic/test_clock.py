@@ -2,10 +2,13 @@
 
 import logging
 import os
+import shutil
 import sqlite3
+import subprocess
 import threading
 
 import pytest
+import redis
 
 from flask_asok import BackendUnavailable, current_task, task
 from flask_asok.periodic.clock import LONGEST_PAUSE, RETRY_SECONDS
@@ -478,3 +481,62 @@ def test_note_of_the_first_look(process):
     store = state_of(process.app).shared("store", None)
     assert store.tick("work") == Tick(process.now, "")
     assert (process.listed().last_at, process.listed().last_id) == (None, None)
+
+
+@pytest.fixture
+def own_redis(tmp_path, free_port):
+    """Start and stop a Redis of this test alone, which forgets all when it stops."""
+    servers = []
+
+    def start():
+        command = [
+            "redis-server",
+            "--port",
+            str(free_port),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--dir",
+            str(tmp_path),
+        ]
+        servers.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
+        with redis.Redis(port=free_port, retry=redis.retry.Retry(redis.backoff.ConstantBackoff(0.1), 100)) as client:
+            client.ping()
+
+    def stop():
+        servers[-1].terminate()
+        servers.pop().wait(TIMEOUT)
+
+    if shutil.which("redis-server") is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("redis-server is not installed.")
+    start()
+    yield start, stop
+    while servers:
+        stop()
+
+
+def test_redis_away(make_process, own_redis, free_port, tmp_path, caplog):
+    """Two machines share a Redis: it is stopped for 20 s, in which nothing runs; then one run, and not twenty."""
+    start, stop = own_redis
+    caplog.set_level(logging.INFO)
+    processes = [make_process(ASOK_STORE=f"redis://127.0.0.1:{free_port}") for _ in range(2)]
+    for process in processes:
+        process.add(every=1)
+        process.at(0.5)
+    for process in processes:
+        process.at(1)
+    before = [list(process.ran) for process in processes]
+
+    stop()
+    for second in range(2, 22):
+        for process in processes:
+            process.at(second)
+    start()
+    for process in processes:
+        process.at(22)
+
+    assert before == [[1], []]
+    assert sorted(tick for process in processes for tick in process.ran) == [1, 22]
+    assert caplog.text.count("No periodic task is started: The Redis of the store cannot be used") == 2
+    assert caplog.text.count("Periodic tasks are started again.") == 2

@@ -5,6 +5,7 @@ import contextlib
 import os
 import re
 import secrets
+import shutil
 import signal
 import sys
 import threading
@@ -129,15 +130,68 @@ def test_servers(request, start, traffic, tmp_path, where):
     for site in sites:
         site.check()
         assert "ERROR asok" not in site.server.log
+    if where == "file":
+        # As two machines would do: each has a file of its own, and runs each tick.
+        first, second, *_ = ({tick for tick, _, _ in site.runs()} for site in sites)
+        assert first & second
 
 
-def test_two_machines(start, traffic):
-    """Two servers with a store of their own each, as two machines with one in a file, both run each tick."""
-    sites = [start("sync"), start("sync")]
-    for site in sites:
-        traffic(site)
+def test_reloader(serve, python_module, tmp_path):
+    """With `flask run --debug` the process that answers runs the ticks, before an edit and after it, each once."""
+    shutil.copy(APPLICATION, tmp_path)
+    ticks = tmp_path / "ticks"
+    server = serve(
+        [*python_module("flask"), "--app=periodic:app", "run", "--port=0", "--debug"],
+        cwd=tmp_path, INSTANCE=tmp_path, TICKS=ticks,
+    )  # fmt: skip
+    site = Site("flask run", server, ticks)
+    first = server.get("/")["pid"]
+    wait_for_runs([site], 2)
 
-    wait_for_runs(sites, 3)
+    with (tmp_path / "periodic.py").open("a") as file:
+        file.write("\n# edited\n")
+    server.wait_for_line("Restarting with", count=2)
+    second = server.get("/")["pid"]
+    before = len(site.runs())
+    wait_for_runs([site], before + 2)
 
-    first, second = ({tick for tick, _, _ in site.runs()} for site in sites)
-    assert first & second
+    assert {pid for _, pid, _ in site.runs()} == {first, second}
+    assert first != second
+    site.check()
+
+
+def test_without_requests(start, run, python_module, tmp_path):
+    """
+    Without a request nothing runs but where it is asked for: in `flask asok periodic`, which ends with SIGTERM, and in
+    gunicorn's workers by `start_periodic`.
+    """
+    folder = tmp_path / "command"
+    folder.mkdir()
+    command = run(
+        [*python_module("flask"), "--app=periodic:app", "asok", "periodic"],
+        INSTANCE=folder, TICKS=folder / "ticks", FLASK_ASOK_PERIODIC="command",
+    )  # fmt: skip
+    quiet = start("sync")
+    hooked = start("sync", GUNICORN_CMD_ARGS="--no-control-socket --config=python:periodic")
+
+    wait_for_runs([hooked, Site("command", command, folder / "ticks")], 2)
+    command.terminate()
+    code = command.wait()
+
+    assert code == 0
+    assert "abandoned" not in command.log
+    assert quiet.runs() == []
+    hooked.check()
+
+
+@pytest.mark.parametrize("command", [["ask"], ["asok", "periodic", "list"]], ids=str)
+def test_commands(run, python_module, tmp_path, command):
+    """No command starts the clock, not even one that asks the application itself."""
+    process = run(
+        [*python_module("flask"), "--app=periodic:app", *command], INSTANCE=tmp_path, TICKS=tmp_path / "ticks"
+    )
+
+    assert process.wait() == 0, process.log
+
+    assert "True" not in process.log
+    assert list(tmp_path.iterdir()) == []

@@ -30,7 +30,16 @@ def create_app():
     def index():
         return {"pid": os.getpid(), "clock": state_of(app).kept(Clock).is_running}
 
+    @app.cli.command("ask")
+    def ask():
+        print("threads", app.test_client().get("/").json)
+
     return app
+
+
+def post_worker_init(worker):
+    """Start the clock without a request: a hook of gunicorn."""
+    asok.start_periodic(app)
 
 
 app = create_app()
