@@ -17,7 +17,7 @@ from .attempt import RunnableTask
 from .callables import check_fits, name_of, option_hint
 from .errors import NotConfigured
 from .handles import get_task
-from .journal import journaled, keep_journal, key_of
+from .journal import journaled
 from .options import (
     DEFAULT,
     PER_CALL,
@@ -28,6 +28,7 @@ from .options import (
     checked_options,
     options_of,
 )
+from .recording import Admit, record
 from .signals import emit, task_queued
 from .state import KEY, AppState, state_of
 from .tasks import Task
@@ -163,7 +164,7 @@ def in_background(recipe: Callable[P, R]) -> Callable[P, Task[R]]:
 
 
 def start_if(
-    admit: Callable[[Task[Any]], bool],
+    admit: Admit,
     fn: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
@@ -172,8 +173,7 @@ def start_if(
     """
     Do what `background()` does with options that record the task, if `admit` returns True of the Task that was made.
 
-    It is asked once the call has been checked, and before another process can see the task. Returns what `background()`
-    returns, or the Task that was not admitted, of which nothing is left.
+    Returns what `background()` returns, or the Task that was not admitted, of which nothing is left.
     """
     return _enqueue(fn, args, kwargs, options, admit)
 
@@ -183,7 +183,7 @@ def _enqueue(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     options: Options,
-    admit: Callable[[Task[Any]], bool] | None = None,
+    admit: Admit | None = None,
 ) -> Task[Any]:
     try:
         context = _current_context()
@@ -236,27 +236,17 @@ def _enqueue_recorded(
     app: Flask,
     fn: Callable[..., Any],
     state: AppState,
-    admit: Callable[[Task[Any]], bool] | None,
+    admit: Admit | None,
 ) -> Task[Any]:
     """Go on with a task that other processes know of; return a handle on another one if that has its unique key."""
-    backend, holder, key = state.backend, "", key_of(fn, task.options.unique)
+    backend, holder = state.backend, ""
     try:
-        if admit is not None and not admit(task):
-            return task
-        if not backend.distributed and state.is_durable(task.options):
-            from .durable.call import write_down
-
-            holder = write_down(task, app, fn)
-        elif not backend.distributed:
-            holder = keep_journal(task, app, fn)
-        else:
-            # Such a backend keeps records of its own, of every task.
-            holder = backend.reserve(task, key) if key else task.id
+        holder = record(task, app, fn, admit)
     finally:
         if holder != task.id:
             backend.forget_summary(task)
     if holder != task.id:
-        return get_task(app, holder) or task
+        return (get_task(app, holder) if holder else None) or task
     if task_queued.receivers:
         emit(task_queued, app, task=task)
     if task.options.when == "now":

@@ -32,6 +32,7 @@ ORDER = [
     {"results", "sharing"},
     {"handles", "journal"},
     {"durable"},
+    {"recording"},
     {"dispatch"},
     {"periodic", "recipes", "status"},
     {"cli"},

@@ -16,6 +16,7 @@ from flask import Flask, current_app
 from flask.cli import with_appcontext
 
 from ..attempt import RunnableTask
+from ..durable.sweeper import begin_sweeping
 from ..errors import AsokError
 from ..sharing import open_store, shared_by
 from ..state import state_of
@@ -48,6 +49,8 @@ def periodic_cli(context: click.Context) -> None:
     try:
         if not state.backend.distributed:
             open_store(app).enter("worker", state.backend.queues)
+            # What this process leaves behind when it is killed goes on when it is started again.
+            begin_sweeping(app)
     except AsokError as error:
         _refuse(str(error))
     ended = threading.Event()
@@ -60,6 +63,7 @@ def periodic_cli(context: click.Context) -> None:
     except KeyboardInterrupt:
         pass
     clock.stop()
+    state.close()
 
 
 @periodic_cli.command("list")

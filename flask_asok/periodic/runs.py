@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -12,14 +11,13 @@ from flask import Flask
 
 from ..dispatch import start_if
 from ..options import options_of
+from ..recording import Admit
 from ..sharing import existing_store, open_store
 from ..state import state_of
 from ..store.base import Tick
 from ..store.shared import Ticks
 from ..tasks import Task
 from .entries import Entry
-
-Admit = Callable[[Task[Any]], bool]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

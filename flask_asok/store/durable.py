@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from .base import Record, Store
 
@@ -14,6 +16,11 @@ class DurableStore(Store):
     A process owns the tasks that it runs or will run. What no living process owns is an orphan: the process that finds
     it takes it over.
     """
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Do all that this thread writes meanwhile in one step, and nothing of it where an error is raised."""
+        yield
 
     @abstractmethod
     def orphans(self, queue: str, limit: int) -> list[Record]:

@@ -238,6 +238,17 @@ class SQLiteStore(DurableStore):
             self.settle(other.id, other.claim, "abandoned", error=LOST)
         return ""
 
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        with self._open() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
     # The file
 
     def _change(self, statement: str, values: Sequence[Any]) -> int:

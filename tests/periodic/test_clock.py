@@ -461,8 +461,12 @@ def test_given_back_later(process, monkeypatch):
     def away(*args):
         raise BackendUnavailable("The store is away.")
 
+    def refuse(task, *, bounded=True):
+        task.withdraw(None)
+        raise BackendUnavailable("The broker is away.")
+
     with monkeypatch.context() as patch:
-        patch.setattr(store, "add", away)
+        patch.setattr(state_of(process.app).backend, "start", refuse)
         patch.setattr(store, "replace_tick", away)
         process.at(3600)
         process.at(3601)
