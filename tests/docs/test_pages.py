@@ -45,8 +45,10 @@ from PIL import Image
 from werkzeug.datastructures import FileStorage
 
 import flask_asok
-from flask_asok import Cache, FlaskAsok, Mail, background, current_task, send_mail, send_webhook
+from flask_asok import Cache, FlaskAsok, Mail, background, current_task, send_mail, send_webhook, task
 from flask_asok.extension import SETTINGS
+from flask_asok.periodic import Clock
+from flask_asok.state import state_of
 from flask_asok.store import away as store_away
 from flask_asok.store import file as store_file
 from flask_asok.store import lifeline
@@ -647,6 +649,7 @@ def trouble(tmp_path_factory):
     cache_trouble(said_by)
     store_trouble(said_by, tmp_path_factory.mktemp("stores"))
     result_trouble(said_by, tmp_path_factory.mktemp("results"))
+    periodic_trouble(said_by, tmp_path_factory.mktemp("periodic"))
     FlaskAsok().close(app, 0.01)
     said_by(waiting.result)
     said_by(running.result)
@@ -806,6 +809,40 @@ def result_trouble(said_by, folder):
         FlaskAsok().close(app, TIMEOUT)
 
 
+def periodic_trouble(said_by, folder):
+    """Make mistakes in schedules, come late, and start what cannot be started."""
+    began, gate = threading.Event(), threading.Event()
+
+    def hold():
+        began.set()
+        gate.wait(TIMEOUT)
+
+    asok = FlaskAsok()
+    nightly = asok.periodic(every=3600, name="nightly")
+    nightly(hold)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "cronsim", None)
+        said_by(asok.periodic(cron="@daily"), asynchronous)
+    said_by(nightly, asynchronous)
+    said_by(asok.periodic(cron="@daily", tz="Europe/Berlim"), asynchronous)
+    asok.periodic(every=3600, name="hourly")(task(prepare=list)(lambda: None))
+    apps = []
+    for path in (folder / "asok.sqlite3", folder):
+        app = Flask("shop")
+        app.config["ASOK_STORE"] = str(path)
+        asok.init_app(app)
+        clock = state_of(app).kept(Clock)
+        for time_of_day in (1, 3600 + 601, 2 * 3600, 3 * 3600):
+            clock.now = lambda time_of_day=time_of_day: 1_795_651_200.0 + time_of_day
+            clock.look(app)
+            if time_of_day == 2 * 3600 and path != folder:
+                assert began.wait(TIMEOUT)
+        apps.append(app)
+    gate.set()
+    for app in apps:
+        FlaskAsok().close(app, TIMEOUT)
+
+
 def trouble_app(name, **config):
     app = Flask(name)
     app.config.from_mapping(SQLALCHEMY_DATABASE_URI="sqlite://", SECRET_KEY="a secret", **config)
@@ -874,6 +911,42 @@ def test_troubleshooting_code(page):
     assert opened.outcomes() == [("work", "succeeded")]
 
 
+def test_periodic(page, capsys):
+    """The periodic tasks of the page are made, listed and run, by hand and by the clock; a skipped tick is told."""
+    opened = page("docs/periodic.md")
+    names = opened.run()
+    app = names["app"]
+    clock = state_of(app).kept(Clock)
+    # It was imported by the file beside it, as on the page.
+    (nightly,) = (entry for entry in clock.entries if entry.name.endswith("nightly"))
+    midnight = datetime(2026, 11, 26, tzinfo=UTC).timestamp()
+    for hours in (0.5, 2.5, 26.001):
+        clock.now = lambda hours=hours: midnight + hours * 3600
+        clock.look(app)
+
+    schedule = app.test_client().get("/schedule").json
+    outcomes = opened.outcomes()
+
+    assert [one["name"].rpartition(".")[2] for one in schedule] == ["poll_inbox", "nightly"]
+    assert ("nightly", "succeeded") in outcomes
+    assert f"{nightly.name} skipped 2026-11-26 02:00:00+00:00: late" in capsys.readouterr().out
+
+
+def test_files_of_periodic(page):
+    """The module that the factory imports brings its periodic task along, and gunicorn's hook starts the clock."""
+    page("docs/periodic.md").run()
+    script = (
+        "import runpy, shop, threading; shop.app.config['ASOK_STORE'] = 'memory'\n"
+        "runpy.run_path('gunicorn.conf.py')['post_worker_init'](None)\n"
+        "with shop.app.app_context(): print([one.name for one in shop.asok.periodic_tasks()])\n"
+        "print(any(thread.name == 'asok-clock' for thread in threading.enumerate()))"
+    )
+
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+
+    assert ended.stdout.splitlines() == ["['reports.weigh_the_stock']", "True"], ended.stderr
+
+
 # Coming from
 
 
@@ -904,6 +977,18 @@ def test_from_asok(page, internet, mailbox):
         envelope = mailbox.received.get(timeout=TIMEOUT)
         message = message_from_bytes(envelope.content)
         assert (envelope.rcpt_tos, message["Subject"]) == (["user@example.com"], "Hello")
+
+
+def test_from_apscheduler(page):
+    """The jobs run as before, by their names."""
+    app = page("docs/from-apscheduler.md").run()["app"]
+
+    with app.app_context():
+        found = {one.name: one.schedule for one in FlaskAsok.periodic_tasks(FlaskAsok())}
+    answers = [app.test_cli_runner().invoke(args=["asok", "periodic", "run", name]).output for name in found]
+
+    assert found == {"poll_inbox": "every 300 s", "nightly": "0 3 * * MON-FRI"}
+    assert all(answer.endswith(" succeeded\n") for answer in answers)
 
 
 def test_from_threads(page):
