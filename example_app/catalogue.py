@@ -16,6 +16,9 @@ COLUMNS = ["sku", "name", "price"]
 
 MOST_ROWS = 500
 
+COUNTS = 5
+"""How many counts are kept."""
+
 Row = tuple[str, str, str]
 
 
@@ -53,6 +56,18 @@ def newest(visitor: str, most: int) -> list[sqlite3.Row]:
     """Return the products that the visitor imported last."""
     statement = "SELECT * FROM products WHERE visitor = ? ORDER BY imported_at DESC, rowid DESC LIMIT ?"
     return get_db().execute(statement, (visitor, most)).fetchall()
+
+
+def note_count(tick: float, process: int) -> None:
+    """Count the products of all visitors, and note for which tick and in which process; the last few are kept."""
+    db = get_db()
+    db.execute("INSERT INTO counts SELECT ?, ?, count(*) FROM products", (tick, process))
+    db.execute("DELETE FROM counts WHERE rowid NOT IN (SELECT rowid FROM counts ORDER BY tick DESC LIMIT ?)", (COUNTS,))
+
+
+def counts() -> list[sqlite3.Row]:
+    """Return the last counts, the latest first."""
+    return get_db().execute("SELECT tick, process, products FROM counts ORDER BY tick DESC").fetchall()
 
 
 def _checked(number: int, row: list[str]) -> Row:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import asdict
 from pathlib import Path
 
 from flask import current_app, url_for
 
-from flask_asok import ImageError, make_renditions, resize_image, task, track
+from flask_asok import ImageError, current_task, make_renditions, resize_image, task, track
 
 from . import catalogue, runs
+from .extensions import asok
 from .photos import facts
 
 SIZES = {"thumb": 160, "small": 320, "card": 640}
@@ -63,6 +65,14 @@ def publish_photo(run: int, upload: str) -> None:
         srcset={each: renditions.srcset(each, url=_media_url) for each in renditions.formats},
         seconds=time.perf_counter() - began,
     )
+
+
+@asok.periodic(every=15, name="count_products")
+def count_products() -> None:
+    """Count the catalogue by the clock, and note which process did: one of all that serve the page."""
+    task = current_task()
+    assert task is not None and task.scheduled_at is not None
+    catalogue.note_count(task.scheduled_at.timestamp(), os.getpid())
 
 
 def monthly_report(month: str) -> str:

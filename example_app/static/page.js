@@ -2,6 +2,9 @@
 
 const POLL_MS = 400;
 
+/** How long after its tick a task of the schedule is over. */
+const TICK_MS = 700;
+
 /** What each part looked like when it came, by its id. */
 const shown = new Map([...document.querySelectorAll("[data-live]")].map((part) => [part.id, part.outerHTML]));
 
@@ -91,6 +94,20 @@ document.addEventListener("submit", async (event) => {
       for (const part of card.querySelectorAll("[data-live]")) shown.delete(part.id);
       update(page);
       follow();
+
+/** Look again a moment after each tick of the schedule, for as long as somebody looks. */
+async function keepTime() {
+  for (;;) {
+    const left = Number(document.getElementById("schedule-outcome").dataset.nextMs);
+    await new Promise((resolve) => setTimeout(resolve, Math.max(left, 0) + TICK_MS));
+    if (document.hidden) continue;
+    const [answer, page] = await load(location.pathname);
+    if (answer.ok) update(page);
+  }
+}
+
+// The server has gone. The next button says so.
+keepTime().catch(() => {});
     } else {
       why = page.querySelector(".lead")?.textContent ?? `${answer.status} ${answer.statusText}`;
     }

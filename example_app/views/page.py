@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +53,18 @@ def index() -> str:
         cache_ttl=posts.TTL,
         last_error=log.last_error("in monthly_report", report.begun_at) if report else None,
         tasks=shown,
+        counts=catalogue.counts(),
+        next_tick=asok.periodic_tasks()[0].next_at,
+        now=datetime.now(UTC),
+        process=os.getpid(),
     )
 
 
 def recent_tasks() -> list[TaskSummary]:
     """Return the newest tasks, whichever process started them."""
-    ids = {task.id for task in asok.tasks()[-10:]} | set(runs.recent_tasks(10))
+    # Not those of the schedule, which come all the time and have a card of their own.
+    started = [task.id for task in asok.tasks() if task.scheduled_at is None]
+    ids = set(started[-10:]) | set(runs.recent_tasks(10))
     # By their ids, since on Celery they go on in another process: only then are they asked how far they are.
     found = [task for task in map(asok.get, ids) if task]
     return sorted(found, key=lambda task: task.enqueued_at, reverse=True)[:10]
@@ -92,6 +100,12 @@ def ms(milliseconds: float) -> str:
     """Write milliseconds with as many digits as can be believed."""
     digits = 2 if milliseconds < 0.995 else 1 if milliseconds < 9.95 else 0
     return f"{milliseconds:,.{digits}f}"
+
+
+@bp.app_template_filter()
+def clock(at: datetime | float) -> str:
+    """Write the time of day, in UTC."""
+    return f"{datetime.fromtimestamp(at, UTC) if isinstance(at, float) else at:%H:%M:%S}"
 
 
 @bp.app_template_filter()

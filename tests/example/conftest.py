@@ -65,6 +65,8 @@ def app(tmp_path, compiled):
             "EXAMPLE_PAUSE": 0.05,
             "EXAMPLE_BACKOFF": (0.0, 0.0),
             "EXAMPLE_VISITS": 2_000,
+            # By the clock nothing happens in the middle of a test.
+            "ASOK_PERIODIC": "off",
         }
     )
     app.jinja_env.bytecode_cache = compiled
