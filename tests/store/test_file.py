@@ -400,6 +400,33 @@ def test_unique_in_many_processes(start):
     assert sum(id == own for id, own in got) == 1
 
 
+EXEC = """
+import os, sys
+from flask_asok.store.sqlite import SQLiteStore
+
+store = SQLiteStore(sys.argv[1], "shop")
+print(store.enter("web", []), flush=True)
+sys.stdin.readline()
+program = "import sys; print('another program', flush=True); sys.stdin.readline()"
+os.execv(sys.executable, [sys.executable, "-c", program])
+"""
+
+
+def test_exec(path, open_store):
+    """A process that becomes another program has ended, for those that share the store."""
+    command = [sys.executable, "-c", EXEC, path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        token = process.stdout.readline().strip()
+        store = open_store()
+        before = store.is_alive(token)
+        process.stdin.write("\n")
+        process.stdin.flush()
+
+        assert process.stdout.readline() == "another program\n"
+        assert (before, store.is_alive(token)) == (True, False)
+        process.communicate("\n", timeout=30)
+
+
 FORKS = """
 import json, multiprocessing, os, secrets, subprocess, sys, threading, time
 from flask_asok.store.base import Record
@@ -444,7 +471,7 @@ if __name__ == "__main__":
         children.append(pid)
         subprocess.run([sys.executable, "-c", ""], check=True)
     codes = [os.waitpid(pid, 0)[1] for pid in children]
-    for method in ("fork", "forkserver"):
+    for method in ("fork", "forkserver", "spawn"):
         process = multiprocessing.get_context(method).Process(target=int)
         process.start()
         process.join(30)
@@ -466,7 +493,7 @@ def test_forks(path, tmp_path):
     done = subprocess.run([sys.executable, program, path], capture_output=True, text=True, timeout=100)
 
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == [[0] * 12, 1, 1 + 10 * 20, [["ok"]]]
+    assert json.loads(done.stdout) == [[0] * 13, 1, 1 + 10 * 20, [["ok"]]]
 
 
 def test_no_other_descriptor(path, open_store, tmp_path):
