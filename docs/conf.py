@@ -7,7 +7,7 @@ from sphinx.util import import_object
 from sphinx.util.docstrings import prepare_docstring
 from sphinx.util.docutils import SphinxDirective
 
-from flask_asok.extension import ROOMS
+from flask_asok.rooms import ROOMS
 
 project = "Flask-Asok"
 author = "The Flask-Asok authors"

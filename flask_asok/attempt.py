@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
 from contextvars import Context
+from sys import modules
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import ref
 
@@ -15,11 +15,11 @@ from .current import current
 from .errors import TaskCancelled
 from .logs import about_of, log_exception, safe_repr
 from .options import Options
-from .progress import Progress
 from .retries import NotYet, cause_of, next_wait
 from .signals import emit, task_abandoned, task_cancelled, task_failed, task_retried, task_started, task_succeeded
 from .summaries import LONGEST_ERROR_TEXT, State, TaskSummary
 from .task_log import log_abandoned, log_cancelled, log_failed, log_retry
+from .telemetry.tracing import begin
 from .waiting import JoinableTask, Runner, Trigger
 
 if TYPE_CHECKING:
@@ -43,12 +43,6 @@ class RunnableTask(JoinableTask[R]):
 
     skips_waits: bool = False
     """Does a retry follow at once? For tests; logs and signals still tell the real wait."""
-    stopping: bool = False
-    """Was the task asked to stop? Then each report of its progress raises TaskCancelled."""
-    reporter: Callable[[Progress], bool] | None = None
-    """Hears of the progress at most once a second, in the reporting thread; returns True to stop the task."""
-    reported: float = float("-inf")
-    """When the reporter was last called, by the monotonic clock."""
     about: str = ""
     """What a recipe adds to the log line of an abandoned task; no secret."""
     _unmade: list[Parts] = []  # noqa: RUF012 - empty for ever; an abandoned task gets its own
@@ -73,11 +67,6 @@ class RunnableTask(JoinableTask[R]):
         """The call that is still to be made; of an abandoned task, while `task_abandoned` is sent, the one not made."""
         found = self._box[:1] or self._unmade
         return Call._make(found[0]) if found else None
-
-    def stop(self) -> bool:
-        """Ask the task to stop at the next report of its progress; False when it is settled."""
-        self.stopping = True
-        return not self._done
 
     def claim(self) -> Call | None:
         """Take the call out of the task. Of all threads that try, one gets it and must run or settle the task."""
@@ -144,6 +133,8 @@ class RunnableTask(JoinableTask[R]):
             for variable, captured_value in call[3][2]:
                 variable.set(captured_value)
             current.set(self)
+            if "sentry_sdk" in modules or "opentelemetry.trace" in modules:
+                self.tracing = begin(self, call[0])
             timeout = self.options.timeout
             if timeout is not None:
                 runner.watch(self, timeout)
@@ -165,7 +156,8 @@ class RunnableTask(JoinableTask[R]):
         try:
             return error
         finally:
-            # As in `perform`.
+            # As in `perform`; and a Sentry scope, say, is not to live as long as the error.
+            captured_value = None
             del self, call, error
 
     def replace_call(self, call: Parts) -> None:
@@ -182,6 +174,8 @@ class RunnableTask(JoinableTask[R]):
                 emit(signal, self.app, task=self, **kwargs)
         finally:
             try:
+                if self.tracing is not None:
+                    self.end_tracing(state)
                 if self.journal is not None:
                     self.journal.settle(self, state, self._value, self._error)
             finally:
@@ -217,6 +211,7 @@ class RunnableTask(JoinableTask[R]):
 
     def _abandon(self, why: str, call: Call | None) -> None:
         if self.journal is not None and self.journal.hand_over(self):
+            self.end_tracing("abandoned")
             self.mark_abandoned(goes_on=True)
             return
         self.trigger = None
@@ -244,6 +239,7 @@ class RunnableTask(JoinableTask[R]):
         summary = self._summary
         if isinstance(error, NotYet):
             summary.attempts -= 1
+            self.tracing = None
             self._wait_for_turn(call, error.after, None)
             return
         if self.stopping and isinstance(error, TaskCancelled):
@@ -255,18 +251,23 @@ class RunnableTask(JoinableTask[R]):
             try:
                 self._tell_of_retry(error, seconds)
             finally:
+                self.end_tracing("waiting")
                 self._wait_for_turn(call, 0.0 if self.skips_waits else seconds, error)
             return
         error = cause_of(error)
         self._error = error
         try:
             summary.error = safe_repr(error)[:LONGEST_ERROR_TEXT]
+            if self.tracing is not None:
+                self.tracing.failed(error, is_last=True)
             log_failed(self, error)
         finally:
             self.settle("failed", task_failed, error=error)
 
     def _tell_of_retry(self, error: BaseException, seconds: float) -> None:
         self._summary.error = safe_repr(cause_of(error))[:LONGEST_ERROR_TEXT]
+        if self.tracing is not None:
+            self.tracing.failed(error, is_last=False)
         log_retry(self, error, seconds, self.options.retries + 1)
         self._summary.state = "waiting"
         if task_retried.receivers:

@@ -64,7 +64,7 @@ def make(call: Parts, task: Any) -> tuple[Any, BaseException | None]:
         return None, error
     finally:
         # As in `perform`: the next frame of the traceback leads back to this one.
-        del task, call, error
+        del task, call, captured, error
 
 
 def _run_coroutine(app: Flask, coroutine: Coroutine[Any, Any, Any]) -> Any:

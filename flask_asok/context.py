@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar, copy_context
 from dataclasses import fields, is_dataclass
+from operator import methodcaller
 from types import SimpleNamespace
 from typing import Any
 
@@ -37,6 +38,19 @@ _COPIED = frozenset({dict, list, set, SimpleNamespace})
 
 _SEQUENCES = (list, tuple, set, frozenset, deque)
 
+
+def _forked(value: Any) -> Any:
+    """Fork a Sentry scope: what the caller adds to it from now on is not of the task, nor the other way round."""
+    return value.fork() if type(value).__module__ == "sentry_sdk.scope" else value
+
+
+_COPIES: dict[str, Callable[[Any], Any]] = {
+    "decimal_context": methodcaller("copy"),
+    "current_scope": _forked,
+    "isolation_scope": _forked,
+}
+"""How the values of some context variables are copied; all others are shared with the caller."""
+
 # Most tasks capture none: sharing these leaves less for the garbage collector to visit.
 _NO_VALUES: Mapping[str, Any] = {}
 _NO_VARIABLES: Variables = ()
@@ -55,7 +69,8 @@ def capture(context: AppContext, adapters: Adapters) -> Captured:
         name = variable.name
         if name not in NOT_CAPTURED:
             value = around[variable]
-            variables = (*variables, (variable, value.copy() if name == "decimal_context" else value))
+            copied = _COPIES.get(name)
+            variables = (*variables, (variable, value if copied is None else copied(value)))
     own = request_of(app)
     return app, values, variables, context.url_adapter if own is None else _request_adapter(app, own, adapters)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from importlib.metadata import entry_points
@@ -13,23 +12,18 @@ from werkzeug.local import LocalProxy
 
 from . import settings
 from .backends.choice import backend_class
-from .backends.settings import CELERY_SETTINGS
-from .backends.settings import SETTINGS as BACKEND_SETTINGS
 from .cli import asok_cli
 from .dispatch import background, in_background
 from .durable.sweeper import begin_sweeping
 from .durable.worker import retry_here, start_worker
 from .handles import cancel_task, discard_task, get_task, newest
-from .packing import SETTINGS as MESSAGE_SETTINGS
-from .periodic import SETTINGS as PERIODIC_SETTINGS
 from .periodic import Clock, Entries, PeriodicTask, checked_entry, listed
 from .recipes import RECIPES
 from .recipes.cache import warm_all, warm_cache
 from .recipes.images import resize_image
 from .recipes.mail import send_mail
 from .recipes.webhooks import send_webhook
-from .settings import Setting
-from .sharing import SETTINGS as STORE_SETTINGS
+from .rooms import SETTINGS
 from .sharing import shared_by
 from .state import KEY, AppState, state_of
 from .status import Access, StatusBlueprint, asok_progress
@@ -37,28 +31,8 @@ from .store.base import ProcessSummary, QueueSummary
 from .summaries import TaskSummary
 from .tasks import Task
 from .triggers import abandon_deferred, listen
-from .validate import anything
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-ROOMS: dict[str, tuple[Setting, ...]] = {
-    "Tasks": (
-        Setting(
-            "ASOK_BACKEND", "threads", anything,
-            '"threads" of this process; "celery" workers; "immediate", for tests, at the call; or the name of an entry '
-            "point in `flask_asok.backends` that another package registers.",
-        ),
-        *BACKEND_SETTINGS,
-    ),
-    "Store": STORE_SETTINGS,
-    "Periodic tasks": PERIODIC_SETTINGS,
-    "Messages": MESSAGE_SETTINGS,
-    **{recipe.name.capitalize(): recipe.settings for recipe in RECIPES},
-    "Celery": CELERY_SETTINGS,
-}  # fmt: skip
-"""Every setting by the room that declares it, which is the order of the documentation."""
-
-SETTINGS: tuple[Setting, ...] = tuple(itertools.chain.from_iterable(ROOMS.values()))
 
 
 class FlaskAsok:

@@ -81,7 +81,11 @@ def log(
         )  # fmt: skip
         kept = own.filter(record)
         if kept:
-            _hand_out(kept if isinstance(kept, logging.LogRecord) else record, own, app)
+            told = logging.Logger(own.name)
+            told.propagate = False
+            told.handlers = [_Outlet(own, app)]  # type: ignore[list-item]
+            # The method that Sentry, New Relic and others wrap, in order to hear of every record.
+            told.callHandlers(kept if isinstance(kept, logging.LogRecord) else record)
     except BaseException as error:
         if is_ctrl_c(error):
             raise
@@ -97,6 +101,19 @@ def log_exception(
 ) -> None:
     """Log the exception being handled as an error, with its traceback."""
     log(logging.ERROR, message, *args, app=app, logger=logger, exc_info=sys.exc_info()[1], extra=extra)
+
+
+class _Outlet:
+    """The only handler that the record is given to, in place of all that get it."""
+
+    level = logging.NOTSET
+
+    def __init__(self, own: logging.Logger, app: Flask | None) -> None:
+        self._own = own
+        self._app = app
+
+    def handle(self, record: logging.LogRecord) -> None:
+        _hand_out(record, self._own, self._app)
 
 
 def _hand_out(record: logging.LogRecord, own: logging.Logger, app: Flask | None) -> None:

@@ -89,6 +89,12 @@ class TaskSummary:
         """Seconds from the start of the latest attempt to its end, or until now; None before the first."""
         return (self.finished or time.time()) - self.started if self.started else None
 
+    @property
+    def latency(self) -> float:
+        """Seconds from when the latest attempt was due to its start, or until now."""
+        # Of an attempt that waits still: until now.
+        return max(0.0, (self.started if self.started >= self.due else time.time()) - self.due)
+
     def as_dict(self) -> dict[str, Any]:
         """
         Return what a page may show, as JSON has it: no error text.
@@ -113,14 +119,12 @@ class TaskSummary:
 
     def log_fields(self) -> dict[str, Any]:
         """Return the `extra` fields of a log record about the task."""
-        # Of an attempt that waits still: until now.
-        started = self.started if self.started >= self.due else time.time()
         return {
             "task_id": self.id,
             "task_name": self.name,
             "task_queue": self.queue,
             "task_attempt": self.attempts,
-            "task_queued_ms": round(max(0.0, started - self.due) * 1000, 3),
+            "task_queued_ms": round(self.latency * 1000, 3),
             "task_duration_ms": round((self.duration or 0.0) * 1000, 3),
         }
 

@@ -11,6 +11,9 @@ from .logs import ExcInfo, frames_of, log
 from .retries import cause_of
 from .summaries import TaskSummary
 
+FAILED = "Background task %s failed: %r"
+"""What is logged of the last attempt of a task that fails."""
+
 
 class Logged(Protocol):
     """What the log asks of a task."""
@@ -31,10 +34,7 @@ def log_of(task: Logged, level: int, message: str, *args: object, exc_info: ExcI
 
 def log_failed(task: Logged, error: BaseException) -> None:
     """Log the error of the last attempt, with the traceback."""
-    log_of(
-        task, logging.ERROR, "Background task %s failed: %r",
-        task.summary.name, error, exc_info=frames_of(error, error),
-    )  # fmt: skip
+    log_of(task, logging.ERROR, FAILED, task.summary.name, error, exc_info=frames_of(error, error))
 
 
 def log_retry(task: Logged, error: BaseException, seconds: float, attempts: int) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 from . import process
 from .current import current
+from .progress import Progress
 from .summaries import State
 from .tasks import Task
+from .telemetry.tracing import Tracing
 
 R = TypeVar("R", covariant=True)
 
@@ -88,12 +91,22 @@ class waiting_for:  # noqa: N801 - used as a statement
 
 
 class JoinableTask(Task[R]):
-    """A Task that can be waited for."""
+    """A Task that can be waited for, and asked to stop."""
 
     journal: Journal | None = None
     """What writes the task down; None of a task that only this process knows."""
     trigger: Trigger | None = None
     """What a deferred task waits for; None of any other."""
+    tracing: Tracing | None = None
+    """What Sentry and OpenTelemetry have of the attempt that is under way; None in a process that has neither."""
+    is_in_worker: bool = False
+    """Does an attempt go on with the scopes and the span that an engine's worker has begun for it?"""
+    stopping: bool = False
+    """Was the task asked to stop? Then each report of its progress raises TaskCancelled."""
+    reporter: Callable[[Progress], bool] | None = None
+    """Hears of the progress at most once a second, in the reporting thread; returns True to stop the task."""
+    reported: float = float("-inf")
+    """When the reporter was last called, by the monotonic clock."""
     _waiters: list[threading.Lock] = []  # noqa: RUF012 - empty for ever; a task that is waited for gets its own
     _settler: int | None = None
     """The thread that tells the receivers of the task's end."""
@@ -103,9 +116,20 @@ class JoinableTask(Task[R]):
         """Has this process left the task to another one?"""
         return self._goes_on
 
+    def stop(self) -> bool:
+        """Ask the task to stop at the next report of its progress; False when it is settled."""
+        self.stopping = True
+        return not self._done
+
     def is_deferred(self) -> bool:
         """Does the task wait for a response or a commit?"""
         return self.trigger is not None
+
+    def end_tracing(self, state: State) -> None:
+        """End what Sentry and OpenTelemetry have of the attempt, which has left the task in `state`."""
+        tracing, self.tracing = self.tracing, None
+        if tracing is not None:
+            tracing.ended(state)
 
     def _join(self, timeout: float | None) -> None:
         if self._done or self._settler == threading.get_ident():

@@ -82,7 +82,7 @@ def test_listed(run):
         run(
             "-c",
             "import json\n"
-            "from flask_asok.extension import ROOMS\n"
+            "from flask_asok.rooms import ROOMS\n"
             "print(json.dumps([[one.name, one.meaning] for one in ROOMS['Faxes']]))",
         )
     )

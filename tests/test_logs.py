@@ -516,3 +516,25 @@ def test_quiet_when_all_goes_well(app, caplog):
         background(int).join(WAIT)
 
     assert caplog.records == []
+
+
+def test_tools_that_wrap_the_handing_out(app, caplog, monkeypatch):
+    """A tool that wraps `Logger.callHandlers`, as Sentry and New Relic do, hears of each record once."""
+    heard = []
+    original = logging.Logger.callHandlers
+
+    def wrapped(self, record):
+        heard.append((self.name, record.name, record.getMessage()))
+        return original(self, record)
+
+    def ship():
+        raise ValueError("no stock")
+
+    app.logger.addHandler(logging.NullHandler())
+    monkeypatch.setattr(logging.Logger, "callHandlers", wrapped)
+    with app.app_context():
+        background(ship).join(WAIT)
+
+    text = "Background task ship failed: ValueError('no stock')"
+    assert heard == [("asok.background", "asok.background", text)]
+    assert caplog.messages == [text]

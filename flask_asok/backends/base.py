@@ -8,6 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from sys import modules
 from types import FunctionType
 from typing import Any, ClassVar
 
@@ -23,6 +24,7 @@ from ..options import Options
 from ..settings import Setting
 from ..store.shared import Shared, Ticks
 from ..summaries import SETTLED, TaskSummary
+from ..telemetry.tracing import published
 from ..triggers import all_deferred
 from ..waiting import Runner
 
@@ -101,9 +103,11 @@ class Backend(ABC):
         summary = TaskSummary(name, options.queue)
         summary.scheduled = options.scheduled
         self._recent.append(summary)
-        return self.task_class(
-            (fn, args, kwargs, capture(context, self._adapters)), options, summary, runner, context.app
-        )
+        captured = capture(context, self._adapters)
+        task = self.task_class((fn, args, kwargs, captured), options, summary, runner, context.app)
+        if captured[2] and "sentry_sdk" in modules and not self.distributed:
+            published(task, fn, captured[2])
+        return task
 
     def adopt(self, call: Parts, options: Options, summary: TaskSummary) -> RunnableTask[Any]:
         """Make the Task of a call that another process has left; KeyError for a queue that is not known here."""

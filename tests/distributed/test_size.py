@@ -7,7 +7,7 @@ import pytest
 import redis as redis_py
 
 from flask_asok import BackendUnavailable, FlaskAsok, background
-from flask_asok.extension import SETTINGS
+from flask_asok.rooms import SETTINGS
 
 asok = FlaskAsok()
 

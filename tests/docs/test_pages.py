@@ -46,8 +46,8 @@ from werkzeug.datastructures import FileStorage
 
 import flask_asok
 from flask_asok import Cache, FlaskAsok, Mail, background, current_task, send_mail, send_webhook, task
-from flask_asok.extension import SETTINGS
 from flask_asok.periodic import Clock
+from flask_asok.rooms import SETTINGS
 from flask_asok.state import state_of
 from flask_asok.store import away as store_away
 from flask_asok.store import file as store_file

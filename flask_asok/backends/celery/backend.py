@@ -25,9 +25,11 @@ from . import outcomes
 from .app import queue_name, run_celery_worker
 from .fields import summary_of, update
 from .hub import Hub
+from .lengths import lengths_on
 from .records import KEEPS_MESSAGE
 from .redis_server import REDIS_URLS
 from .requests import add_tasks
+from .sending import sending
 from .shared_records import SharedRecords
 from .task import CeleryTask, Remote
 from .worker import Worker
@@ -191,8 +193,7 @@ class CeleryBackend(Backend):
     def status(self) -> dict[str, Any]:
         """Return the workers that answer, and the number of messages in each queue."""
         with self.hub.publisher.connected() as connection:
-            channel = connection.default_channel
-            lengths = {queue: _length(channel, queue_name(self.app, queue)) for queue in self.queues}
+            lengths = lengths_on(connection, self.app, self.queues)
             inspected = self.hub.celery_app.control.inspect(timeout=1, connection=connection)
             queues_of_workers = inspected.active_queues() or {}
         ours = {queue_name(self.app, queue) for queue in self.queues}
@@ -262,7 +263,8 @@ class CeleryBackend(Backend):
         message, delay, records = task.message, task.options.delay, self.hub.records
         with self._noting_failure(message):
             try:
-                self.hub.publish(message, delay)
+                with sending(message, message.fn.replace(":", ".")):
+                    self.hub.publish(message, delay)
             except BackendUnavailable:
                 # The record stays: if the message did reach the broker, its task is not run.
                 if records is None or records.cancel(task.id):
@@ -289,11 +291,3 @@ class Fallback(ThreadsBackend):
         task.run_here(self.runner(task.queue))
         self._recent.append(task.summary)
         self.start(task)
-
-
-def _length(channel: Any, queue: str) -> int:
-    try:
-        return int(channel.queue_declare(queue=queue, passive=True).message_count)
-    except Exception:
-        # It is not declared yet: no worker has started, and nothing was sent.
-        return 0

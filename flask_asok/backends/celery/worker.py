@@ -167,6 +167,7 @@ class Worker:
         call = fn, args, kwargs, (app, values, worker_variables(variables), adapter)
         task: CeleryTask[Any] = CeleryTask(call, options, summary, Remote(self._hub), self._hub.app)
         task.message = message
+        task.is_in_worker = True
         self._remember(summary)
         return task
 
