@@ -11,7 +11,7 @@ from flask import Flask
 from .calls import Call, Parts
 from .context import Captured
 from .errors import MessageRefused
-from .messages.message import VERSION, Message, check_size
+from .messages.message import VERSION, Message, checked_text
 from .messages.names import Names
 from .messages.serializer import Serializer
 from .messages.signer import Signer
@@ -67,9 +67,15 @@ class Packer:
 
     def pack(self, call: Call, options: Options, summary: TaskSummary) -> Message:
         """Return the message of a call; TypeError or ValueError, which name the argument, where it cannot be sent."""
+        message = self.message_of(call, options, summary)
+        checked_text(message, self.most_bytes)
+        return message
+
+    def message_of(self, call: Call, options: Options, summary: TaskSummary) -> Message:
+        """Return the message of a call, whose size is still to be checked; TypeError where it cannot be sent."""
         _, values, _, adapter = call.captured
         encode, name = self.serializer.encode, summary.name
-        message = Message(
+        return Message(
             id=summary.id,
             fn=self.names.of(call.fn),
             args=[encode(arg, f"Argument {n} of {name}") for n, arg in enumerate(call.args, 1)],
@@ -87,8 +93,6 @@ class Packer:
             enqueued=summary.enqueued,
             scheduled=summary.scheduled,
         )
-        check_size(message, self.most_bytes)
-        return message
 
     def unpack(self, message: Message) -> tuple[Parts, Options, TaskSummary]:
         """
@@ -117,6 +121,10 @@ class Packer:
     def sign(self, message: Message) -> str:
         """Return a message as it is sent, and as a record keeps it."""
         return self.signer.sign(message.as_payload(), "call")
+
+    def seal(self, message: Message) -> str:
+        """Return what `sign` does; ValueError, which names the largest argument, for a message that is too large."""
+        return self.signer.sign_text(checked_text(message, self.most_bytes), "call")
 
     def read(self, signed: object) -> Message:
         """Return the message that `sign` was given; MessageRefused for anything else."""

@@ -28,10 +28,10 @@ def write_down(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any]) -> s
     state, options, packer = state_of(app), task.options, packer_of(app)
     call = task.call
     assert call is not None
-    message = packer.pack(call, options, task.summary)
+    message = packer.message_of(call, options, task.summary)
     message.keep = options.tracked is True or state.tracks_all
     message.unique_until = options.unique_until
-    signed = packer.sign(message)
+    signed = packer.seal(message)
     store = durable_store(app)
     check_key(app, store, packer)
     journal = DurableJournal(store, packer, message, key=key_of(fn, options.unique))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -81,19 +82,24 @@ class Message:
 
     def as_payload(self) -> dict[str, Any]:
         """Return the message as JSON has it."""
-        return {**{name: getattr(self, name) for name in self._written()}, **self.unknown}
+        payload = dict(zip(_ALWAYS, _always_of(self), strict=True))
+        for name, default in _LATEST.items():
+            if getattr(self, name) != default:
+                payload[name] = getattr(self, name)
+        return {**payload, **self.unknown} if self.unknown else payload
 
-    def _written(self) -> Iterator[str]:
-        """Yield the names of the fields that are written: of the latest ones those that say something."""
-        for name in _FIELDS:
-            if name not in _LATEST or getattr(self, name) != _LATEST[name]:
-                yield name
+    def as_text(self) -> str:
+        """Return the message as JSON."""
+        return compact(self.as_payload())
 
 
 _FIELDS = tuple(found.name for found in fields(Message) if found.name != "unknown")
 
 _LATEST: dict[str, object] = {"scheduled": 0.0, "keep": False, "unique_until": "end"}
-"""The defaults of fields that most messages do without."""
+"""The defaults of fields that most messages do without: they are written where they say something else."""
+
+_ALWAYS = tuple(name for name in _FIELDS if name not in _LATEST)
+_always_of: Callable[[Message], tuple[Any, ...]] = operator.attrgetter(*_ALWAYS)
 
 
 def size_of(part: Any) -> int:
@@ -101,11 +107,12 @@ def size_of(part: Any) -> int:
     return len(compact(part))
 
 
-def check_size(message: Message, most: int) -> None:
-    """Raise ValueError, which names the largest argument, for a message of more than `most` bytes."""
-    size = size_of(message.as_payload())
+def checked_text(message: Message, most: int) -> str:
+    """Return the message as JSON; ValueError, which names the largest argument, if it has more than `most` bytes."""
+    text = message.as_text()
+    size = len(text)
     if size <= most:
-        return
+        return text
     name = message.name
     parts = {f"argument {n} of {name}": part for n, part in enumerate(message.args, 1)}
     parts |= {f"argument {key!r} of {name}": part for key, part in message.kwargs.items()}

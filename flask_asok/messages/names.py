@@ -107,7 +107,14 @@ class Names:
             return False
 
     def _find(self, module: str, qualname: str) -> Any:
-        found: Any = importlib.import_module(module)
-        for part in qualname.split("."):
-            found = getattr(found, part, None)
-        return found
+        # To import what is there already takes much longer. One that is half there is waited for.
+        found = _attribute(sys.modules.get(module), qualname)
+        return _attribute(importlib.import_module(module), qualname) if found is None else found
+
+
+def _attribute(found: Any, qualname: str) -> Any:
+    if "." not in qualname:
+        return getattr(found, qualname, None)
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    return found

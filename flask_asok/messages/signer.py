@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -27,12 +28,16 @@ class Signer:
         if not app.secret_key:
             raise NotConfigured("Tasks for other processes are signed: set SECRET_KEY, the same for web and workers.")
         # The last key signs; all of them verify.
-        self._keys = [*reversed(app.config.get("SECRET_KEY_FALLBACKS") or []), app.secret_key]
+        self._keys = (*reversed(app.config.get("SECRET_KEY_FALLBACKS") or ()), app.secret_key)
         self._app_name = app.name
 
     def sign(self, payload: Mapping[str, Any], purpose: str) -> str:
         """Return `payload` as signed JSON, accepted for this `purpose` and this application only."""
-        return self._signer(purpose).sign(compact(payload)).decode()
+        return self.sign_text(compact(payload), purpose)
+
+    def sign_text(self, text: str, purpose: str) -> str:
+        """Do what `sign` does, with a payload that is JSON already."""
+        return self._signer(purpose).sign(text).decode()
 
     def verify(self, signed: object, purpose: str) -> dict[str, Any]:
         """Return the payload; MessageRefused if it is unsigned, forged, or signed for another purpose."""
@@ -49,9 +54,14 @@ class Signer:
         return payload
 
     def _signer(self, purpose: str) -> itsdangerous.Signer:
-        return itsdangerous.Signer(
-            self._keys,
-            salt=f"flask_asok:{purpose}:{self._app_name}",
-            key_derivation="hmac",
-            digest_method=hashlib.sha256,
-        )
+        # What is signed for one task only would fill the cache with keys that never come again.
+        make = _derived.__wrapped__ if ":" in purpose else _derived
+        return make(self._keys, f"flask_asok:{purpose}:{self._app_name}")
+
+
+@functools.lru_cache(maxsize=16)
+def _derived(keys: tuple[str | bytes, ...], salt: str) -> itsdangerous.Signer:
+    """Return the signer of one purpose. To derive its keys takes longer than to sign, so they are kept."""
+    signer = itsdangerous.Signer(keys, salt=salt, key_derivation="hmac", digest_method=hashlib.sha256)
+    derived = [signer.derive_key(key) for key in signer.secret_keys]
+    return itsdangerous.Signer(derived, salt=salt, key_derivation="none", digest_method=hashlib.sha256)

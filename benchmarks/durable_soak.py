@@ -1,0 +1,319 @@
+"""
+Durable tasks on real servers whose processes are killed: what was answered with 202 ran, however they end.
+
+`python benchmarks/durable_soak.py [--runs 10] [killed] [restarted] [rolling]` prints a table. Method: README.md in this
+folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import itertools
+import os
+import random
+import signal
+import socket
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flask import Flask
+
+from flask_asok import FlaskAsok, background, current_task
+
+TASKS = 2_000
+CLIENTS = 4
+PER_SECOND = 120
+"""How many calls the clients make: a run takes long enough for many kills."""
+WORKERS = 3
+SECONDS = 120
+"""How long what is left may take at the end."""
+
+asok = FlaskAsok()
+
+
+def write_row(folder: str, number: int, seconds: float) -> None:
+    """Write a row, work for a while, and write another one."""
+    task = current_task()
+    note(folder, "began", number, task.id)
+    time.sleep(seconds)
+    note(folder, "ended", number, task.id)
+
+
+def note(folder: str, event: str, number: int, id: str) -> None:
+    with rows_of(folder) as rows:
+        rows.execute("INSERT INTO ran VALUES (?, ?, ?, ?, ?)", (event, number, id, os.getpid(), time.time()))
+
+
+@contextlib.contextmanager
+def rows_of(folder: str):
+    """Open the table of what ran; the block is one transaction."""
+    rows = sqlite3.connect(os.path.join(folder, "rows.sqlite3"), timeout=60)
+    try:
+        with rows:
+            yield rows
+    finally:
+        rows.close()
+
+
+def create_app() -> Flask:
+    """Make the application that gunicorn serves."""
+    folder = os.environ["SOAK"]
+    app = Flask(__name__)
+    app.config.update(SECRET_KEY="a secret of the soak", ASOK_STORE=os.path.join(folder, "asok.sqlite3"))
+    asok.init_app(app)
+    seconds = float(os.environ["SOAK_SECONDS"])
+
+    @app.post("/add/<int:number>")
+    def add(number: int):
+        task = background.using(durable=True)(write_row, folder, number, seconds)
+        return {"id": task.id}, 202
+
+    return app
+
+
+def post_worker_init(worker) -> None:
+    """Sweep at once, as docs/deployment.md has it for gunicorn: a site may be quiet after a restart."""
+    asok.start_worker(worker.wsgi)
+    print(f"UP {time.time():.2f}", flush=True)
+
+
+class Site:
+    """gunicorn and its workers, which can be killed and started again at the same port."""
+
+    def __init__(self, folder: str, seconds: float) -> None:
+        self.folder = folder
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.env = {
+            **os.environ,
+            "SOAK": folder,
+            "SOAK_SECONDS": str(seconds),
+            "PYTHONPATH": str(Path(__file__).parent),
+        }
+        self.log = open(os.path.join(folder, "log"), "a")  # noqa: SIM115 - as long as the site
+        self.start()
+
+    def start(self) -> None:
+        self.server = subprocess.Popen(
+            [
+                sys.executable, "-m", "gunicorn", "--worker-class=gthread", "--threads=4", f"--workers={WORKERS}",
+                f"--bind=127.0.0.1:{self.port}", "--no-control-socket", "--config=python:durable_soak",
+                "durable_soak:create_app()",
+            ],
+            env=self.env, stdout=self.log, stderr=self.log, start_new_session=True,
+        )  # fmt: skip
+
+    def workers(self) -> list[int]:
+        """Return the process ids of the workers."""
+        try:
+            children = Path(f"/proc/{self.server.pid}/task/{self.server.pid}/children").read_text().split()
+        except OSError:
+            return []
+        return [int(child) for child in children]
+
+    def kill(self) -> list[int]:
+        """Kill all, and return the workers."""
+        workers = self.workers()
+        os.killpg(self.server.pid, signal.SIGKILL)
+        self.server.wait()
+        return workers
+
+    def close(self) -> None:
+        self.server.terminate()
+        self.server.wait(60)
+        self.log.close()
+
+    def asked(self, statement: str, *values: object) -> list[tuple]:
+        """Look into the store, from a process that has it open in no other way."""
+        store = sqlite3.connect(f"file:{self.folder}/asok.sqlite3?mode=ro", uri=True, timeout=60)
+        try:
+            return store.execute(statement, values).fetchall()
+        except sqlite3.OperationalError:
+            return []
+        finally:
+            store.close()
+
+
+@dataclass
+class Kill:
+    """One end of processes, and the tasks that they have left."""
+
+    at: float
+    pids: list[int]
+    left: set[str]
+
+
+@dataclass
+class Found:
+    """What a run has shown."""
+
+    answered: dict[int, str] = field(default_factory=dict)
+    refused: int = 0
+    kills: list[Kill] = field(default_factory=list)
+    lost: list[int] = field(default_factory=list)
+    doubles: int = 0
+    unexplained: list[str] = field(default_factory=list)
+    back: list[float] = field(default_factory=list)
+
+
+def ask(site: Site, numbers: "itertools.count[int]", found: Found, began: float) -> None:
+    """Make calls until enough were answered. What is not answered counts for nothing."""
+    while len(found.answered) < TASKS:
+        number = next(numbers)
+        time.sleep(max(0.0, began + number / PER_SECOND - time.monotonic()))
+        connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=30)
+        try:
+            connection.request("POST", f"/add/{number}")
+            answer = connection.getresponse()
+            body = answer.read()
+        except (OSError, http.client.HTTPException):
+            found.refused += 1
+            time.sleep(0.05)
+            continue
+        finally:
+            connection.close()
+        if answer.status == 202:
+            found.answered[number] = body.decode()
+        else:
+            found.unexplained.append(f"{answer.status} {body!r}")
+
+
+def left_by(site: Site, pids: list[int]) -> set[str]:
+    """Return the tasks that were queued or ran in processes that are gone."""
+    marks = ", ".join("?" * len(pids))
+    owners = f"SELECT token FROM process WHERE pid IN ({marks})"
+    return {id for (id,) in site.asked(f"SELECT id FROM task WHERE finished = 0 AND owner IN ({owners})", *pids)}
+
+
+def kill_a_worker(site: Site, found: Found) -> None:
+    """`kill -9` of one worker; gunicorn starts another."""
+    workers = site.workers()
+    if len(workers) < 2:
+        return
+    pid = random.choice(workers)
+    os.kill(pid, signal.SIGKILL)
+    at = time.time()
+    found.kills.append(Kill(at, [pid], left_by(site, [pid])))
+
+
+def restart(site: Site, found: Found) -> None:
+    """`kill -9` of everything, and a new start."""
+    pids = site.kill()
+    left = left_by(site, pids)
+    site.start()
+    found.kills.append(Kill(time.time(), pids, left))
+
+
+def roll(site: Site, found: Found) -> None:
+    """SIGHUP: gunicorn starts new workers and sends the old ones SIGTERM."""
+    pids = site.workers()
+    site.server.send_signal(signal.SIGHUP)
+    found.kills.append(Kill(time.time(), pids, set()))
+
+
+@dataclass
+class Way:
+    """A way in which processes end: how, how often, and how long each task takes."""
+
+    end: object
+    every: float
+    seconds: float
+
+
+WAYS = {
+    "killed": Way(kill_a_worker, 1.0, 0.05),
+    "restarted": Way(restart, 4.0, 0.05),
+    "rolling": Way(roll, 4.0, 0.2),
+}
+
+
+def one_run(way: Way, folder: str) -> Found:
+    """Enqueue over HTTP while processes end; then wait until everything has run, and look."""
+    site, found, numbers = Site(folder, way.seconds), Found(), itertools.count()
+    with rows_of(folder) as rows:
+        rows.execute("PRAGMA journal_mode = WAL")
+        rows.execute("CREATE TABLE ran (event, number, id, pid, at)")
+    began = time.monotonic()
+    clients = [threading.Thread(target=ask, args=(site, numbers, found, began)) for _ in range(CLIENTS)]
+    for client in clients:
+        client.start()
+    while any(client.is_alive() for client in clients):
+        time.sleep(way.every)
+        if len(found.answered) > TASKS // 50:
+            way.end(site, found)
+    for client in clients:
+        client.join()
+    for _ in range(SECONDS * 10):
+        if not site.asked("SELECT 1 FROM task WHERE finished = 0 LIMIT 1"):
+            break
+        time.sleep(0.1)
+    judge(site, found)
+    site.close()
+    return found
+
+
+def judge(site: Site, found: Found) -> None:
+    """Compare what was answered with what ran."""
+    with rows_of(site.folder) as rows:
+        ran = rows.execute("SELECT event, number, id, pid, at FROM ran ORDER BY at").fetchall()
+    ended = {number for event, number, *_ in ran if event == "ended"}
+    found.lost = sorted(set(found.answered) - ended)
+    records = {id: (state, deaths) for id, state, deaths in site.asked("SELECT id, state, deaths FROM task")}
+    begun = Counter(id for event, _, id, *_ in ran if event == "began")
+    for id, count in begun.items():
+        state, deaths = records.get(id, ("gone", 0))
+        if state != "succeeded":
+            found.unexplained.append(f"{id} is {state}")
+        if count > 1:
+            found.doubles += 1
+            # Each further run is one whose process was killed while it ran: the store has counted those.
+            if count > deaths + 1:
+                found.unexplained.append(f"{id} began {count} times, {deaths} processes ended while they ran it")
+    began_at = [(at, id) for event, _, id, _, at in ran if event == "began"]
+    for kill in found.kills:
+        first: dict[str, float] = {}
+        for at, id in began_at:
+            if at > kill.at and id in kill.left:
+                first.setdefault(id, at - kill.at)
+        found.back.extend(first.values())
+
+
+def main() -> int:
+    """Print the table; 1 if a task was lost, or ran twice without its process being killed."""
+    parser = argparse.ArgumentParser(description="Durable tasks on servers whose processes are killed.")
+    parser.add_argument("ways", nargs="*", choices=[*WAYS, []], metavar=", ".join(WAYS))
+    parser.add_argument("--runs", type=int, default=1)
+    options = parser.parse_args()
+    print(f"{TASKS} tasks answered with 202, {WORKERS} workers of gunicorn, load {os.getloadavg()[0]:.1f}.")
+    print(f"{'way':10} {'run':>3} {'answered':>8} {'refused':>7} {'ends':>4} {'left':>5} {'lost':>4} {'doubles':>7} "
+          f"{'unexplained':>11}  back after, s: p50, p95, last")  # fmt: skip
+    failed = False
+    for name in options.ways or WAYS:
+        for run in range(1, options.runs + 1):
+            with tempfile.TemporaryDirectory(prefix="asok-soak-") as folder:
+                found = one_run(WAYS[name], folder)
+                if found.lost or found.unexplained:
+                    failed = True
+                    print(found.lost[:5], found.unexplained[:5], Path(folder, "log").read_text()[-4000:])
+            back = sorted(found.back)
+            figures = "-"
+            if back:
+                figures = f"{statistics.median(back):.2f}  {back[int(len(back) * 0.95)]:.2f}  {back[-1]:.2f}"
+            left = sum(len(kill.left) for kill in found.kills)
+            print(f"{name:10} {run:3} {len(found.answered):8} {found.refused:7} {len(found.kills):4} {left:5} "
+                  f"{len(found.lost):4} {found.doubles:7} {len(found.unexplained):11}  {figures}", flush=True)  # fmt: skip
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
