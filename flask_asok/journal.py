@@ -19,6 +19,7 @@ from .calls import Parts
 from .context import request_of
 from .errors import AsokError, BackendUnavailable
 from .logs import is_ctrl_c
+from .owed import owed_by
 from .progress import Progress
 from .results import text_of
 from .sharing import open_store
@@ -112,17 +113,22 @@ class Journal:
                 outcome = _of_user_code(lambda: text_of(task.app, task.id, value, error), None)
         finally:
             # Ctrl-C, in a caller that runs the task itself, ends it for the other processes too.
-            with self._reached(task):
-                if task.progress is not None:
-                    self._store.report(task.id, self._claim, task.progress)
-                self._store.settle(
-                    task.id,
-                    self._claim,
-                    state,
-                    error=task.summary.error or "",
-                    traceback=frames,
-                    outcome=outcome,
-                )
+            write = functools.partial(
+                self._write_end, task.id, task.progress, state, task.summary.error or "", frames, outcome
+            )
+            try:
+                write()
+            except AsokError as error:
+                warn_of_store(task, error)
+                with contextlib.suppress(RuntimeError):
+                    owed_by(task.app).add(write)
+
+    def _write_end(
+        self, id: str, progress: Progress | None, state: State, error: str, frames: str, outcome: str | None
+    ) -> None:
+        if progress is not None:
+            self._store.report(id, self._claim, progress)
+        self._store.settle(id, self._claim, state, error=error, traceback=frames, outcome=outcome)
 
     def _left_meanwhile(self, task: RunnableTask[Any]) -> None:
         self.settle(task, "abandoned", None, None)

@@ -30,7 +30,7 @@ ORDER = [
     {"reporting", "triggers"},
     {"backends"},
     {"state"},
-    {"results", "sharing"},
+    {"owed", "results", "sharing"},
     {"handles", "journal"},
     {"durable"},
     {"recording"},

@@ -3,6 +3,7 @@
 import contextvars
 import logging
 import sqlite3
+import threading
 from pathlib import Path
 
 import durable_jobs as jobs
@@ -259,3 +260,50 @@ def test_a_key_that_is_rotated(app, make_durable, caplog):
             durable(jobs.add, 1, 2).join(WAIT)
 
     assert "SECRET_KEY" not in caplog.text
+
+
+# A store that is away when a task ends
+
+
+def rename(app, old, new):
+    """Let the store be away, and back."""
+    rows = sqlite3.connect(open_store(app).path, timeout=30)
+    rows.execute(f"ALTER TABLE {old} RENAME TO {new}")
+    rows.close()
+
+
+@pytest.mark.parametrize("options", [{"durable": True}, {"tracked": True}])
+def test_end_that_could_not_be_written(threads, tmp_path, rows, options):
+    """Of a task that ends while the store is away the end is written when that is back, and its key is free."""
+    gate = tmp_path / "gate"
+    ended = background.using(unique="one", **options)(jobs.wait_for, str(gate))
+    while jobs.noted(rows) != ["waits"]:
+        ended.join(0.01)
+    rename(threads, "task", "away")
+    gate.touch()
+    ended.result(WAIT)
+
+    rename(threads, "away", "task")
+
+    for _ in range(1000):
+        if record(threads, ended.id).state != "running":
+            break
+        threading.Event().wait(0.01)
+    assert record(threads, ended.id).state == "succeeded"
+    assert background.using(unique="one", delay=3600, **options)(jobs.wait_for, str(gate)).id != ended.id
+
+
+def test_end_that_could_not_be_written_before_the_close(threads, tmp_path, rows):
+    """The process that ends tries once more."""
+    gate = tmp_path / "gate"
+    ended = durable(jobs.wait_for, str(gate))
+    while jobs.noted(rows) != ["waits"]:
+        ended.join(0.01)
+    rename(threads, "task", "away")
+    gate.touch()
+    ended.result(WAIT)
+    rename(threads, "away", "task")
+
+    asok.close(threads, WAIT)
+
+    assert record(threads, ended.id).state == "succeeded"
