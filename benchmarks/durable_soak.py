@@ -98,7 +98,7 @@ class Site:
             **os.environ,
             "SOAK": folder,
             "SOAK_SECONDS": str(seconds),
-            "PYTHONPATH": str(Path(__file__).parent),
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
         }
         self.log = open(os.path.join(folder, "log"), "a")  # noqa: SIM115 - as long as the site
         self.start()
@@ -166,7 +166,7 @@ class Found:
     back: list[float] = field(default_factory=list)
 
 
-def ask(site: Site, numbers: "itertools.count[int]", found: Found, began: float) -> None:
+def ask(site: Site, numbers: itertools.count[int], found: Found, began: float) -> None:
     """Make calls until enough were answered. What is not answered counts for nothing."""
     while len(found.answered) < TASKS:
         number = next(numbers)
@@ -309,9 +309,9 @@ def main() -> int:
             figures = "-"
             if back:
                 figures = f"{statistics.median(back):.2f}  {back[int(len(back) * 0.95)]:.2f}  {back[-1]:.2f}"
-            left = sum(len(kill.left) for kill in found.kills)
+            left, odd = sum(len(kill.left) for kill in found.kills), len(found.unexplained)
             print(f"{name:10} {run:3} {len(found.answered):8} {found.refused:7} {len(found.kills):4} {left:5} "
-                  f"{len(found.lost):4} {found.doubles:7} {len(found.unexplained):11}  {figures}", flush=True)  # fmt: skip
+                  f"{len(found.lost):4} {found.doubles:7} {odd:11}  {figures}", flush=True)  # fmt: skip
     return int(failed)
 
 
