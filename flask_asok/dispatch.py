@@ -99,6 +99,8 @@ class Door:
     def __init__(self, options: dict[str, Any] | None = None) -> None:
         self._options = options or {}
         """Checked."""
+        self._alone = dataclasses.replace(DEFAULT, **self._options)
+        """The options of a call whose function has none of its own."""
 
     @overload
     def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs) -> Task[R]: ...
@@ -116,10 +118,12 @@ class Door:
         cannot be run: not callable, an argument that ends with the request, an unknown queue; QueueFull at a bound.
         """
         if self._options:
-            return _enqueue(fn, args, kwargs, dataclasses.replace(options_of(fn), **self._options))
+            own = options_of(fn)
+            options = self._alone if own is DEFAULT else dataclasses.replace(own, **self._options)
+            return _enqueue(fn, args, kwargs, options)
         # The short way for most calls: nothing on a plain function answers oddly.
-        own = type(fn) is FunctionType
-        return _enqueue(fn, args, kwargs, getattr(fn, "__asok_options__", DEFAULT) if own else options_of(fn))
+        plain = type(fn) is FunctionType
+        return _enqueue(fn, args, kwargs, getattr(fn, "__asok_options__", DEFAULT) if plain else options_of(fn))
 
     def using(self, **options: Unpack[OptionValues]) -> Door:
         """

@@ -122,7 +122,7 @@ class Packer:
         """Return a message as it is sent, and as a record keeps it."""
         return self.signer.sign(message.as_payload(), "call")
 
-    def seal(self, message: Message) -> str:
+    def sign_checked(self, message: Message) -> str:
         """Return what `sign` does; ValueError, which names the largest argument, for a message that is too large."""
         return self.signer.sign_text(checked_text(message, self.most_bytes), "call")
 

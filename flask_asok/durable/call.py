@@ -31,7 +31,7 @@ def write_down(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any]) -> s
     message = packer.message_of(call, options, task.summary)
     message.keep = options.tracked is True or state.tracks_all
     message.unique_until = options.unique_until
-    signed = packer.seal(message)
+    signed = packer.sign_checked(message)
     store = durable_store(app)
     check_key(app, store, packer)
     journal = DurableJournal(store, packer, message, key=key_of(fn, options.unique))

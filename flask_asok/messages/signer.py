@@ -60,7 +60,7 @@ class Signer:
 
 
 @functools.lru_cache(maxsize=16)
-def _derived(keys: tuple[str | bytes, ...], salt: str) -> itsdangerous.Signer:
+def _derived(keys: tuple[Any, ...], salt: str) -> itsdangerous.Signer:
     """Return the signer of one purpose. To derive its keys takes longer than to sign, so they are kept."""
     signer = itsdangerous.Signer(keys, salt=salt, key_derivation="hmac", digest_method=hashlib.sha256)
     derived = [signer.derive_key(key) for key in signer.secret_keys]
