@@ -150,7 +150,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Check the types, as strict as can be, and that all that is public has one."""
-    install_wheel(session, "async", "celery")
+    install_wheel(session, "async", "celery", "periodic", "otel")
     session.install(*groups("typing"))
     session.run("mypy")
     session.run("mypy", "tests/typing")
