@@ -27,7 +27,7 @@ class AppState:
     def __init__(self, app: Flask, config: dict[str, Any], backend: Backend) -> None:
         self.config = config
         """The `ASOK_*` values, read once."""
-        self.serving = Serving(app)
+        self.serving: Serving = Serving(app)
         """Whether this process serves the application, and what begins when it does."""
         self.tracks_all: bool = config["ASOK_TRACKED"]
         self.keeps_all: bool = config["ASOK_DURABLE"]

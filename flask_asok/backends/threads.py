@@ -108,7 +108,7 @@ class ThreadsBackend(Backend):
 
     def _begin_anew(self) -> None:
         # No thread and no lock yet: gevent may patch them after this.
-        self.is_closed = False
+        self.is_closed: bool = False
         self.pools: dict[str, WorkerPool] = {}
         self.scheduler: Scheduler = Scheduler(now=self.now)
         # One of their own: most tasks are done long before, and must not count among those that wait.

@@ -57,11 +57,11 @@ class Schedule(ABC):
 class Every(Schedule):
     """Ticks at each multiple of `period` seconds since the epoch."""
 
-    zone = "UTC"
+    zone: str = "UTC"
 
     def __init__(self, period: float) -> None:
         self.period = period
-        self.text = f"every {period:g} s"
+        self.text: str = f"every {period:g} s"
         # Whole numbers: the ticks of the year to come are still exact.
         self._period = round(period * MICROSECONDS)
 
@@ -87,8 +87,8 @@ class Cron(Schedule):
     """
 
     def __init__(self, text: str, zone: ZoneInfo) -> None:
-        self.text = text
-        self.zone = zone.key
+        self.text: str = text
+        self.zone: str = zone.key
         self._zone = zone
         self._line = NAMES.get(text.strip().lower(), text)
         minute, hour = self._line.split()[:2]

@@ -35,7 +35,7 @@ class Tracing:
 
     def __init__(self, task: Any, fn: Callable[..., Any], traced: list[Traced]) -> None:
         self._task = task
-        self.fn = fn
+        self.fn: Callable[..., Any] = fn
         self._traced = traced
 
     def failed(self, error: BaseException, *, is_last: bool) -> None:
