@@ -54,11 +54,11 @@ def task(misplaced: None = None, /, **options: Unpack[TaskOptionValues]) -> Call
     """
     Set the options with which `background()` runs the decorated function, and return that same plain function.
 
-    Takes the options of `background.using()` and three more. `prepare`: called with the arguments in the caller's
+    Takes the options of `background.using()` and four more. `prepare`: called with the arguments in the caller's
     thread, it checks them and returns the `(args, kwargs)` to queue; what it raises, `background()` raises. `run`, with
     `prepare` only: the function that the task calls instead of the decorated one, with the one value that `prepare`
-    returns. `at_most_once`: the task is not run again when its process, or its worker, is lost while it runs. Raises
-    TypeError or ValueError for an invalid option.
+    returns. `at_most_once`: the task is not run again when its process, or its worker, is lost while it runs.
+    `if_durable`: `retries`, `retry_on`, `backoff` of a task that survives its process. Raises as `using` does.
     """
     if misplaced is not None:
         raise TypeError("@task takes options: write @task(retries=3). A function without any needs no decorator.")
@@ -119,7 +119,7 @@ class Door:
         """
         if self._options:
             own = options_of(fn)
-            options = self._alone if own is DEFAULT else dataclasses.replace(own, **self._options)
+            options = self._alone if own is DEFAULT else own.of_call(self._options)
             return _enqueue(fn, args, kwargs, options)
         # The short way for most calls: nothing on a plain function answers oddly.
         plain = type(fn) is FunctionType
@@ -223,6 +223,8 @@ def _enqueue(
             if type(arg) not in PLAIN:
                 kwargs[name] = checked(arg, app, fn)
     backend = state.backend
+    if options.if_durable and state.survives(options):
+        options = options.of_durable()
     task = backend.create(fn, args, kwargs, options, context)
     if options.is_recorded or (state.records_all and state.is_recorded(options)):
         return _enqueue_recorded(task, app, fn, state, admit)
@@ -281,8 +283,10 @@ def _prepared(
         if hint:
             raise TypeError(f"{error}.{hint}") from error
         raise
-    if options.run is not None:
-        return options.run, (made,), {}, dataclasses.replace(options, name=options.name or name_of(fn))
+    if (run := options.run) is not None:
+        durable = False if options.durable is None and getattr(made, "__asok_stays__", False) else options.durable
+        options = dataclasses.replace(options, name=options.name or name_of(fn), durable=durable)
+        return run, (made,), {}, options
     match made:
         case (tuple(), dict()):
             # Copied: the caller of `prepare` may keep the dict that it returned.

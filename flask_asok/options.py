@@ -19,12 +19,17 @@ LONGEST_KEY = 200
 """Characters of a unique key."""
 
 
-class OptionValues(TypedDict, total=False):
-    """The keywords that `background.using()` accepts."""
+class RetryValues(TypedDict, total=False):
+    """What says whether and when a task is tried again: the keys of `if_durable`."""
 
     retries: int
     retry_on: type[BaseException] | tuple[type[BaseException], ...]
     backoff: Backoff | None
+
+
+class OptionValues(RetryValues, total=False):
+    """The keywords that `background.using()` accepts."""
+
     delay: float | timedelta
     queue: str
     name: str | None
@@ -36,12 +41,18 @@ class OptionValues(TypedDict, total=False):
     unique_until: UniqueUntil
 
 
-class TaskOptionValues(OptionValues, total=False):
+class FunctionValues(OptionValues, total=False):
+    """What several functions of a recipe may have in common."""
+
+    at_most_once: bool
+    if_durable: RetryValues | None
+
+
+class TaskOptionValues(FunctionValues, total=False):
     """The keywords that `@task()` accepts."""
 
     prepare: Callable[..., Any] | None
     run: Callable[[Any], Any] | None
-    at_most_once: bool
 
 
 PER_CALL: frozenset[str] = OptionValues.__optional_keys__
@@ -77,6 +88,9 @@ class Options:
     at_most_once: bool = False
     """A process that was lost while it ran the task may have done it: do not run the task again."""
 
+    if_durable: Mapping[str, Any] | None = None
+    """What holds instead where the task survives its process: it may then be tried for longer."""
+
     scheduled: float = 0.0
     """The tick that a run of a periodic task is for, in seconds since the epoch."""
 
@@ -89,6 +103,15 @@ class Options:
     def replace(self, **values: Unpack[TaskOptionValues]) -> Options:
         """Return options with `values` in place of these; TypeError or ValueError says which value is invalid."""
         return dataclasses.replace(self, **checked_options(values))
+
+    def of_call(self, values: Mapping[str, Any]) -> Options:
+        """Return these options of a function with the checked `values` of a call, which beat `if_durable` as well."""
+        rest = {name: value for name, value in (self.if_durable or {}).items() if name not in values}
+        return dataclasses.replace(self, **{"if_durable": rest, **values})
+
+    def of_durable(self) -> Options:
+        """Return the options of a task that survives its process."""
+        return dataclasses.replace(self, **(self.if_durable or {}), if_durable=None)
 
 
 def checked_options(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,6 +184,15 @@ def _key(name: str, value: object) -> str:
     return key
 
 
+def _if_durable(name: str, value: object) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a dict of options, not {type(value).__name__}.")
+    other = next((key for key in value if key not in RetryValues.__optional_keys__), None)
+    if other is not None:
+        raise TypeError(f"{name} takes {', '.join(sorted(RetryValues.__optional_keys__))}, not {other!r}.")
+    return checked_options(value)
+
+
 _CHECKS: dict[str, Check] = {
     "retries": _retries,
     "retry_on": _retry_on,
@@ -177,6 +209,7 @@ _CHECKS: dict[str, Check] = {
     "prepare": or_none(_function),
     "run": or_none(_function),
     "at_most_once": _flag,
+    "if_durable": or_none(_if_durable),
 }
 
 DEFAULT = Options()

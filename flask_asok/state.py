@@ -41,6 +41,10 @@ class AppState:
         """Is a task with these options written down, so that it survives its process?"""
         return self.keeps_all if options.durable is None else options.durable
 
+    def survives(self, options: Options) -> bool:
+        """Does a task with these options survive its process, here or by an engine?"""
+        return self.backend.distributed or self.is_durable(options)
+
     def is_recorded(self, options: Options) -> bool:
         """Has a task with these options a record in the store?"""
         tracked = self.tracks_all if options.tracked is None else options.tracked

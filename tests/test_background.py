@@ -306,7 +306,7 @@ def test_unknown_option():
     """An unknown option is refused with the list of the known ones, where it is written."""
     text = (
         r"Unknown option 'retry'\. Options are: "
-        r"at_most_once, backoff, delay, name, prepare, queue, retries, retry_on, run, timeout, "
+        r"at_most_once, backoff, delay, durable, if_durable, name, prepare, queue, retries, retry_on, run, timeout, "
         r"tracked, unique, unique_until, when\."
     )
 

@@ -40,7 +40,7 @@ def test_what_cannot_be_sent(app, call):
 
 def test_recipes_know(app):
     """Recipes see a distributed backend: the secret of a webhook stays here."""
-    with pytest.raises(ValueError, match="ASOK_WEBHOOK_SECRETS"):
+    with pytest.raises(TypeError, match="ASOK_WEBHOOK_SECRETS"):
         background(send_webhook, "http://localhost/", {}, secret="whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
 
 

@@ -194,11 +194,25 @@ def test_run_needs_prepare():
         task(run=print)
 
 
-@pytest.mark.parametrize("option", ["prepare", "run", "at_most_once"])
+@pytest.mark.parametrize("option", ["prepare", "run", "at_most_once", "if_durable"])
 def test_options_of_functions_only(option):
     """What belongs to the function is refused in `using()`, with the place to set it."""
     with pytest.raises(TypeError, match=rf"'{option}' belongs to the function: set it with @task\({option}=\.\.\.\)"):
         background.using(**{option: None})
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        (3, TypeError, "if_durable must be a dict of options, not int"),
+        ({"delay": 3}, TypeError, "if_durable takes backoff, retries, retry_on, not 'delay'"),
+        ({"retries": -1}, ValueError, "retries must not be negative"),
+    ],
+)
+def test_if_durable_is_checked(value, error, text):
+    """What holds for durable tasks are options too."""
+    with pytest.raises(error, match=text):
+        task(if_durable=value)
 
 
 def test_at_most_once(app):

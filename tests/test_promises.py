@@ -1,4 +1,4 @@
-"""The promises that ship with the package, on the backends that need no server, tracked and not."""
+"""The promises that ship with the package, on the backends that need no server, tracked, durable and neither."""
 
 import subprocess
 import sys
@@ -27,7 +27,10 @@ with app.app_context():
 print(json.dumps(sorted({state for _, state in seen})))
 """
 
-with_and_without_store = pytest.mark.parametrize("is_tracked", [False, True], ids=["untracked", "tracked"])
+KEPT = {"untracked": {}, "tracked": {"ASOK_TRACKED": True}, "durable": {"ASOK_TRACKED": True, "ASOK_DURABLE": True}}
+"""What a store has to do with the tasks of an application."""
+
+with_and_without_store = pytest.mark.parametrize("kept", KEPT.values(), ids=KEPT)
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +53,12 @@ def path(tmp_path_factory):
 @with_and_without_store
 class TestThreads(BackendPromises):
     @pytest.fixture
-    def make_app(self, make_app, is_tracked, path):
-        return lambda **config: make_app(ASOK_TRACKED=is_tracked, ASOK_STORE=path, **config)
+    def make_app(self, make_app, kept, path):
+        return lambda **config: make_app(**kept, ASOK_STORE=path, **config)
 
 
 @with_and_without_store
 class TestImmediate(BackendPromises):
     @pytest.fixture
-    def make_app(self, make_app, is_tracked, path):
-        return lambda **config: make_app(ASOK_BACKEND="immediate", ASOK_TRACKED=is_tracked, ASOK_STORE=path, **config)
+    def make_app(self, make_app, kept, path):
+        return lambda **config: make_app(ASOK_BACKEND="immediate", **kept, ASOK_STORE=path, **config)

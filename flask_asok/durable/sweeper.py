@@ -133,7 +133,7 @@ class Sweeper:
         was_running = record.state == "running"
         summary.attempts = record.attempts - was_running
         summary.error = record.error or None
-        task = backend.adopt(call, dataclasses.replace(options, delay=0.0, when="now"), summary)
+        task = backend.adopt(call, dataclasses.replace(options, delay=0.0, when="now", durable=True), summary)
         attach(task, journal)
         why = _why_not(record, message)
         if was_running and record.stopping:

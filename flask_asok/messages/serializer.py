@@ -110,6 +110,10 @@ class Serializer:
             return {TAG: kind.__name__, "": all_of(list(item) for item in value.items(multi=True))}
         if kind is CombinedMultiDict:
             return {TAG: kind.__name__, "": all_of(value.dicts)}
+        if (travels := getattr(kind, "__asok_travels__", None)) is not None:
+            # Of a recipe: it knows what another process needs, or why there is none that could use it.
+            value = travels(value)
+            kind = type(value)
         try:
             if isinstance(value, enum.Flag):
                 return {TAG: "enum", "": [self._names.of(kind), value.value]}
@@ -121,6 +125,9 @@ class Serializer:
             if callable(value):
                 return {TAG: "callable", "": self._names.of(value)}
         except TypeError as error:
+            if str(error).startswith(where):
+                # Of a value inside of this one.
+                raise
             raise TypeError(f"{where} cannot travel to a worker: {error}") from error
         raise TypeError(
             f"{where} is {_a(kind)}, which cannot travel to a worker. Pass plain values: an id to load it by, "

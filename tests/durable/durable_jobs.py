@@ -5,7 +5,7 @@ import os
 import sqlite3
 import time
 
-from flask import current_app, g, url_for
+from flask import current_app, g, request, session, url_for
 
 from flask_asok import current_task, task
 
@@ -114,3 +114,65 @@ def note_context():
 def fail_unless(path):
     if not os.path.exists(path):
         raise ConnectionError
+
+
+def seven():
+    return 7
+
+
+# What a task sees: noted, and the first attempt fails where there may be another one.
+
+
+def note_and_try_again(seen):
+    note(seen)
+    if current_task().attempts == 1 and current_task().options.retries:
+        raise ConnectionError
+
+
+def see_arguments(*args):
+    seen = str([*args])
+    args[0].append("changed by an attempt")
+    note_and_try_again(seen)
+
+
+def see_application(*args):
+    note_and_try_again(f"{current_app.name} {current_task().app is current_app._get_current_object()}")
+
+
+def see_g(*args):
+    seen = str({name: g.get(name) for name in sorted(g)})
+    g.user = g.more = "changed by an attempt"
+    note_and_try_again(seen)
+
+
+def see_request(*args):
+    errors = []
+    for proxy, name in ((request, "path"), (session, "get")):
+        try:
+            getattr(proxy, name)
+        except Exception as error:
+            errors.append(type(error).__name__)
+    note_and_try_again(" ".join(errors))
+
+
+def see_link(*args):
+    note_and_try_again(url_for("page"))
+
+
+def trace_id():
+    from opentelemetry import trace
+
+    return trace.get_current_span().get_span_context().trace_id
+
+
+def see_variables(*args):
+    """Look at what is the same everywhere: the trace, of which there is none outside of one."""
+    note_and_try_again(trace_id() == expected_trace)
+
+
+expected_trace = 0
+mine = contextvars.ContextVar("mine", default="nothing")
+
+
+def see_variable(*args):
+    note(mine.get())

@@ -221,7 +221,7 @@ def written() -> Callable[..., bytes]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retry without the minutes that servers are given to come to terms."""
-    monkeypatch.setattr("flask_asok.recipes.mail.batch.backoff", lambda attempt: 0.01)
+    monkeypatch.setattr("flask_asok.recipes.mail.recipe._wait", lambda schedule, attempt: 0.01)
 
 
 @pytest.fixture(scope="session")

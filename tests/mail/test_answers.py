@@ -9,7 +9,7 @@ import flask_mail
 import pytest
 
 from flask_asok import Mail, MailRefused, MailUnavailable, background, send_mail
-from flask_asok.recipes.mail import batch
+from flask_asok.recipes.mail.recipe import DURABLE_BACKOFF, backoff, durable_backoff
 from flask_asok.signals import mail_refused
 
 TIMEOUT = 10
@@ -265,9 +265,17 @@ def test_failure_is_logged_without_the_body(app, handler, caplog):
     assert "reset-token-123" not in caplog.text
 
 
+def test_durable_backoff():
+    """What survives its process is tried for about five hours."""
+    waits = [durable_backoff(attempt) for attempt in range(2, 8)]
+
+    assert all(least <= wait <= least * 1.2 for wait, least in zip(waits, DURABLE_BACKOFF, strict=True))
+    assert 4 * 3600 < sum(DURABLE_BACKOFF) < sum(DURABLE_BACKOFF) * 1.2 < 6 * 3600
+
+
 def test_backoff():
     """The last retry is past the five minutes of greylisting; none comes early."""
-    waits = [[batch.backoff(attempt) for _ in range(100)] for attempt in (2, 3, 4)]
+    waits = [[backoff(attempt) for _ in range(100)] for attempt in (2, 3, 4)]
 
     assert [min(wait) >= least for wait, least in zip(waits, (2, 30, 360), strict=True)] == [True] * 3
     assert max(map(max, waits)) <= 432

@@ -19,7 +19,15 @@ from flask_asok import (
     send_webhook,
     signals,
 )
-from flask_asok.recipes.webhooks.recipe import BACKOFF, backoff, deliver, deliver_queued_before, prepare
+from flask_asok.recipes.webhooks.recipe import (
+    BACKOFF,
+    DURABLE_BACKOFF,
+    backoff,
+    deliver,
+    deliver_queued_before,
+    durable_backoff,
+    prepare,
+)
 from flask_asok.recipes.webhooks.webhook import compose
 from flask_asok.testing.doubles import distribute
 
@@ -162,15 +170,20 @@ def test_direct_call_in_a_task(app: Flask, receiver: Any) -> None:
     assert receiver.received.qsize() == 1
 
 
-def test_schedule() -> None:
-    """Five attempts within about eight minutes; jitter only adds."""
-    for attempt, seconds in enumerate(BACKOFF, start=2):
-        waits = [backoff(attempt) for _ in range(100)]
+@pytest.mark.parametrize(
+    ("wait", "schedule", "attempts", "least", "most"),
+    [(backoff, BACKOFF, 5, 300, 600), (durable_backoff, DURABLE_BACKOFF, 9, 20 * 3600, 24 * 3600)],
+)
+def test_schedule(wait: Any, schedule: tuple[float, ...], attempts: int, least: float, most: float) -> None:
+    """Five attempts within about eight minutes, nine within a day where they survive the process; jitter only adds."""
+    for attempt, seconds in enumerate(schedule, start=2):
+        waits = [wait(attempt) for _ in range(100)]
         assert seconds <= min(waits)
         assert max(waits) <= seconds * 1.2
         assert len(set(waits)) > 1
-    assert backoff(99) >= BACKOFF[-1]
-    assert 300 < sum(BACKOFF) < 600
+    assert wait(99) >= schedule[-1]
+    assert len(schedule) == attempts - 1
+    assert least < sum(schedule) < most
 
 
 def test_immediate(make_app: Any, receiver: Any) -> None:
@@ -189,7 +202,7 @@ def test_secret_stays_here(app: Flask) -> None:
     distribute(app)
 
     for secret in (SECRET, ["billing", SECRET]):
-        with pytest.raises(ValueError, match="ASOK_WEBHOOK_SECRETS"):
+        with pytest.raises(TypeError, match="ASOK_WEBHOOK_SECRETS"):
             background(send_webhook, "http://localhost/", {}, secret=secret)
 
 

@@ -11,6 +11,7 @@ from cachelib import BaseCache
 from flask import Flask, current_app
 from flask.globals import app_ctx
 
+from ...dispatch import task
 from ...errors import NotConfigured
 from ...logs import log
 from ...process import FORKS_UNSEEN, renew
@@ -143,6 +144,8 @@ class Cache:
         loaded: T = self._find_loader().remember(self._key(key), load, self.lifetime(ttl, stale))
         return loaded
 
+    # A method has no name by which another process could find it, whatever ASOK_DURABLE is.
+    @task(durable=False)
     def warm(self, key: str, load: Callable[[], T], ttl: Ttl = UNSET, *, stale: Stale = UNSET) -> T:
         """
         Load the value now, in this thread, replace what is stored, and return it.

@@ -14,6 +14,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 from urllib.parse import quote
 from uuid import UUID
 
+from ...dispatch import task
 from .cache import Cache
 from .lifetime import UNSET, Stale, Ttl, fresh_seconds, stale_seconds
 from .warm_run import WarmRun
@@ -50,6 +51,7 @@ class Cached(Generic[P, R]):
             self.key(*args, **kwargs), functools.partial(self.load, *args, **kwargs), self._ttl, stale=self._stale
         )
 
+    @task(durable=False)
     def warm(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Load the value for these arguments now, in this thread, store and return it, as `Cache.warm` does."""
         value: R

@@ -200,7 +200,8 @@ class Loader:
             self._cooldowns[key] = _Cooldown(now + self._lock_timeout, cooldown.failures if cooldown else 0)
         try:
             if current_app and not current_app.extensions[KEY].backend.distributed:
-                background.using(queue="cache", name="refresh_cache")(self._refresh, key, load, lifetime)
+                refresh = background.using(queue="cache", name="refresh_cache", durable=False)
+                refresh(self._refresh, key, load, lifetime)
                 return
         except QueueFull:
             self._end_cooldown(key)

@@ -51,6 +51,13 @@ class SharedWarming:
     run: WarmRun = field(repr=False)
     again: Callable[[], WarmRun] = field(repr=False)
     """Take part in a run that starts from now on."""
+    packed: Callable[[], Warming] = field(repr=False)
+    """Make what another process gets; raises where none could use it."""
+    __asok_stays__: bool
+    """Is the value of use to this process alone? Then the task ends with it, unless the call says otherwise."""
+
+    def __asok_travels__(self) -> Warming:
+        return self.packed()
 
     def perform(self) -> Any:
         """Load and store, or wait for the thread that does; return the value."""
@@ -67,7 +74,8 @@ def compose_warming(
         return _for_worker(key, load, ttl, stale, cache)
     join = partial(cache.warm_run, key, load, ttl, stale=stale)
     # Join in the caller's thread: however long the task is queued, a run that starts from now on covers it.
-    return SharedWarming(key, load, join(), join)
+    packed = partial(_for_worker, key, load, ttl, stale, cache)
+    return SharedWarming(key, load, join(), join, packed, not cache.is_shared or cache.has_own_store)
 
 
 def deliver_warming(warming: Warming | SharedWarming) -> Any:
@@ -85,7 +93,7 @@ def warm_cache(
     Call it after a write was committed (`background.using(when="commit")`). The value then stored is never one that was
     loaded before the call, whatever other calls and reads are in progress: per key one load runs and one is pending,
     and a call that finds one pending shares its result. The stored value stays until the new one is there, and if
-    `load` raises.
+    `load` raises. Where the memory of this process keeps it, the task is not durable by `ASOK_DURABLE`.
 
     Args:
         key: As for `Cache.set`.
@@ -152,7 +160,7 @@ def _is_late() -> bool:
 def _for_worker(key: str, load: Callable[[], Any], ttl: Ttl, stale: Stale, cache: Cache) -> Warming:
     if not cache.is_shared:
         raise NotConfigured(
-            "Tasks run in other processes, and what they store in their memory is not seen here. "
+            "Another process may run this task, and what it stores in its memory is not seen here. "
             'Set CACHE_TYPE = "RedisCache" and CACHE_REDIS_URL.'
         )
     if cache.has_own_store:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import random
 import smtplib
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -183,14 +182,3 @@ def _report(app: Flask, receipt: Receipt) -> None:
             app=app,
             logger=LOGGER,
         )
-
-
-def backoff(attempt: int) -> float:
-    """
-    Return the seconds to wait before attempt 2, 3 and 4: about 2, 30 and 360, up to a fifth more.
-
-    The first is for a broken connection; the last exceeds the 300 s for which greylisting servers put off an unknown
-    sender.
-    """
-    seconds = (2.0, 30.0, 360.0)[min(attempt, 4) - 2]
-    return seconds * (1 + 0.2 * random.random())

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
+import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from ...attempt import running_task
 from ...dispatch import background, in_background, task
+from ...options import FunctionValues
 from ...tasks import Task
 from ...validate import single_values
 from .errors import MailUnavailable
@@ -19,13 +22,36 @@ if TYPE_CHECKING:
     from .batch import Later
     from .outgoing import Composed, OutgoingMail
 
-RETRIES = 3
+BACKOFF = (2.0, 30.0, 360.0)
+"""
+Seconds before attempts 2 to 4. The first is for a broken connection; the last exceeds the 300 s for which greylisting
+servers put off an unknown sender.
+"""
+DURABLE_BACKOFF = (*BACKOFF, 1_800.0, 3_600.0, 10_800.0)
+"""The same for attempts 2 to 7 of a task that survives its process: about five hours in all."""
 
 
-def _backoff(attempt: int) -> float:
-    from .batch import backoff
+def backoff(attempt: int) -> float:
+    """Return the seconds before `attempt`, up to a fifth more so that tasks which failed together do not return so."""
+    return _wait(BACKOFF, attempt)
 
-    return backoff(attempt)
+
+def durable_backoff(attempt: int) -> float:
+    """Return the same for a durable task. Messages name this function."""
+    return _wait(DURABLE_BACKOFF, attempt)
+
+
+def _wait(schedule: tuple[float, ...], attempt: int) -> float:
+    return schedule[min(attempt - 2, len(schedule) - 1)] * (1 + 0.2 * random.random())
+
+
+OPTIONS: Final[FunctionValues] = {
+    "queue": "mail",
+    "retries": len(BACKOFF),
+    "retry_on": MailUnavailable,
+    "backoff": backoff,
+    "if_durable": {"retries": len(DURABLE_BACKOFF), "backoff": durable_backoff},
+}
 
 
 def compose(*args: Any, **kwargs: Any) -> Composed:
@@ -82,10 +108,12 @@ def _deliver(mails: Sequence[Composed], later: Later | None = None) -> list[Rece
 
 def _send_later(mails: list[OutgoingMail]) -> None:
     # A task of its own, with retries of its own: the server has answered, so these attempts start again at one.
-    background.using(delay=_backoff(2), name="send_mails")(deliver_mails, mails)
+    attempt = running_task()
+    durable = None if attempt is None else attempt.options.durable
+    background.using(delay=backoff(2), name="send_mails", durable=durable)(deliver_mails, mails)
 
 
-@task(queue="mail", retries=RETRIES, retry_on=MailUnavailable, backoff=_backoff, prepare=compose, run=deliver_mail)
+@task(**OPTIONS, prepare=compose, run=deliver_mail)
 def send_mail(
     to: Any,
     subject: Any = "",
@@ -121,7 +149,8 @@ def send_mail(
     in an address, the subject or a file name, makes the task fail with MailRefused.
 
     Returns a Receipt. Raises MailUnavailable (no connection, connection lost, SMTP 4xx: the task is tried again 3
-    times, with the same Message-ID, after about 2 s, 30 s and 6 minutes) or MailRefused (SMTP 5xx, TLS that cannot be
+    times, with the same Message-ID, after about 2 s, 30 s and 6 minutes; a durable one 6 times
+    within about five hours) or MailRefused (SMTP 5xx, TLS that cannot be
     verified, login refused, an invalid address). If the server accepts an email for some recipients only, it is sent:
     the Receipt names the others.
     """
@@ -129,7 +158,7 @@ def send_mail(
     return _deliver([compose(**locals())])[0]
 
 
-@task(queue="mail", retries=RETRIES, retry_on=MailUnavailable, backoff=_backoff, prepare=compose_all, run=deliver_mails)
+@task(**OPTIONS, prepare=compose_all, run=deliver_mails)
 def send_mails(mails: Iterable[Message | Mapping[str, Any]]) -> list[Receipt]:
     """
     Send several emails over one connection, now; `background(send_mails, [...])`, which `Mail.send_many` is, later.

