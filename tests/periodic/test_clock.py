@@ -97,6 +97,25 @@ def test_two_processes(make_process):
     assert [process.skipped for process in processes] == [[], []]
 
 
+def test_loser_makes_no_task(make_process):
+    """A process that finds a tick taken makes no task for it, and asks no `prepare` for its arguments."""
+    asked = []
+
+    def prepare():
+        asked.append(1)
+        return (), {}
+
+    processes = [make_process() for _ in range(3)]
+    for process in processes:
+        process.add(task(prepare=prepare)(lambda: None), every=60)
+        process.at(1)
+
+    for process in processes:
+        process.at(60)
+
+    assert asked == [1]
+
+
 def test_race(make_process):
     """Eight processes that look at the same tick at the same moment start it once."""
     processes = [make_process() for _ in range(8)]
@@ -321,6 +340,20 @@ def test_jitter(make_process):
     assert all(0 <= offset <= 31 for offset in began)
     assert len(set(began)) > 8
     assert [process.skipped for process in processes] == [[], []]
+
+
+def test_jitter_of_two_ticks(process):
+    """A tick that is due runs, though the next one has come by then and waits for its own moment."""
+    process.add(every=60, jitter=50)
+    process.at(1)
+    (entry,) = process.clock.entries
+    minute = next(one for one in range(1, 60) if entry.due("shop", process.now - 1 + 60 * (one + 1)) % 60 > 5)
+    process.at(60 * minute - 0.1)
+    process.ran.clear()
+
+    process.at(60 * (minute + 1) + 1)
+
+    assert process.ran == [60 * minute]
 
 
 # What goes wrong
