@@ -62,7 +62,7 @@ class Backend(ABC):
     """Do tasks run in other processes, so that arguments are sent there?"""
     settings: ClassVar[tuple[Setting, ...]] = ()
     """Its own configuration keys. The backend gets their checked values with those of all others."""
-    task_class: ClassVar[type[RunnableTask[Any]]] = RunnableTask
+    task_class: type[RunnableTask[Any]] = RunnableTask
     """What `create` makes."""
     in_process: ClassVar[bool] = True
     """Do waiting tasks stay in this process, and hold no thread?"""
@@ -81,6 +81,10 @@ class Backend(ABC):
         """The number of threads or processes for each queue, by its name."""
         self._recent: deque[TaskSummary] = deque(maxlen=config["ASOK_RECENT_TASKS"])
         self._adapters: Adapters = {}
+        if config.get("ASOK_METRICS"):
+            from .measured import measured
+
+            self.task_class = measured(self.task_class)
 
     def create(
         self,

@@ -75,6 +75,9 @@ class WorkerPool:
         if self.scheduler.is_closed:
             task.abandon("the application shuts down")
 
+    def count_caller_run(self) -> None:
+        """Count a task that its caller runs, for the queue is full; see `measured.py`."""
+
     def spawn(self) -> None:
         """Start one more worker, if there may be one more. The worker, or else this, puts the baton back."""
         try:

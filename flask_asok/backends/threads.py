@@ -40,6 +40,11 @@ class ThreadsBackend(Backend):
         self._max_queued: int = config["ASOK_MAX_QUEUED"]
         self._max_waiting: int = config["ASOK_MAX_WAITING"]
         self._raise_when_full = config["ASOK_QUEUE_FULL"] == "raise"
+        self._pool_class = WorkerPool
+        if config.get("ASOK_METRICS"):
+            from .measured import MeasuredPool
+
+            self._pool_class = MeasuredPool
         self._begin_anew()
         _backends.add(self)
 
@@ -52,7 +57,7 @@ class ThreadsBackend(Backend):
         except KeyError:
             if not self.pools:
                 weakref.finalize(self, _dismiss, self.pools, self.scheduler, self.timeouts).atexit = False
-            pool = WorkerPool(queue, self.queues[queue], self.scheduler, self.timeouts)
+            pool = self._pool_class(queue, self.queues[queue], self.scheduler, self.timeouts)
             pool = self.pools.setdefault(queue, pool)
             if self.is_closed:
                 pool.closed = True
@@ -128,6 +133,7 @@ class ThreadsBackend(Backend):
         full = f"Queue {pool.name!r} holds {self._max_queued} tasks (ASOK_MAX_QUEUED)"
         if self._raise_when_full and task.options.when == "now":
             self._refuse(task, full)
+        pool.count_caller_run()
         now = time.monotonic()
         if now - pool.warned_at >= 1:
             pool.warned_at = now

@@ -244,6 +244,10 @@ def _skip(app: Flask, entry: Entry, tick: float, why: str, because: str) -> None
         logging.WARNING, "Periodic task %s skips its tick of %s: %s.",
         entry.name, in_utc(tick), because, app=app,
     )  # fmt: skip
+    if app.extensions["asok"].config["ASOK_METRICS"]:
+        from ..telemetry.prometheus import count_skip
+
+        count_skip(entry.function, why)
     emit(periodic_skipped, app, name=entry.name, at=in_utc(tick), why=why)
 
 

@@ -52,7 +52,7 @@ class CeleryBackend(Backend):
     name: ClassVar[str] = "celery"
     distributed: ClassVar[bool] = True
     in_process: ClassVar[bool] = False
-    task_class: ClassVar[type[RunnableTask[Any]]] = CeleryTask
+    task_class: type[RunnableTask[Any]] = CeleryTask
 
     def __init__(self, app: Flask, config: Mapping[str, Any]) -> None:
         super().__init__(app, config)
@@ -64,7 +64,7 @@ class CeleryBackend(Backend):
         self.app: Flask = app
         self._config = config
         self.hub: Hub = Hub(app, config, lambda celery_app: add_tasks(celery_app, self.worker))
-        self.worker: Worker = Worker(self.hub, self._recent.append)
+        self.worker: Worker = Worker(self.hub, self.task_class, self._recent.append)
         self._remote = Remote(self.hub)
         # Filled by setdefault: another thread could hold a lock when the process forks.
         self._fallbacks: dict[str, Fallback] = {}
@@ -187,6 +187,10 @@ class CeleryBackend(Backend):
         except BackendUnavailable as error:
             # Redis may come up later: the worker waits for its broker as well.
             log(logging.WARNING, "%s", error, app=self.app)
+        if self._config["ASOK_METRICS"] and self._config["ASOK_METRICS_PORT"]:
+            from .metrics import serve
+
+            serve(self.hub, self.queues, self._config["ASOK_METRICS_PORT"])
         names = ",".join(queue_name(self.app, queue) for queue in (queues or self.queues))
         run_celery_worker(self.hub.celery_app, ["--queues", names, *arguments])
 

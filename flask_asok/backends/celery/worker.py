@@ -32,11 +32,12 @@ class Worker:
     """
     Handles the messages that Celery delivers to this process.
 
-    `remember` is called with the summary of each task that begins here.
+    It makes tasks of `task_class`; `remember` is called with the summary of each task that begins here.
     """
 
-    def __init__(self, hub: Hub, remember: Callable[[TaskSummary], None]) -> None:
+    def __init__(self, hub: Hub, task_class: type[Any], remember: Callable[[TaskSummary], None]) -> None:
         self._hub = hub
+        self._task_class = task_class
         self._remember = remember
 
     def handle(self, celery_task: Any, signed: object) -> None:
@@ -165,7 +166,7 @@ class Worker:
         (fn, args, kwargs, captured), options, summary = self._hub.packer.unpack(message)
         app, values, variables, adapter = captured
         call = fn, args, kwargs, (app, values, worker_variables(variables), adapter)
-        task: CeleryTask[Any] = CeleryTask(call, options, summary, Remote(self._hub), self._hub.app)
+        task: CeleryTask[Any] = self._task_class(call, options, summary, Remote(self._hub), self._hub.app)
         task.message = message
         task.is_in_worker = True
         self._remember(summary)
