@@ -50,14 +50,16 @@ def begin(task: Any, fn: Callable[..., Any]) -> AttemptSpan | None:
     if tracer is None:
         return None
     label, caller = label_of(fn), trace.get_current_span()
-    if task.is_in_worker and caller.get_span_context().is_valid:
+    context_of_caller = caller.get_span_context()
+    # One that came with the message is the caller's.
+    if task.is_in_worker and context_of_caller.is_valid and not context_of_caller.is_remote:
         caller.update_name(f"process {label}")
         caller.set_attributes(_attributes(task, label))
         return AttemptSpan(caller, is_ours=False)
     links, parent = None, None
     if not _is_child(task):
         parent = trace.set_span_in_context(trace.INVALID_SPAN)
-        links = [Link(caller.get_span_context())] if caller.get_span_context().is_valid else None
+        links = [Link(context_of_caller)] if context_of_caller.is_valid else None
     span = tracer.start_span(
         f"process {label}", context=parent, kind=SpanKind.CONSUMER, links=links, attributes=_attributes(task, label)
     )

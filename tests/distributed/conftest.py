@@ -21,10 +21,11 @@ from amqp.exceptions import AMQPError
 
 HERE = Path(__file__).parent
 
-spec = importlib.util.spec_from_file_location("jobs", HERE / "jobs.py")
-jobs = importlib.util.module_from_spec(spec)
-sys.modules["jobs"] = jobs
-spec.loader.exec_module(jobs)
+for name in ("jobs", "seen"):
+    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[name])
+jobs = sys.modules["jobs"]
 
 
 def need(program):

@@ -85,6 +85,14 @@ def create_app(name="jobs", **config):
     if "OWN_CELERY" in app.config:
         app.extensions["celery"] = Celery(app.name, set_as_current=False)
         app.extensions["celery"].conf.update(app.config["OWN_CELERY"])
+    if "SEEN" in app.config:
+        # In a worker; the test itself has begun with its own.
+        import seen
+
+        if "spans" in app.config["SEEN"]:
+            seen.watch_spans(app.config["SEEN"]["spans"], instrumented=app.config["SEEN"]["instrumented"])
+        else:
+            seen.watch_errors(app.config["SEEN"]["errors"])
     asok = app.extensions["asok_of_tests"] = FlaskAsok(app)
     app.register_blueprint(asok.status(), url_prefix="/status")
 
@@ -275,6 +283,20 @@ def wait_and_mark(path, gate):
     wait_for(path, gate)
     mark(path)
     return "marked"
+
+
+def tag_and_fail(path):
+    """Fail with a tag and a span of its own; write down what the records would find."""
+    import opentelemetry.trace
+    import sentry_sdk
+
+    sentry_sdk.set_tag("task_tag", "yes")
+    with sentry_sdk.start_span(op="shop", name="own"):
+        pass
+    with opentelemetry.trace.get_tracer("shop").start_as_current_span("own"):
+        pass
+    mark(path)
+    raise ShopClosed("now")
 
 
 def lines(path):

@@ -1,15 +1,20 @@
 """Metrics of one process: what is counted and timed, under which names, and what it is not counted for."""
 
+import json
+import re
 import subprocess
 import sys
 import textwrap
 import threading
+from pathlib import Path
 
 import prometheus_client
 import pytest
+from prometheus_client import Counter, Gauge, Histogram
 
 from flask_asok import FlaskAsok, QueueFull, Retry, background, current_task, report_progress
 from flask_asok.errors import NotConfigured
+from flask_asok.telemetry import prometheus
 
 WAIT = 20
 
@@ -129,11 +134,6 @@ def test_gauges(measured, gate):
     def block():
         began.set()
         gate.wait(WAIT)
-
-    def gauges():
-        return {
-            state: value("asok_queue_tasks", queue=queue, state=state) for state in ("queued", "running", "waiting")
-        }
 
     def oldest():
         return value("asok_queue_oldest_timestamp_seconds", queue=queue)
@@ -346,3 +346,31 @@ def test_nothing_is_imported():
     ended = subprocess.run([sys.executable, "-c", BLOCKED], capture_output=True, text=True, timeout=60, check=True)
 
     assert ended.stdout == "[]\n"
+
+
+# What the page offers
+
+MONITORING = Path(__file__).parents[2] / "docs" / "monitoring"
+PAGE = MONITORING.parent / "telemetry.md"
+SERIES = re.compile(r"asok_\w+")
+
+
+def test_dashboard_and_alerts():
+    """The dashboard is JSON that Grafana imports; it and the alerts ask for nothing but metrics that there are."""
+    dashboard = json.loads((MONITORING / "grafana.json").read_text())
+    alerts = (MONITORING / "alerts.yml").read_text()
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    queries += [variable["query"] for variable in dashboard["templating"]["list"]]
+
+    known = set()
+    for metric in vars(prometheus).values():
+        if isinstance(metric, (Counter, Gauge, Histogram)):
+            (family,) = metric.describe()
+            known.add(family.name + ("_total" if isinstance(metric, Counter) else ""))
+    suffixes = r"_(bucket|count|sum)$"
+
+    asked = {re.sub(suffixes, "", name) for query in queries for name in SERIES.findall(query)}
+    assert asked == known
+    assert {re.sub(suffixes, "", name) for name in SERIES.findall(alerts)} <= known
+    assert len(re.findall(r"- alert: ", alerts)) == 4
+    assert set(re.findall(r"^\| `(asok_\w+)`", PAGE.read_text(), re.MULTILINE)) == known
