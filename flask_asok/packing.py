@@ -11,7 +11,7 @@ from flask import Flask
 from .calls import Call, Parts
 from .context import Captured
 from .errors import MessageRefused
-from .messages.message import VERSION, Message, checked_text
+from .messages.message import VERSION, Message, check_size, size_of
 from .messages.names import Names
 from .messages.serializer import Serializer
 from .messages.signer import Signer
@@ -68,7 +68,7 @@ class Packer:
     def pack(self, call: Call, options: Options, summary: TaskSummary) -> Message:
         """Return the message of a call; TypeError or ValueError, which name the argument, where it cannot be sent."""
         message = self.message_of(call, options, summary)
-        checked_text(message, self.most_bytes)
+        check_size(message, size_of(message.as_payload()), self.most_bytes)
         return message
 
     def message_of(self, call: Call, options: Options, summary: TaskSummary) -> Message:
@@ -119,12 +119,14 @@ class Packer:
         return fn, tuple(map(decode, message.args)), {key: decode(arg) for key, arg in message.kwargs.items()}, captured
 
     def sign(self, message: Message) -> str:
-        """Return a message as it is sent, and as a record keeps it."""
+        """Return a message as it is sent."""
         return self.signer.sign(message.as_payload(), "call")
 
     def sign_checked(self, message: Message) -> str:
-        """Return what `sign` does; ValueError, which names the largest argument, for a message that is too large."""
-        return self.signer.sign_text(checked_text(message, self.most_bytes), "call")
+        """Return a message as a record keeps it; ValueError, which names the largest argument, if it is too large."""
+        text = message.as_text()
+        check_size(message, len(text), self.most_bytes)
+        return self.signer.sign_text(text, "call")
 
     def read(self, signed: object) -> Message:
         """Return the message that `sign` was given; MessageRefused for anything else."""

@@ -89,8 +89,13 @@ class Message:
         return {**payload, **self.unknown} if self.unknown else payload
 
     def as_text(self) -> str:
-        """Return the message as JSON."""
-        return compact(self.as_payload())
+        """Return the message as JSON, as a record keeps it: without what is as it is by default."""
+        payload = {
+            name: value
+            for name, value, default in zip(_FIELDS, _fields_of(self), _DEFAULTS, strict=True)
+            if value != default
+        }
+        return compact({"v": self.v, **payload, **self.unknown})
 
 
 _FIELDS = tuple(found.name for found in fields(Message) if found.name != "unknown")
@@ -100,6 +105,11 @@ _LATEST: dict[str, object] = {"scheduled": 0.0, "keep": False, "unique_until": "
 
 _ALWAYS = tuple(name for name in _FIELDS if name not in _LATEST)
 _always_of: Callable[[Message], tuple[Any, ...]] = operator.attrgetter(*_ALWAYS)
+_fields_of: Callable[[Message], tuple[Any, ...]] = operator.attrgetter(*_FIELDS)
+
+_EMPTY = Message(id="", fn="", name="", queue="")
+# No task is without those, and another release may have another version.
+_DEFAULTS = tuple(None if name in ("v", "id", "fn", "name", "queue") else getattr(_EMPTY, name) for name in _FIELDS)
 
 
 def size_of(part: Any) -> int:
@@ -107,12 +117,10 @@ def size_of(part: Any) -> int:
     return len(compact(part))
 
 
-def checked_text(message: Message, most: int) -> str:
-    """Return the message as JSON; ValueError, which names the largest argument, if it has more than `most` bytes."""
-    text = message.as_text()
-    size = len(text)
+def check_size(message: Message, size: int, most: int) -> None:
+    """Raise ValueError, which names the largest argument, if the `size` of the message is more than `most` bytes."""
     if size <= most:
-        return text
+        return
     name = message.name
     parts = {f"argument {n} of {name}": part for n, part in enumerate(message.args, 1)}
     parts |= {f"argument {key!r} of {name}": part for key, part in message.kwargs.items()}
