@@ -62,9 +62,11 @@ class AppState:
             return self._shared[key]  # type: ignore[no-any-return]
         except KeyError:
             with self._lock:
-                if key not in self._shared:
-                    self._shared[key] = make()
-                return self._shared[key]  # type: ignore[no-any-return]
+                # Kept here: while a sweeper still looks, another thread may close the application.
+                made = self._shared.get(key)
+                if made is None:
+                    made = self._shared[key] = make()
+                return made  # type: ignore[no-any-return]
 
     def keep(self, one: object) -> None:
         """Keep an object of a room for as long as the application lives, across forks: one of each class."""

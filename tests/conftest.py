@@ -74,12 +74,13 @@ def _nothing_left():
 
 
 @pytest.fixture
-def make_app():
+def make_app(tmp_path):
     """Make applications with the configuration that a test needs; they are closed after it."""
     apps = []
 
     def make(name="shop", **config):
-        app = Flask(name)
+        # By default it would be a folder of the tree: a store that one test makes there, all others would find.
+        app = Flask(name, instance_path=str(tmp_path / f"instance of {name}"))
         app.config.from_mapping(SECRET_KEY="a secret of the tests", **config)
         FlaskAsok(app)
         apps.append(app)

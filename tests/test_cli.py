@@ -96,7 +96,7 @@ def test_ping_that_is_refused(make_app, occupy):
     assert result.stderr.startswith("No answer: QueueFull(")
 
 
-@pytest.mark.parametrize("command", ["failed", "retry 1", "cancel 1", "worker"])
+@pytest.mark.parametrize("command", ["failed", "retry 1", "cancel 1"])
 def test_commands_of_distributed_backends(app, command):
     """A command about tasks of other processes exits with 2 where the backend has none, and says which setting does."""
     result = invoke(app, *command.split())
@@ -110,6 +110,6 @@ def test_worker_in_debug_mode(app, monkeypatch, caplog, debug):
     """A worker that was left in debug mode says so at its start, and how to end it."""
     monkeypatch.setenv("FLASK_DEBUG", debug)
 
-    invoke(app, "worker")
+    assert invoke(app, "worker", "--queues", "nonsense").exit_code == 2
 
     assert ("Set FLASK_DEBUG=0" in caplog.text) == (debug == "1")
