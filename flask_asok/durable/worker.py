@@ -49,8 +49,17 @@ def run_worker(app: Flask, queues: Sequence[str], arguments: Sequence[str]) -> N
     )  # fmt: skip
     sweeper.start()
     ended.wait()
-    sweeper.close()
-    state.close()
+    try:
+        log(
+            logging.INFO, "The worker %s finishes what it runs, for up to %g s; a second signal ends it at once.",
+            os.getpid(), state.config["ASOK_SHUTDOWN_TIMEOUT"], app=app,
+        )  # fmt: skip
+        sweeper.close()
+        state.close()
+    except KeyboardInterrupt:
+        # Wherever that comes, the end of the process must not wait once more.
+        state.close(0)
+        raise
 
 
 def start_worker(app: Flask) -> None:

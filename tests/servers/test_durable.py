@@ -302,6 +302,24 @@ def test_worker(flask, flask_run, control):
     assert "Traceback" not in idle.log + worker.log
 
 
+def test_worker_that_is_interrupted_twice(flask, flask_run, control):
+    """A second Ctrl-C ends it at once; what it ran goes on in the next process, without a death."""
+    server = flask_run()
+    left = server.get("/start/held/a?delay=0.5")
+    server.kill()
+    worker = flask("asok", "worker", FLASK_ASOK_SHUTDOWN_TIMEOUT=60)
+    control.wait_for("a began")
+
+    worker.send(signal.SIGINT)
+    worker.wait_for_line("finishes what it runs, for up to 60 s; a second signal ends it at once")
+    worker.send(signal.SIGINT)
+    worker.wait()
+    flask("asok", "worker")
+
+    assert control.wait_for("a again").split()[4:] == [left["id"], "1"]
+    assert "1 durable task is left to the next process." in worker.log
+
+
 def test_worker_that_cannot_be(flask, redis_port):
     """A worker without a store that processes share, or for an unknown queue, exits with 2 and says why."""
     told = {
