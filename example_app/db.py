@@ -20,6 +20,7 @@ SCHEMA = (
     "CREATE TABLE IF NOT EXISTS products (visitor TEXT NOT NULL, sku TEXT NOT NULL, name TEXT NOT NULL, "
     "price TEXT NOT NULL, imported_at REAL NOT NULL, PRIMARY KEY (visitor, sku))",
     "CREATE TABLE IF NOT EXISTS counts (tick REAL NOT NULL, process INTEGER NOT NULL, products INTEGER NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS cursors (task TEXT PRIMARY KEY, done INTEGER NOT NULL, went_on_at INTEGER)",
 )
 
 POSTS = [

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from flask import current_app, url_for
 
-from flask_asok import ImageError, current_task, make_renditions, resize_image, task, track
+from flask_asok import ImageError, current_task, make_renditions, report_progress, resize_image, task
 
-from . import catalogue, runs
+from . import catalogue, cursors, runs
 from .extensions import asok
 from .photos import facts
 
@@ -36,10 +36,18 @@ def fulfil_order(order: int, product: str, quantity: int) -> None:
 
 def import_products(visitor: str, path: str) -> int:
     """Write the rows of a CSV file into the catalogue, each once the supplier has confirmed it; return their number."""
-    rows = catalogue.read(path)
-    for row in track(rows, text=f"{len(rows)} rows, confirmed by the supplier one by one"):
+    rows, me = catalogue.read(path), current_task()
+    # None in the request, where nothing goes on once its process is lost.
+    done = cursors.begin(me.id) if me else 0
+    text = f"{len(rows)} rows, confirmed by the supplier one by one"
+    report_progress(done, len(rows), text)
+    for number, row in enumerate(rows[done:], done + 1):
         someone_elses_server(share=0.05)
+        # In this order: a row may be written twice, which does no harm, and none is left out.
         catalogue.save(visitor, row)
+        if me:
+            cursors.advance(me.id, number)
+        report_progress(number, len(rows), text)
     return len(rows)
 
 

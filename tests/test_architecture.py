@@ -2,7 +2,9 @@
 
 import re
 import sys
+import textwrap
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -10,12 +12,15 @@ from flask import Flask
 
 import flask_asok
 from flask_asok import FlaskAsok, Retry, background
+from flask_asok.durable.sweeper import sweeper_of
+from flask_asok.sharing import open_store
 
 PACKAGE = Path(flask_asok.__file__).parent
 PAGE = (Path(__file__).parent.parent / "docs" / "architecture.md").read_text()
 TIMEOUT = 10
 
 THREADS = "One call on threads"
+DURABLE = "One durable call, and another process"
 CELERY = "One call on Celery"
 
 
@@ -47,7 +52,7 @@ def entered():
     threading.setprofile(None)
 
 
-@pytest.mark.parametrize("title", [THREADS, CELERY])
+@pytest.mark.parametrize("title", [THREADS, DURABLE, CELERY])
 def test_files_are_there(title):
     """Each file and folder that a walk names is there."""
     names = files_of(title)
@@ -90,6 +95,30 @@ def test_call_on_threads(entered):
 
     assert tasks[0].state == "succeeded"
     assert not_in_order(files_of(THREADS), entered) == []
+
+
+def test_durable_call(entered, tmp_path):
+    """A durable call whose process ends is taken over by the next one, through the files that the page names."""
+    asok = FlaskAsok()
+
+    def process():
+        app = Flask("shop")
+        app.config.update(SECRET_KEY="a secret", ASOK_STORE=str(tmp_path / "store"), ASOK_TASK_MODULES=["textwrap"])
+        asok.init_app(app)
+        return app
+
+    first, second = process(), process()
+    with first.app_context():
+        left = background.using(durable=True, delay=0.5)(textwrap.dedent, " text")
+    asok.close(first, TIMEOUT)
+    with second.app_context():
+        open_store(second).now = lambda: time.time() + 60
+        sweeper_of(second).look()
+        asok.get(left.id).join(TIMEOUT)
+    asok.close(second, TIMEOUT)
+
+    assert left.goes_on
+    assert not_in_order(files_of(DURABLE), entered) == []
 
 
 def test_order_is_checked():

@@ -101,7 +101,8 @@ def import_csv() -> Response:
         catalogue.read(path)
     except ValueError as error:
         return refuse(run, str(error))
-    door(run, tracked=True, unique=f"import:{g.visitor}")(tasks.import_products, g.visitor, str(path))
+    options = OptionValues(durable=True, tracked=True, unique=f"import:{g.visitor}")
+    door(run, **options)(tasks.import_products, g.visitor, str(path))
     return answer(run)
 
 

@@ -13,7 +13,7 @@ from flask import current_app, g, render_template, request, url_for
 
 from flask_asok import TaskSummary
 
-from .. import catalogue, folder, log, photos, posts, runs, tasks
+from .. import catalogue, cursors, folder, log, photos, posts, runs, tasks
 from ..db import get_db
 from ..extensions import asok
 from .blueprint import bp
@@ -44,6 +44,7 @@ def index() -> str:
         is_split=request.environ.get("wsgi.multiprocess") and folder.is_private(current_app),
         products=PRODUCTS,
         product_count=catalogue.count(g.visitor),
+        went_on_at=went_on_at(latest["import"]),
         newest_products=catalogue.newest(g.visitor, 4),
         photos=photos.BUNDLED,
         sizes=tasks.SIZES,
@@ -57,7 +58,14 @@ def index() -> str:
         next_tick=asok.periodic_tasks()[0].next_at,
         now=datetime.now(UTC),
         process=os.getpid(),
+        example_folder=current_app.config["EXAMPLE_FOLDER"],
     )
+
+
+def went_on_at(run: runs.Run | None) -> int | None:
+    """Return at which row another process went on with the import; None if its own process has done it all."""
+    task = next(iter(run.data.get("tasks", [])), None) if run else None
+    return cursors.went_on_at(task) if task else None
 
 
 def recent_tasks() -> list[TaskSummary]:
