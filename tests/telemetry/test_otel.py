@@ -1,6 +1,7 @@
 """OpenTelemetry: one span per attempt, named by the function, in the caller's trace or with a link to it."""
 
 import logging
+import threading
 
 import opentelemetry.trace
 import pytest
@@ -149,6 +150,30 @@ def test_record_of_the_failure(app, spans):
     assert seen == [("WARNING", *found[0], task.id), ("ERROR", *found[1], task.id)]
 
 
+@pytest.mark.filterwarnings("ignore:`LoggingHandler` in:DeprecationWarning")
+def test_handler_of_opentelemetry(app, spans):
+    """OpenTelemetry's own handler gets the record of a failure with the ids of the task, the trace and the span."""
+    from opentelemetry.sdk._logs import LoggerProvider, LoggingHandler
+    from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
+
+    exporter, provider = InMemoryLogRecordExporter(), LoggerProvider()
+    provider.add_log_record_processor(SimpleLogRecordProcessor(exporter))
+    handler = LoggingHandler(logger_provider=provider)
+    logging.getLogger("asok").addHandler(handler)
+    try:
+        with app.app_context(), start_view():
+            task = background(fail)
+            task.join(WAIT)
+    finally:
+        logging.getLogger("asok").removeHandler(handler)
+
+    (span,) = of_tasks(spans)
+    (found,) = exporter.get_finished_logs()
+    record = found.log_record
+    assert (record.trace_id, record.span_id) == (span.context.trace_id, span.context.span_id)
+    assert (record.attributes["task_id"], record.attributes["task_name"]) == (task.id, "fail")
+
+
 def test_ended_when_settled(app, spans):
     """A thread that has joined a task finds its span exported."""
     with app.app_context():
@@ -178,15 +203,15 @@ def test_error_whose_text_raises(app, spans):
 
 def test_abandoned(threads_app, spans, gate):
     """The span of an attempt that a shutdown leaves behind ends then, and is marked."""
-    began = []
+    began = threading.Event()
 
     def work():
-        began.append(gate.wait(WAIT))
+        began.set()
+        gate.wait(WAIT)
 
     with threads_app.app_context():
         background(work)
-        while not threads_app.extensions["asok"].backend.runner("default").running:
-            assert not gate.wait(0.001)
+        assert began.wait(WAIT)
         threads_app.extensions["asok"].close(0)
         gate.set()
 
