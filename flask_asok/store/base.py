@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..progress import Progress
-from ..summaries import SETTLED, State
+from ..summaries import State
+from .pages import EVERY, Ended, Mark, Page, Wanted, newest_of
+from .record import Record as Record
 
 KEEP_SECONDS = 86_400.0
 """How long a settled record is kept. One that is not settled never expires."""
@@ -27,69 +29,6 @@ LOST = "its process ended before it finished"
 
 LONGEST_TRACEBACK = 8_000
 """Characters of a traceback that a record keeps: its last ones, which name the error."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Record:
-    """
-    What a store knows of one task. All times are seconds since the epoch, 0.0 for "not yet".
-
-    A record is a snapshot: nothing happens in the store when it is changed.
-    """
-
-    id: str
-    name: str
-    queue: str
-    function: str = ""
-    """`module:qualname` of the function."""
-    origin: str = ""
-    """Method and endpoint of the request that started the task, never its path or query."""
-    state: State = "queued"
-    attempts: int = 0
-    enqueued: float = 0.0
-    due: float = 0.0
-    """When the next attempt may begin."""
-    scheduled: float = 0.0
-    """The tick of a periodic task."""
-    started: float = 0.0
-    finished: float = 0.0
-    owner: str = ""
-    """The token of the process that runs it, or will."""
-    claim: int = 0
-    """The fencing token: each attempt gets a higher one, and what an earlier one still writes is refused."""
-    deaths: int = 0
-    """How many processes ended while they ran it."""
-    key: str = ""
-    """The unique key that it holds."""
-    unique_key: str = ""
-    """The one that it has taken, and takes again when it is retried."""
-    stopping: bool = False
-    """Was the running attempt asked to stop?"""
-    progress: Progress | None = None
-    error: str = ""
-    traceback: str = ""
-    outcome: str | None = None
-    """The signed value or error."""
-    message: str | None = None
-    """The signed call of a durable task."""
-
-    def __post_init__(self) -> None:
-        self.unique_key = self.unique_key or self.key
-
-    @property
-    def is_settled(self) -> bool:
-        """Return True if nothing more will happen to the task."""
-        return self.state in SETTLED
-
-    @property
-    def is_durable(self) -> bool:
-        """Return True if another process can run it."""
-        return self.message is not None
-
-    @property
-    def can_be_retried(self) -> bool:
-        """Return True if it did not succeed, and its call is still known."""
-        return self.state in ("failed", "abandoned") and self.is_durable
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -164,10 +103,18 @@ class Store(ABC):
         return None if record is None else self._seen(record)
 
     @abstractmethod
+    def page(self, limit: int, wanted: Wanted = EVERY, before: Mark | None = None) -> Page:
+        """
+        Return up to `limit` records that match and stand after `before`, as they are stored, the newest first.
+
+        A page may have less than `limit` records, or none, and a rest: as much was looked at as is for one page.
+        """
+
     def newest(
         self, limit: int, *, state: str | None = None, name: str | None = None, queue: str | None = None
     ) -> list[Record]:
         """Return the newest `limit` records that match as they are stored, the oldest of them first."""
+        return newest_of(self.page, limit, Wanted(state=state, name=name, queue=queue))
 
     def listed(
         self, limit: int, *, state: str | None = None, name: str | None = None, queue: str | None = None
@@ -175,6 +122,10 @@ class Store(ABC):
         """Return what `newest` does. Those that were lost with their process are settled as abandoned first."""
         self.settle_lost()
         return self.newest(limit, state=state, name=name, queue=queue)
+
+    @abstractmethod
+    def ended(self, since: float, limit: int) -> list[Ended]:
+        """Return the latest `limit` tasks that were settled after `since`, the latest first."""
 
     @abstractmethod
     def settle_lost(self) -> None:

@@ -52,6 +52,7 @@ CREATE TABLE IF NOT EXISTS task (
 CREATE UNIQUE INDEX IF NOT EXISTS task_key ON task (key) WHERE key <> '';
 CREATE INDEX IF NOT EXISTS task_open ON task (owner, due) WHERE finished = 0;
 CREATE INDEX IF NOT EXISTS task_settled ON task (finished) WHERE finished > 0;
+CREATE INDEX IF NOT EXISTS task_list ON task (enqueued, id, state, name, queue);
 CREATE TABLE IF NOT EXISTS process (
     token TEXT PRIMARY KEY, host TEXT NOT NULL, pid INTEGER NOT NULL, kind TEXT NOT NULL, since REAL NOT NULL,
     queues TEXT NOT NULL

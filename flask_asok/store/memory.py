@@ -25,6 +25,7 @@ from .base import (
 )
 from .counts import count_by_queue
 from .durable import DurableStore
+from .pages import EVERY, Ended, Mark, Page, Wanted
 
 _OPEN = ("queued", "waiting")
 
@@ -55,16 +56,24 @@ class MemoryStore(DurableStore):
             found = self._records.get(id)
             return None if found is None else dataclasses.replace(found)
 
-    def newest(
-        self, limit: int, *, state: str | None = None, name: str | None = None, queue: str | None = None
-    ) -> list[Record]:
+    def page(self, limit: int, wanted: Wanted = EVERY, before: Mark | None = None) -> Page:
         with self._lock:
             found = [
                 dataclasses.replace(record)
-                for record in self._records.values()
-                if state in (None, record.state) and name in (None, record.name) and queue in (None, record.queue)
+                for record in wanted.keep(self._records.values())
+                if before is None or Mark.of(record) < before
             ]
-        return found[-limit:] if limit else []
+        found.sort(key=Mark.of, reverse=True)
+        return Page(found[:limit], Mark.of(found[limit - 1]) if 0 < limit < len(found) else None)
+
+    def ended(self, since: float, limit: int) -> list[Ended]:
+        with self._lock:
+            found = [
+                Ended(one.name, one.queue, one.state, one.started, one.finished)
+                for one in self._records.values()
+                if one.is_settled and one.finished > since
+            ]
+        return sorted(found, key=lambda one: one.finished, reverse=True)[:limit]
 
     def claim(self, id: str, owner: str, after: int | None = None) -> int:
         with self._lock:

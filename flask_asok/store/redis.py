@@ -31,6 +31,8 @@ from .base import (
     Tick,
 )
 from .counts import count_by_queue
+from .pages import EVERY, Ended, Mark, Page, Wanted
+from .ranked import CHUNK, page_of, read_ended
 from .scripts import SCRIPTS
 
 LEASE_SECONDS = 10
@@ -38,9 +40,6 @@ LEASE_SECONDS = 10
 
 BEAT_SECONDS = 3.0
 """How often it says so."""
-
-CHUNK = 200
-"""Records that are read in one round trip."""
 
 _NAMES = tuple(field.name for field in dataclasses.fields(Record))
 _NUMBERS = {"enqueued", "due", "scheduled", "started", "finished"}
@@ -70,27 +69,21 @@ class RedisStore(Store):
     def add(self, record: Record) -> str:
         fields = [part for pair in _fields(record).items() for part in pair]
         keep = int(KEEP_SECONDS)
-        return str(self._run("add", record.id, record.key, record.due, self.now(), keep, LOST, *fields))
+        return str(
+            self._run("add", record.id, record.key, record.due, self.now(), keep, LOST, record.enqueued, *fields)
+        )
 
     def read(self, id: str) -> Record | None:
         with reached():
             return _record(self._redis.hgetall(f"{self._prefix}task:{id}"))
 
-    def newest(
-        self, limit: int, *, state: str | None = None, name: str | None = None, queue: str | None = None
-    ) -> list[Record]:
-        found: list[Record] = []
-        at = 0
-        while len(found) < limit:
-            with reached():
-                ids = self._redis.zrevrange(f"{self._prefix}newest", at, at + CHUNK - 1)
-            if not ids:
-                break
-            at += len(ids)
-            for record in self._read_all(ids):
-                if state in (None, record.state) and name in (None, record.name) and queue in (None, record.queue):
-                    found.append(record)
-        return found[:limit][::-1]
+    def page(self, limit: int, wanted: Wanted = EVERY, before: Mark | None = None) -> Page:
+        with reached():
+            return page_of(self._redis, f"{self._prefix}newest", self._read_all, limit, wanted, before)
+
+    def ended(self, since: float, limit: int) -> list[Ended]:
+        with reached():
+            return read_ended(self._redis, f"{self._prefix}settled", f"{self._prefix}task:", since, limit)
 
     def claim(self, id: str, owner: str, after: int | None = None) -> int:
         return int(self._run("claim", id, owner, self.now(), "" if after is None else after))

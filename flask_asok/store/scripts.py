@@ -32,12 +32,12 @@ local function holder_of(key, now, keep, lost)
 end
 """
 _ADD = """
-local id, key, due, now, keep, lost = unpack(ARGV, 1, 6)
+local id, key, due, now, keep, lost, enqueued = unpack(ARGV, 1, 7)
 local holder = holder_of(key, now, keep, lost)
 if holder then return holder end
 if key ~= '' then redis.call('HSET', prefix .. 'keys', key, id) end
-redis.call('HSET', prefix .. 'task:' .. id, unpack(ARGV, 7))
-redis.call('ZADD', prefix .. 'newest', redis.call('INCR', prefix .. 'number'), id)
+redis.call('HSET', prefix .. 'task:' .. id, unpack(ARGV, 8))
+redis.call('ZADD', prefix .. 'newest', enqueued, id)
 redis.call('ZADD', prefix .. 'open', due, id)
 return id
 """

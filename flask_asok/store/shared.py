@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from .base import ProcessSummary, QueueSummary, Record, Tick
+from .pages import EVERY, Ended, Mark, Page, Wanted
 
 
 class Shared(Protocol):
@@ -23,6 +24,15 @@ class Shared(Protocol):
         self, limit: int, *, state: str | None = None, name: str | None = None, queue: str | None = None
     ) -> list[Record]:
         """Return the newest `limit` records that match, the oldest of them first."""
+
+    def page(self, limit: int, wanted: Wanted = EVERY, before: Mark | None = None) -> Page:
+        """Return a page of the records that match, the newest first; see `Store.page`."""
+
+    def ended(self, since: float, limit: int) -> list[Ended]:
+        """Return the latest `limit` tasks that were settled after `since`, the latest first."""
+
+    def settle_lost(self) -> None:
+        """Settle what was lost with its process, where nothing else sees to that."""
 
     def cancel(self, id: str) -> bool:
         """Cancel a task that does not run; False for any other."""

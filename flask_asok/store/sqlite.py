@@ -23,6 +23,7 @@ from ..summaries import State
 from . import file, lifeline, statements
 from .base import COMMAND, KEEP_SECONDS, LONGEST_TRACEBACK, LOST, ProcessSummary, QueueSummary, Record, Tick
 from .durable import DurableStore
+from .pages import EVERY, Ended, Mark, Page, Wanted
 
 _COLUMNS = tuple(field.name for field in dataclasses.fields(Record))
 _PROGRESS = _COLUMNS.index("progress")
@@ -73,14 +74,21 @@ class SQLiteStore(DurableStore):
         found = self._records(f"{_SELECT} WHERE id = ?", (id,))
         return found[0] if found else None
 
-    def newest(
-        self, limit: int, *, state: str | None = None, name: str | None = None, queue: str | None = None
-    ) -> list[Record]:
-        wanted = {"state": state, "name": name, "queue": queue}
-        given = {column: value for column, value in wanted.items() if value is not None}
-        where = " AND ".join(f"{column} = ?" for column in given) or "1"
-        found = self._records(f"{_SELECT} WHERE {where} ORDER BY number DESC LIMIT ?", (*given.values(), limit))
-        return found[::-1]
+    def page(self, limit: int, wanted: Wanted = EVERY, before: Mark | None = None) -> Page:
+        given = {name: value for name in ("state", "name", "queue") if (value := getattr(wanted, name)) is not None}
+        conditions, values = [f"{column} = ?" for column in given], list(given.values())
+        if wanted.error is not None:
+            conditions.append("instr(lower(error), ?)")
+            values.append(wanted.error.lower())
+        if before is not None:
+            conditions.append("(enqueued, id) < (?, ?)")
+            values += before
+        where = " AND ".join(conditions) or "1"
+        found = self._records(f"{_SELECT} WHERE {where} {statements.IN_ORDER}", (*values, limit + 1 if limit else 0))
+        return Page(found[:limit], Mark.of(found[limit - 1]) if len(found) > limit else None)
+
+    def ended(self, since: float, limit: int) -> list[Ended]:
+        return [Ended(*row) for row in self._rows(statements.ENDED, (since, limit))]
 
     def claim(self, id: str, owner: str, after: int | None = None) -> int:
         if after is not None and self._change(statements.CLAIM_OWN, (self.now(), id, after, owner)):

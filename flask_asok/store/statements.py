@@ -47,6 +47,11 @@ DELETE FROM task WHERE number IN (SELECT number FROM task WHERE finished > 0 AND
 QUEUES = """
 SELECT queue, state, count(*), min(due) FROM task WHERE finished = 0 GROUP BY queue, state ORDER BY queue
 """
+IN_ORDER = "ORDER BY enqueued DESC, id DESC LIMIT ?"
+ENDED = """
+SELECT name, queue, state, started, finished FROM task WHERE finished > 0 AND finished > ?
+ORDER BY finished DESC LIMIT ?
+"""
 TAKE_TICK = """
 INSERT INTO tick (name, at, task_id) VALUES (?, ?, ?)
 ON CONFLICT (name) DO UPDATE SET at = excluded.at, task_id = excluded.task_id WHERE tick.at < excluded.at

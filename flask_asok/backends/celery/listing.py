@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from ...store.base import Record
+from ...store.pages import Mark, Page, Wanted
+from ...store.ranked import page_of
 from .causes import ForeignRecord, Reached
 from .fields import SUMMARY_FIELDS, as_of_now, claims_of, given, readable
+
+Read = Callable[[list[str]], Iterable[Record]]
 
 MOST_LISTED = 10_000
 """How many tasks `asok.tasks()` finds: the newest ones."""
@@ -47,6 +52,11 @@ class Listing:
         with self._reached:
             ids: list[str] = self._redis.zrevrange(self._newest, start, start + count - 1)
         return ids
+
+    def page(self, read: Read, limit: int, wanted: Wanted, before: Mark | None) -> Page:
+        """Return a page of the tasks; `read` reads the records of ids."""
+        with self._reached:
+            return page_of(self._redis, self._newest, read, limit, wanted, before)
 
     def unsettled(self) -> list[str]:
         """Return the ids of the tasks that are not settled, and of some that are."""

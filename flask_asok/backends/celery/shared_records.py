@@ -8,6 +8,7 @@ from itertools import chain
 
 from ...store.base import ProcessSummary, QueueSummary, Record
 from ...store.counts import count_by_queue
+from ...store.pages import EVERY, Ended, Mark, Page, Wanted, newest_of
 from . import outcomes
 from .app import queue_name
 from .fields import record_of
@@ -47,16 +48,25 @@ class SharedRecords:
         self, limit: int, *, state: str | None = None, name: str | None = None, queue: str | None = None
     ) -> list[Record]:
         """Return the newest `limit` records that match, the oldest of them first."""
-        found: list[Record] = []
-        at = 0
-        while len(found) < limit and (ids := self._records.listing.newest(at, CHUNK)):
-            at += len(ids)
-            found += [
-                record
-                for record in self._read_all(ids)
-                if state in (None, record.state) and name in (None, record.name) and queue in (None, record.queue)
-            ]
-        return found[:limit][::-1]
+        return newest_of(self.page, limit, Wanted(state=state, name=name, queue=queue))
+
+    def page(self, limit: int, wanted: Wanted = EVERY, before: Mark | None = None) -> Page:
+        """Return a page of the records that match, the newest first."""
+        return self._records.listing.page(self._read_all, limit, wanted, before)
+
+    def ended(self, since: float, limit: int) -> list[Ended]:
+        """Return those of the newest `limit` tasks that were settled after `since`, the latest end first."""
+        ids = self._records.listing.newest(0, limit)
+        records = chain.from_iterable(self._read_all(ids[at : at + CHUNK]) for at in range(0, len(ids), CHUNK))
+        found = [
+            Ended(one.name, one.queue, one.state, one.started, one.finished)
+            for one in records
+            if one.is_settled and one.finished > since
+        ]
+        return sorted(found, key=lambda one: one.finished, reverse=True)
+
+    def settle_lost(self) -> None:
+        """Nothing: another worker sees to it."""
 
     def cancel(self, id: str) -> bool:
         """Cancel a task whose attempt has not begun; False for any other."""

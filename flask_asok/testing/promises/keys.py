@@ -101,7 +101,8 @@ class KeyPromises(WithStore):
 
     def test_newest(self, store: Store, make: Make) -> None:
         """The newest records that match come, the oldest of them first."""
-        ids = [make(name=name, queue=queue).id for name in ("a", "b") for queue in ("mail", "default")]
+        pairs = [(name, queue) for name in ("a", "b") for queue in ("mail", "default")]
+        ids = [make(name=name, queue=queue, enqueued=float(n)).id for n, (name, queue) in enumerate(pairs)]
         store.cancel(ids[0])
 
         assert [record.id for record in store.newest(10)] == ids
@@ -207,7 +208,8 @@ class KeyPromises(WithStore):
         ended = store.me
         store.close()
         me = store.enter("web", [])
-        mine, durable = make(owner=me, state="running"), make(owner=ended, state="running", message="signed")
+        mine = make(owner=me, state="running", enqueued=1.0)
+        durable = make(owner=ended, state="running", message="signed", enqueued=2.0)
         for state in ("queued", "running", "waiting") * 4:
             make(owner=ended, state=state)
 

@@ -7,10 +7,11 @@ import pytest
 from ...progress import Progress
 from ...store.base import Store
 from .keys import KeyPromises
+from .pages import PagePromises
 from .store_fixtures import Clock, Make, at_once, claimed, kept, seen
 
 
-class StorePromises(KeyPromises):
+class StorePromises(PagePromises, KeyPromises):
     """What every store promises. Override `make_app`; the store is the one that `ASOK_STORE` of the app opens."""
 
     def test_read(self, store: Store, make: Make) -> None:

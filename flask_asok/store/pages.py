@@ -1,0 +1,80 @@
+"""What a list of tasks asks of a store: one page of those that match, and what ended lately."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from .record import Record
+
+
+class Mark(NamedTuple):
+    """A place in the list of all tasks, which is ordered by the time of the call, and by id within that."""
+
+    enqueued: float
+    id: str
+
+    @classmethod
+    def of(cls, record: Record) -> Mark:
+        """Return where a record stands."""
+        return cls(record.enqueued, record.id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which tasks a list shows. None is any."""
+
+    state: str | None = None
+    name: str | None = None
+    queue: str | None = None
+    error: str | None = None
+    """Part of the text of the error; letters of ASCII may be small or large."""
+
+    def matches(self, state: str, name: str, queue: str, error: str | None) -> bool:
+        """Return True for a task like that."""
+        return (
+            self.state in (None, state)
+            and self.name in (None, name)
+            and self.queue in (None, queue)
+            and (self.error is None or self.error.lower() in (error or "").lower())
+        )
+
+    def keep(self, records: Iterable[Record]) -> list[Record]:
+        """Return those that match."""
+        return [one for one in records if self.matches(one.state, one.name, one.queue, one.error)]
+
+
+EVERY = Wanted()
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a list, the newest first, and where its rest begins: `before` of the next page, or None at the end."""
+
+    records: list[Record]
+    rest: Mark | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What is counted of a task that is settled."""
+
+    name: str
+    queue: str
+    state: str
+    started: float
+    finished: float
+
+
+def newest_of(page: Callable[[int, Wanted, Mark | None], Page], limit: int, wanted: Wanted) -> list[Record]:
+    """Return the newest `limit` records of the pages that `page` returns, the oldest of them first."""
+    found: list[Record] = []
+    rest: Mark | None = None
+    while len(found) < limit:
+        part = page(limit - len(found), wanted, rest)
+        found += part.records
+        rest = part.rest
+        if rest is None:
+            break
+    return found[::-1]
