@@ -15,6 +15,7 @@ import click
 from flask import Flask, current_app
 from flask.cli import AppGroup
 
+from .dashboard import serve_alone
 from .dispatch import background
 from .durable.worker import run_worker
 from .errors import AsokError, NotConfigured
@@ -170,6 +171,18 @@ def tasks(state: str | None, name: str | None, queue: str | None, limit: int, as
         when = f"{task.enqueued_at:%Y-%m-%d %H:%M:%S}"
         line = f"{task.id}  {when}  {task.state:9}  {percent:4}  {task.queue}  {task.name}  {task.error or ''}"
         click.echo(line.rstrip())
+
+
+@asok_cli.command("dashboard")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", default=5050, show_default=True, type=click.IntRange(0, 65_535), help="0 is any free one.")
+def dashboard(host: str, port: int) -> None:
+    """
+    Serve the dashboard of the tracked tasks until Ctrl-C, and print its address.
+
+    It knows what the processes of the application share. Only the address with its random token leads there.
+    """
+    _asked(serve_alone, _asked(_app_that_shares), host, port, click.echo)
 
 
 @asok_cli.command("failed")

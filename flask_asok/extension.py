@@ -13,6 +13,8 @@ from werkzeug.local import LocalProxy
 from . import settings
 from .backends.choice import backend_class
 from .cli import asok_cli
+from .dashboard import Access as DashboardAccess
+from .dashboard import Arguments, DashboardBlueprint
 from .dispatch import background, in_background
 from .durable.sweeper import begin_sweeping
 from .durable.worker import retry_here, start_worker
@@ -163,6 +165,19 @@ class FlaskAsok:
         # Beside the context processor, for the macros that a template imports without its context.
         view.add_app_template_global(asok_progress)
         return view
+
+    def dashboard(self, *, access: DashboardAccess | None = None, arguments: Arguments = False) -> Blueprint:
+        """
+        Return the pages of the operator, to be registered: `asok_dashboard`.
+
+        `access` is called in each request, and returns False, "read" or "write" (or True): a refused visitor gets a
+        404, and only "write" shows buttons. It is required outside of debug mode: without it registration is a
+        ValueError. In debug mode only this machine gets in without it. "write" without a SECRET_KEY is NotConfigured.
+
+        Arguments are shown only with `arguments=True`, and only of tasks whose call is written down; what has a name
+        like "password" or "token" is hidden. A function of a name and a value returns what is shown instead.
+        """
+        return DashboardBlueprint(access, arguments)
 
     def periodic(
         self,

@@ -36,6 +36,7 @@ ORDER = [
     {"recording"},
     {"dispatch"},
     {"periodic", "recipes", "status"},
+    {"dashboard"},
     {"cli", "rooms"},
     {"extension"},
     {"__init__"},

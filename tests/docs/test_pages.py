@@ -420,6 +420,17 @@ def test_status(page, blocks):
     assert names["app"].test_client().get("/exports/unknown").status_code == 404
 
 
+def test_dashboard(page):
+    """The dashboard of the page is there for an administrator, and for no other visitor."""
+    app = page("docs/dashboard.md").run()["app"]
+    client = app.test_client()
+    before = client.get("/tasks/").status_code
+    with client.session_transaction() as visitor:
+        visitor["role"] = "admin"
+
+    assert (before, client.get("/tasks/").status_code) == (404, 200)
+
+
 def test_testing(page):
     """The tests on the page about tests pass, in a folder with nothing but them."""
     page("docs/testing.md").run()

@@ -1,0 +1,128 @@
+"""What the dashboard shows and does of a task whose call is written down: its arguments, and one more try."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from flask_asok import FlaskAsok, background
+from flask_asok.durable.sweeper import sweeper_of
+
+spec = importlib.util.spec_from_file_location("dashboard_jobs", Path(__file__).parent / "dashboard_jobs.py")
+jobs = sys.modules["dashboard_jobs"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(jobs)
+
+asok = FlaskAsok()
+
+
+@pytest.fixture
+def failed(make_dashboard):
+    """Call `charge` in an application whose dashboard shows arguments as told, and return client and page."""
+
+    def failed(arguments, *args, **kwargs):
+        jobs.calls.clear()
+        jobs.works.clear()
+        app = make_dashboard(arguments=arguments, ASOK_TASK_MODULES=["dashboard_jobs"])
+        with app.app_context():
+            task = background.using(durable=True)(jobs.charge, *args, **kwargs)
+            task.join(10)
+        return app, app.test_client(), f"/tasks/tasks/{task.id}"
+
+    return failed
+
+
+def test_retry(failed, press):
+    """A failed task whose call is written down runs once more at a press."""
+    app, client, page = failed(False, 4711)
+    jobs.works.append(True)
+
+    answer = press(client, page, f"{page}/retry")
+    sweeper_of(app).look()
+
+    assert answer.location == f"{page}?said=retried"
+    with app.app_context():
+        task = asok.get(page.rpartition("/")[2])
+        task.join(10)
+        assert task.state == "succeeded"
+    assert jobs.calls == [4711, 4711]
+    assert press
+
+
+def test_not_shown(failed):
+    """Without `arguments=True` no argument is on the page."""
+    _, client, page = failed(False, 4711, url="visible")
+
+    text = client.get(page).text
+
+    assert "4711" not in text and "visible" not in text and "Arguments" not in text
+
+
+def test_redacted(failed):
+    """What has the name of a secret is hidden, at any depth and in every kind of value; so is what an address hides."""
+    data = {
+        "name": "Ann", "API-Key": "hush1", "deep": [{"Authorization": "hush2"}], "pairs": (("session_id", "hush3"),),
+        7: "seven",
+    }  # fmt: skip
+    _, client, page = failed(
+        True, 4711, "hush4", data, url="https://user:hush5@hooks.example/hush6?hush7", card=jobs.Card("Ann", "hush8")
+    )
+
+    text = client.get(page).text
+
+    assert "4711" in text and "Ann" in text and "seven" in text and "hooks.example" in text
+    assert "hush" not in text
+    assert "(hidden)" in text
+
+
+def test_function_of_ones_own(failed):
+    """A function of a name and a value says what is shown; what is a secret by its name it is not asked for."""
+    asked = []
+
+    def shown(name, value):
+        asked.append(name)
+        if name == "url":
+            raise RuntimeError("no")
+        return f"<{name}>" if name == "order_id" else value
+
+    _, client, page = failed(shown, 4711, "hush", url="mine")
+
+    text = client.get(page).text
+
+    assert "&lt;order_id&gt;" in text and "4711" not in text and "hush" not in text and "mine" not in text
+    assert "password" not in asked
+
+
+def test_cut(failed):
+    """A long value is cut."""
+    _, client, page = failed(True, "x" * 5_000)
+
+    text = client.get(page).text
+
+    assert "x" * 150 in text and "x" * 250 not in text and "5,0" in text
+
+
+def test_unnamed(failed, monkeypatch):
+    """Of a function that is gone by now no argument without a name is shown: it may be a secret."""
+    _, client, page = failed(True, "hush", url="seen")
+    monkeypatch.delattr(jobs, "charge")
+
+    text = client.get(page).text
+
+    assert "hush" not in text and "seen" in text
+
+
+def test_foreign_message(failed):
+    """A message that this application has not signed is not read."""
+    app, client, page = failed(True, "hush")
+    app.secret_key = "another"
+
+    text = client.get(page).text
+
+    assert "hush" not in text and "cannot be read" in text
+
+
+def test_arguments_is_checked():
+    """What is neither True, False nor a function is a TypeError at the call."""
+    with pytest.raises(TypeError, match="arguments must be"):
+        asok.dashboard(arguments="yes")
