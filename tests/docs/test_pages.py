@@ -46,8 +46,11 @@ from werkzeug.datastructures import FileStorage
 
 import flask_asok
 from flask_asok import Cache, FlaskAsok, Mail, background, current_task, send_mail, send_webhook, task
+from flask_asok.durable.sweeper import sweeper_of
+from flask_asok.durable.worker import run_worker
 from flask_asok.periodic import Clock
 from flask_asok.rooms import SETTINGS
+from flask_asok.sharing import open_store
 from flask_asok.state import state_of
 from flask_asok.store import away as store_away
 from flask_asok.store import file as store_file
@@ -660,6 +663,7 @@ def trouble(tmp_path_factory):
     cache_trouble(said_by)
     store_trouble(said_by, tmp_path_factory.mktemp("stores"))
     result_trouble(said_by, tmp_path_factory.mktemp("results"))
+    durable_trouble(said_by, tmp_path_factory.mktemp("durable"))
     periodic_trouble(said_by, tmp_path_factory.mktemp("periodic"))
     FlaskAsok().close(app, 0.01)
     said_by(waiting.result)
@@ -817,6 +821,50 @@ def result_trouble(said_by, folder):
         said_by(render_template_string, "{{ asok_progress('0' * 32) }}")
     said_by(bare.register_blueprint, FlaskAsok().status(cancel=True))
     for app in (bare, other, keyed):
+        FlaskAsok().close(app, TIMEOUT)
+
+
+def durable_trouble(said_by, folder):
+    """Leave tasks that no process can or may run, and write down what cannot be written down."""
+    path, now, shared_by_machines = folder / "asok.sqlite3", time.time(), object()
+    keys = {"SECRET_KEY": "a secret", "ASOK_TASK_MODULES": ["textwrap"]}
+    durable = background.using(durable=True, delay=600, name="work")
+    first, second = tracking_app(path, **keys), tracking_app(path, **keys)
+    with first.app_context():
+        left = [durable(textwrap.dedent, " text").id for _ in range(3)]
+        waits = durable(textwrap.dedent, " text")
+        secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+        said_by(background.using(durable=True), send_webhook, "https://hooks.example/", {}, secret=secret)
+    FlaskAsok().close(first, TIMEOUT)
+    said_by(waits.result, TIMEOUT)
+    change(path, f"UPDATE task SET state = 'running', deaths = 2 WHERE id = '{left[0]}'")
+    change(path, f"UPDATE task SET message = 'forged' WHERE id = '{left[1]}'")
+    with second.app_context():
+        open_store(second).now = lambda: now + 601
+        sweeper = sweeper_of(second)
+        for seconds in (0.0, 601.0):
+            sweeper.now = lambda seconds=seconds: seconds
+            sweeper.look()
+    others = [tracking_app(path, **{**keys, "SECRET_KEY": key}) for key in ("another", None, "a secret")]
+    for app in others:
+        with app.app_context(), pytest.MonkeyPatch.context() as patch:
+            if app is others[2]:
+                # A Redis would have to run here.
+                patch.setattr("flask_asok.durable.home.open_store", lambda app: shared_by_machines)
+            said_by(durable, textwrap.dedent, " text")
+    said_by(run_worker, tracking_app("memory", **keys), (), ())
+    released = tracking_app(folder / "released.sqlite3", **keys)
+    with released.test_request_context() as context:
+        background.using(durable=True, when="response", name="work")(textwrap.dedent, " text")
+        change(folder / "released.sqlite3", "DROP TABLE task")
+        released.process_response(released.response_class()).close()
+        context.request.close()
+    with released.app_context():
+        sweeper_of(released).start()
+        deadline = time.monotonic() + TIMEOUT
+        while sweeper_of(released)._warned_at < 0 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    for app in (second, released, *others):
         FlaskAsok().close(app, TIMEOUT)
 
 
