@@ -1,0 +1,150 @@
+"""The pages in a real browser, over a real server: no complaint of its console, no report of the policy."""
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from flask_asok import FlaskAsok, background, report_progress
+
+PAGES = ["", "tasks", "functions", "periodic", "processes"]
+
+
+def fail():
+    raise ValueError("<script>window.evil = 1</script> the warehouse is closed")
+
+
+@pytest.fixture
+def site(make_dashboard, serve, gate):
+    """An application with a task of each kind, and the address of its dashboard."""
+    app = make_dashboard(ASOK_TRACKED=True)
+    begun = threading.Event()
+
+    def work():
+        report_progress(1, 2, "half of it")
+        begun.set()
+        gate.wait(60)
+        report_progress(2, 2)
+
+    with app.app_context():
+        app.failed = background.using(name="charge")(fail)
+        app.running = background.using(name="import", queue="images")(work)
+        app.waiting = background.using(name="remind", delay=3_600, queue="mail")(int)
+        app.failed.join(10)
+    assert begun.wait(10)
+    app.address = serve(app) + "/tasks/"
+    return app
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1600, "light")])
+def test_every_page(site, browser, width, scheme):
+    """Each page fits a phone and a wide screen, in the light and in the dark, and nothing of a task is run."""
+    browser.show(width=width, height=900, prefers_color_scheme=scheme)
+
+    for page in [*PAGES, *(f"tasks/{task.id}" for task in (site.failed, site.running, site.waiting))]:
+        browser.go(site.address + page)
+        assert browser.ask("document.documentElement.scrollWidth") <= width, page
+        assert browser.ask("document.querySelectorAll('h1').length") == 1, page
+    assert browser.ask("window.evil") is None
+    assert browser.ask("document.querySelector('#live').hidden") is False
+
+
+def test_live(site, browser, gate):
+    """A page brings itself up to date, and keeps what has the focus; with Live off it stays as it is."""
+    browser.hold_clock()
+    browser.go(f"{site.address}tasks/{site.running.id}")
+    button = f"#cancel-{site.running.id}"
+    browser.ask(f"document.querySelector('{button}').focus()")
+    site.running.summary.name = "import all"
+
+    assert browser.tick() == 2_000
+    browser.wait("window.timers.size == 1")
+    assert browser.ask("document.activeElement.id") == button[1:]
+
+    gate.set()
+    site.running.join(10)
+    browser.tick()
+    browser.wait("document.querySelector('#part').innerText.includes('Succeeded')")
+
+    browser.ask("document.querySelector('#live').click()")
+    assert browser.ask("document.querySelector('#live').ariaPressed") == "false"
+    assert browser.ask("window.timers.size") == 0
+
+
+def test_hidden(site, browser):
+    """A page that is not seen does not ask; seen again, it asks at once."""
+    browser.hold_clock()
+    browser.go(site.address)
+    seen = """
+        Object.defineProperty(document, "hidden", {configurable: true, value: %s});
+        document.dispatchEvent(new Event("visibilitychange"));
+    """
+
+    browser.ask(seen % "true")
+    assert browser.ask("window.timers.size") == 0
+    browser.ask(seen % "false")
+
+    assert browser.tick() == 0
+
+
+def test_lost_access(site, browser):
+    """A page whose visitor is refused from now on stops, and says so."""
+    browser.expected.append("404 (NOT FOUND)")
+    browser.hold_clock()
+    browser.go(f"{site.address}tasks/{site.failed.id}")
+    with site.app_context():
+        FlaskAsok().discard(site.failed.id)
+
+    browser.tick()
+
+    browser.wait("document.querySelector('#stale').innerText.includes('gone')")
+    assert browser.ask("window.timers.size") == 0
+
+
+@pytest.mark.parametrize("javascript", [True, False], ids=["with", "without"])
+def test_actions(site, browser, javascript):
+    """The buttons work, with JavaScript and without."""
+    browser.call("Emulation.setScriptExecutionDisabled", value=not javascript)
+    said = "document.querySelector('.said')?.innerText"
+
+    browser.go(f"{site.address}tasks/{site.waiting.id}")
+    browser.ask("document.querySelector('.actions button').click()")
+    browser.wait(f"{said} != null")
+    assert site.waiting.state == "cancelled"
+
+    browser.go(f"{site.address}tasks/{site.running.id}")
+    browser.ask("document.querySelector('.actions button').click()")
+    browser.wait(f"{said} != null")
+    assert site.running.stopping
+
+    browser.go(f"{site.address}tasks/{site.failed.id}")
+    browser.ask("document.querySelector('.actions button').click()")
+    browser.wait(f"{said} == 'The task is forgotten.'")
+
+    browser.go(f"{site.address}tasks")
+    browser.ask("document.querySelector('[name=state]').value = 'cancelled'")
+    browser.ask("document.querySelector('.filters button').click()")
+    browser.wait(
+        "location.search.includes('state=cancelled') && document.querySelectorAll('.tasks tbody tr').length == 1"
+    )
+
+
+@pytest.mark.skipif("ASOK_AXE" not in os.environ, reason="ASOK_AXE=path/to/axe.min.js: npm pack axe-core")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_accessible(site, browser, scheme):
+    """axe-core finds nothing serious on any page."""
+    axe = Path(os.environ["ASOK_AXE"]).read_text()
+    browser.show(width=1000, height=900, prefers_color_scheme=scheme)
+    found = {}
+
+    for page in [*PAGES, *(f"tasks/{task.id}" for task in (site.failed, site.running, site.waiting))]:
+        browser.go(site.address + page)
+        browser.ask(f"{axe};0")
+        broken = browser.ask(
+            "axe.run().then(({violations}) => violations.map(({id, impact, nodes}) => "
+            "[id, impact, nodes.map(node => node.html.slice(0, 120)).slice(0, 3)]))"
+        )
+        found.update({(page, id): [impact, nodes] for id, impact, nodes in broken})
+
+    assert found == {}
