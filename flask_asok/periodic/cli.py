@@ -9,7 +9,6 @@ import sys
 import threading
 from datetime import datetime
 from typing import NoReturn
-from zoneinfo import ZoneInfo
 
 import click
 from flask import Flask, current_app
@@ -23,6 +22,7 @@ from ..state import state_of
 from .by_hand import NONE, start_named
 from .clock import Clock
 from .runs import PeriodicTask, in_utc, listed
+from .schedules import zone_named
 
 NEXT = 3
 """How many ticks to come a list shows."""
@@ -87,7 +87,7 @@ def list_periodic(as_json: bool) -> None:
         click.echo(f"{one.name}  {one.schedule}  {one.tz}")
         tick = one.next_at.timestamp()
         for title in ("next", *[""] * (NEXT - 1)):
-            local = in_utc(tick).astimezone(ZoneInfo(one.tz))
+            local = in_utc(tick).astimezone(zone_named(one.tz))
             click.echo(f"  {title:4}  {local:%Y-%m-%d %H:%M:%S %z}  {in_utc(tick):%Y-%m-%d %H:%M:%S} UTC")
             tick = entry.schedule(clock.zone).after(tick)
         click.echo(f"  last  {last}")

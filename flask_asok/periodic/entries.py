@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
-from zoneinfo import ZoneInfo
 
 from ..callables import check_fits
 from ..validate import seconds, text, wrong_type
-from .schedules import Cron, Every, Schedule, check_line
+from .schedules import Cron, Every, Schedule, check_line, zone_named
 
 LONGEST_NAME = 150
 """Characters of a name, from which the key of a run is made."""
@@ -140,12 +139,13 @@ def checked_entry(
 def checked_zone(name: str, value: object) -> str:
     """Return the name of a time zone; ValueError if the system does not know it."""
     try:
-        return ZoneInfo(text(name, value)).key
+        zone_named(zone := text(name, value))
     except (KeyError, ValueError, OSError):
         raise ValueError(
             f"{name}={value!r} is no time zone that this system knows. If the name is right, install the zones: "
             "pip install tzdata."
         ) from None
+    return zone
 
 
 def _check_function(function: object) -> None:
@@ -173,4 +173,4 @@ def _period(every: float | timedelta | None, cron: str | None, tz: str | None) -
 
 @functools.lru_cache(maxsize=1_000)
 def _cron(line: str, zone: str) -> Cron:
-    return Cron(line, ZoneInfo(zone))
+    return Cron(line, zone)

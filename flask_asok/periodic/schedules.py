@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -86,10 +86,10 @@ class Cron(Schedule):
     time that comes twice is one tick. A line whose minute or hour begins with `*` goes by what the clock shows.
     """
 
-    def __init__(self, text: str, zone: ZoneInfo) -> None:
+    def __init__(self, text: str, zone: str) -> None:
         self.text: str = text
-        self.zone: str = zone.key
-        self._zone = zone
+        self.zone: str = zone
+        self._zone: tzinfo = zone_named(zone)
         self._line = NAMES.get(text.strip().lower(), text)
         minute, hour = self._line.split()[:2]
         self._is_fixed = not minute.startswith("*") and not hour.startswith("*")
@@ -120,6 +120,11 @@ class Cron(Schedule):
             wall += timedelta(minutes=1)
             instant = wall.replace(tzinfo=self._zone).timestamp()
         return instant
+
+
+def zone_named(name: str) -> tzinfo:
+    """Return a time zone; KeyError, ValueError or OSError if the system does not know it. UTC is always known."""
+    return UTC if name == "UTC" else ZoneInfo(name)
 
 
 def check_line(text: str) -> float:

@@ -2,6 +2,8 @@
 
 import importlib.util
 import logging
+import os
+import subprocess
 import sys
 import threading
 from datetime import UTC, datetime, timedelta
@@ -157,6 +159,32 @@ def test_time_zone_of_the_application(asok):
 
     with pytest.raises(ValueError, match=r"ASOK_TIMEZONE='America/Newyork' is no time zone .* tzdata"):
         asok.init_app(misspelt)
+
+
+def test_system_without_time_zones():
+    """Where the system has no time zones, as Windows, all works in UTC; another zone is refused with the cure."""
+    script = """
+import sys
+sys.modules["tzdata"] = None
+from flask import Flask
+from flask_asok import FlaskAsok
+app = Flask("shop")
+asok = FlaskAsok(app)
+asok.periodic(cron="0 3 * * *", name="nightly")(print)
+with app.app_context():
+    print(asok.periodic_tasks()[0].next_at.hour)
+try:
+    asok.periodic(cron="0 3 * * *", tz="Europe/Berlin", name="other")(print)
+except ValueError as error:
+    print(error)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONTZPATH": ""}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+
+    assert ended.stdout.startswith("3\ntz='Europe/Berlin' is no time zone"), ended.stderr
+    assert "pip install tzdata" in ended.stdout
 
 
 def test_light(asok):
