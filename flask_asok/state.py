@@ -66,7 +66,7 @@ class AppState:
                 made = self._shared.get(key)
                 if made is None:
                     made = self._shared[key] = make()
-                return made  # type: ignore[no-any-return]
+                return made
 
     def keep(self, one: object) -> None:
         """Keep an object of a room for as long as the application lives, across forks: one of each class."""
