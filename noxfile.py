@@ -178,3 +178,11 @@ def bench(session: nox.Session) -> None:
     """Measure against peers, side by side; see benchmarks/README.md."""
     session.install("-e", ".[celery]", *groups("bench"))
     session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session
+def screenshots(session: nox.Session) -> None:
+    """Make the pictures of the documentation. Needs Chromium."""
+    install_wheel(session)
+    session.install(*groups("tests"))
+    session.run("python", "docs/screenshots.py")
