@@ -209,6 +209,8 @@ def test_handed_over_is_not_given_up(app, url):
         thread = next(each for each in threading.enumerate() if each.ident == running.ident)
         connection.close()
         thread.join(WAIT)
+        # It may have been on its way to the scheduler when that closed.
+        waiting.join(WAIT)
 
     assert heard == []
     assert (waiting.goes_on, running.goes_on) == (True, True)
