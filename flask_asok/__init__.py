@@ -10,6 +10,7 @@ from .errors import (
     TaskAbandoned,
     TaskCancelled,
     TaskFailed,
+    TaskTimeout,
 )
 from .extension import FlaskAsok
 from .progress import Progress
@@ -56,6 +57,7 @@ __all__ = [
     "TaskCancelled",
     "TaskFailed",
     "TaskSummary",
+    "TaskTimeout",
     "WebhookBlocked",
     "WebhookError",
     "WebhookGone",

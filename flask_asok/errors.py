@@ -6,6 +6,7 @@ AsokError
 ├── QueueFull              a bound was reached and nothing may be dropped
 ├── TaskCancelled          result() of a task that was cancelled; in one that is to stop, a report of its progress
 ├── TaskAbandoned          result() of a task that a shutdown or a fork left behind
+├── TaskTimeout            raised in a task that has reached its soft time limit
 ├── TaskFailed             result() of a task that failed in another process with an error that cannot be made again
 ├── ResultNotKept          result() of a task that succeeded elsewhere, whose value was not kept
 ├── BackendUnavailable     the broker of a distributed backend cannot be reached
@@ -59,6 +60,14 @@ class TaskAbandoned(AsokError):
 
 class TaskFailed(AsokError):
     """Raised by `result()` with the text of an error from another process whose type cannot be made again here."""
+
+
+class TaskTimeout(AsokError):
+    """
+    Raised in a task that has run for as long as its `timeout`, on a backend whose processes can be killed.
+
+    It is also the error that the backend's own engine has for that.
+    """
 
 
 class ResultNotKept(AsokError):

@@ -27,7 +27,6 @@ SHORTEST_PAUSE = 0.005
 LONGEST_PAUSE = 0.25
 """Seconds between two looks at the store, for one that waits: quick at first, and rarer later on."""
 
-UNCLAIMED = frozenset({"queued", "waiting"})
 
 GONE = "its record is gone from the store"
 """The error of a task of which nothing can tell any more how it ends."""
@@ -195,21 +194,14 @@ class StoredTask(Handle[R]):
 
     def _join(self, timeout: float | None) -> None:
         backend = state_of(self.app).backend
-        if (here := backend.find(self.id)) is not None:
+        if here := backend.find(self.id) if current.get() is None else backend.joinable(self.id):
             # A task that joins one of its own process must not wait for the thread that it holds.
             here.join(timeout)
             self._look()
             return
         deadline = None if timeout is None else time.monotonic() + timeout
         pause, gate = SHORTEST_PAUSE, threading.Event()
-        caller: Task[Any] | None = current.get()
         while self.is_alive():
-            if caller is not None and timeout is None and backend.distributed and self._summary.state in UNCLAIMED:
-                # It cannot be run here: its message is with the broker.
-                raise RuntimeError(
-                    f"Task {caller.name} cannot join {self.name}, which waits for a worker, without a limit: this may "
-                    "be the only one. Give a timeout, or join the Task that background() returned: that runs here."
-                )
             left = pause if deadline is None else min(pause, deadline - time.monotonic())
             if left <= 0:
                 return

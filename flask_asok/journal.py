@@ -1,144 +1,40 @@
-"""What a task writes down for other processes: when it is queued, begins, reports, waits and ends."""
+"""The record of a task that other processes see: made at the call, kept up by the process that runs the task."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
-import time
-import traceback
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 from flask import Flask
 
 from .attempt import RunnableTask
 from .backends.base import KEY_TAKEN
-from .callables import path_of
-from .calls import Parts
-from .context import request_of
-from .errors import AsokError, BackendUnavailable
-from .logs import is_ctrl_c
+from .errors import BackendUnavailable
 from .owed import owed_by
-from .progress import Progress
+from .record_writer import RecordWriter, attach, key_of, record_of
 from .results import text_of
 from .sharing import open_store
-from .store.away import warn_of_store
-from .store.base import Record, Store
 from .summaries import State
 from .task_log import log_of
-
-T = TypeVar("T")
 
 Start = Callable[..., None]
 
 
-class Journal:
-    """
-    The record of one task, as the process that runs the task writes it. A task has it as `journal`.
+class Journal(RecordWriter):
+    """The record of one task, with what came out of it where that is not too large."""
 
-    A store that is away never stops a task: a warning tells of it, once a minute.
-    """
+    __slots__ = ()
 
-    __slots__ = ("_claim", "_keeps", "_key", "_store", "_until_start")
+    def outcome(self, task: RunnableTask[Any], state: State, value: Any, error: BaseException | None) -> str | None:
+        """Return the value or the error as signed text."""
+        return text_of(task.app, task.id, value, error)
 
-    def __init__(self, store: Store, key: str, until_start: bool, *, claim: int = 0, keeps: bool = True) -> None:
-        self._store = store
-        self._claim = claim
-        self._key = key
-        self._until_start = until_start
-        self._keeps = keeps
-
-    def release(self, task: RunnableTask[Any]) -> bool:
-        """Note that a deferred task is queued; False if another task has its key by now."""
-        with self._reached(task):
-            holder = self._store.release(task.id, time.time() + task.options.delay, self._key)
-            return holder in ("", task.id)
-        return True
-
-    def begin(self, task: RunnableTask[Any]) -> State | None:
-        """Note that an attempt begins; return the state of the task if it is over here: cancelled, or abandoned."""
-        with self._reached(task):
-            claim = self._store.claim(task.id, self._store.me, self._claim)
-            if not claim:
-                found = self._store.read(task.id)
-                if found is not None and found.claim != self._claim:
-                    # Another process has taken this one for dead.
-                    return "abandoned"
-                return "cancelled" if found is not None and found.is_settled else None
-            self._claim = claim
-            if self._until_start and self._key:
-                self._store.free(task.id)
-                self._key = ""
-        if task not in task.runner.running:
-            # A shutdown came in between, and could not know of the claim.
-            self._left_meanwhile(task)
-            return "abandoned"
-        return None
-
-    def renewed(self, call: Parts) -> Parts:
-        """Return what the next attempt calls."""
-        return call
-
-    def hand_over(self, task: RunnableTask[Any]) -> bool:
-        """Leave the task to another process; False if none can run it."""
-        return False
-
-    def report(self, task: RunnableTask[Any], progress: Progress) -> bool:
-        """Write the progress, and return True if another process asks the task to stop."""
-        with self._reached(task):
-            return self._store.report(task.id, self._claim, progress)
-        return False
-
-    def wait(self, task: RunnableTask[Any], seconds: float, error: BaseException | None) -> None:
-        """Note that the task waits for its next attempt."""
-        with self._reached(task):
-            self._store.postpone(
-                task.id,
-                self._claim,
-                time.time() + seconds,
-                attempts=task.attempts,
-                error=task.summary.error or "",
-                traceback=_traceback_of(error),
-            )
-
-    def settle(self, task: RunnableTask[Any], state: State, value: Any, error: BaseException | None) -> None:
-        """Record the last state of the task, with its value or error."""
-        # It leads back to the task.
-        task.reporter = None
-        outcome, frames = None, ""
-        try:
-            frames = _traceback_of(error)
-            if self._keeps and state in ("succeeded", "failed"):
-                outcome = _of_user_code(lambda: text_of(task.app, task.id, value, error), None)
-        finally:
-            # Ctrl-C, in a caller that runs the task itself, ends it for the other processes too.
-            write = functools.partial(
-                self._write_end, task.id, task.progress, state, task.summary.error or "", frames, outcome
-            )
-            try:
-                write()
-            except AsokError as error:
-                warn_of_store(task, error)
-                with contextlib.suppress(RuntimeError):
-                    owed_by(task.app).add(write)
-
-    def _write_end(
-        self, id: str, progress: Progress | None, state: State, error: str, frames: str, outcome: str | None
-    ) -> None:
-        if progress is not None:
-            self._store.report(id, self._claim, progress)
-        self._store.settle(id, self._claim, state, error=error, traceback=frames, outcome=outcome)
-
-    def _left_meanwhile(self, task: RunnableTask[Any]) -> None:
-        self.settle(task, "abandoned", None, None)
-
-    @contextlib.contextmanager
-    def _reached(self, task: RunnableTask[Any]) -> Iterator[None]:
-        try:
-            yield
-        except AsokError as error:
-            warn_of_store(task, error)
+    def owe(self, task: RunnableTask[Any], write: Callable[[], None]) -> None:
+        """Write it in another thread, when the store takes it again."""
+        with contextlib.suppress(RuntimeError):
+            owed_by(task.app).add(write)
 
 
 def keep_journal(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any]) -> str:
@@ -152,7 +48,7 @@ def keep_journal(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any]) ->
     try:
         store = open_store(app)
         store.tidy()
-        holder = store.add(record_of(task, app, fn))
+        holder = store.add(record_of(task, app, fn, store.me))
     except BackendUnavailable as error:
         if options.unique is not None:
             raise
@@ -161,18 +57,6 @@ def keep_journal(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any]) ->
     if holder == task.id:
         attach(task, Journal(store, key_of(fn, options.unique), options.unique_until == "start"))
     return holder
-
-
-def attach(task: RunnableTask[Any], journal: Journal) -> None:
-    """Let `task`, which has a record, keep that up by `journal`."""
-    task.journal = journal
-    task.summary.is_stored = True
-    task.reporter = functools.partial(journal.report, task)
-
-
-def key_of(fn: Callable[..., Any], unique: str | None) -> str:
-    """Return the key that the store knows, of this function and no other; "" for a task without one."""
-    return "" if unique is None else f"{path_of(fn)}|{unique}"
 
 
 def journaled(start: Start) -> Start:
@@ -185,43 +69,3 @@ def journaled(start: Start) -> Start:
             task.withdraw(KEY_TAKEN)
 
     return begin
-
-
-def record_of(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any]) -> Record:
-    """Return the record of a task that is just being made, by this process."""
-    options, now = task.options, time.time()
-    is_deferred = options.when != "now"
-    return Record(
-        id=task.id,
-        name=task.name,
-        queue=task.queue,
-        function=path_of(fn),
-        origin=_origin(app),
-        state="waiting" if is_deferred or options.delay else "queued",
-        enqueued=now,
-        # Nobody knows yet when a deferred one is due.
-        due=0.0 if is_deferred else now + options.delay,
-        scheduled=options.scheduled,
-        owner=open_store(app).me,
-        key="" if is_deferred else key_of(fn, options.unique),
-    )
-
-
-def _origin(app: Flask) -> str:
-    """Return method and endpoint of the request that starts the task: its path or query may hold a secret."""
-    request = request_of(app)
-    return "" if request is None else f"{request.method} {request.endpoint or ''}".strip()
-
-
-def _traceback_of(error: BaseException | None) -> str:
-    return "" if error is None else _of_user_code(lambda: "".join(traceback.format_exception(error)), "")
-
-
-def _of_user_code(make: Callable[[], T], otherwise: T) -> T:
-    """Return what `make` makes; `otherwise` if a method of a result or an error raises meanwhile."""
-    try:
-        return make()
-    except BaseException as error:
-        if is_ctrl_c(error):
-            raise
-        return otherwise

@@ -8,7 +8,8 @@ from typing import Any
 from flask import Flask
 
 from .attempt import RunnableTask
-from .journal import keep_journal, key_of
+from .journal import keep_journal
+from .record_writer import key_of
 from .sharing import open_store
 from .state import state_of
 from .store.durable import DurableStore

@@ -27,7 +27,7 @@ ORDER = [
     {"telemetry"},
     {"calls", "waiting"},
     {"attempt", "packing"},
-    {"reporting", "triggers"},
+    {"record_writer", "reporting", "triggers"},
     {"backends"},
     {"state"},
     {"owed", "results", "sharing"},

@@ -185,6 +185,10 @@ class Backend(ABC):
             time.sleep(LOOK_SECONDS)
         return None
 
+    def joinable(self, id: str) -> RunnableTask[Any] | None:
+        """Return the task with this id that a task of this process waits for, if this process can run it."""
+        return self.find(id)
+
     # These answer for this process; in a distributed backend for all that run its tasks.
 
     def status(self) -> dict[str, Any]:

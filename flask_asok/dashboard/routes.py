@@ -173,8 +173,9 @@ class DashboardBlueprint(Blueprint):
             abort(404)
         record = task.record
         shown = None
-        if self._arguments and record is not None and record.message is not None:
-            shown = shown_arguments(visit.app, id, record.message, self._arguments)
+        store = shared_by(visit.app)
+        if self._arguments and record is not None and store is not None and (signed := store.message_of(id)):
+            shown = shown_arguments(visit.app, id, signed, self._arguments)
         return visit.show(
             "task",
             title=task.summary.name,

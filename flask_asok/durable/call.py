@@ -8,7 +8,7 @@ from typing import Any
 from flask import Flask
 
 from ..attempt import RunnableTask
-from ..journal import attach, key_of, record_of
+from ..record_writer import attach, key_of, record_of
 from ..results import packer_of
 from ..state import state_of
 from .home import durable_store
@@ -35,7 +35,7 @@ def write_down(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any]) -> s
     store = durable_store(app)
     check_key(app, store, packer)
     journal = DurableJournal(store, packer, message, key=key_of(fn, options.unique))
-    record = record_of(task, app, fn)
+    record = record_of(task, app, fn, store.me)
     if options.when == "now":
         record.message = signed
     else:

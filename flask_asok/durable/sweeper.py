@@ -13,9 +13,9 @@ from flask import Flask
 
 from ..errors import AsokError, MessageRefused
 from ..helper_thread import HelperThread
-from ..journal import attach
 from ..logs import log, log_exception
 from ..messages.message import Message
+from ..record_writer import attach
 from ..results import packer_of
 from ..sharing import existing_store
 from ..state import state_of

@@ -61,6 +61,8 @@ class Message:
     """Is what comes out of the task kept for other processes?"""
     unique_until: str = "end"
     """When the unique key of the task is free again."""
+    recorded: bool = False
+    """Does a store keep it? Then a task without a record is settled, and long ago."""
     unknown: dict[str, Any] = field(default_factory=dict)
     """The fields of a later version."""
 
@@ -100,7 +102,7 @@ class Message:
 
 _FIELDS = tuple(found.name for found in fields(Message) if found.name != "unknown")
 
-_LATEST: dict[str, object] = {"scheduled": 0.0, "keep": False, "unique_until": "end"}
+_LATEST: dict[str, object] = {"scheduled": 0.0, "keep": False, "unique_until": "end", "recorded": False}
 """The defaults of fields that most messages do without: they are written where they say something else."""
 
 _ALWAYS = tuple(name for name in _FIELDS if name not in _LATEST)

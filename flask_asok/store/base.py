@@ -97,6 +97,11 @@ class Store(ABC):
     def read(self, id: str) -> Record | None:
         """Return the record as it is stored, or None."""
 
+    def message_of(self, id: str) -> str | None:
+        """Return the signed message that a record keeps, or None."""
+        record = self.read(id)
+        return None if record is None else record.message
+
     def get(self, id: str) -> Record | None:
         """Return the record, or None. One that was lost with its process is settled as abandoned first."""
         record = self.read(id)

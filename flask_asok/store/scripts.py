@@ -1,9 +1,40 @@
 """What the store does inside Redis."""
 
 # In each script KEYS[1] is the prefix of the application's keys. Every change is one script, hence one atomic step.
-_COMMON = """
+COMMON = """
 local prefix = KEYS[1]
+local function clock(now)
+    if now ~= '' then return now end
+    local time = redis.call('TIME')
+    return string.format('%d.%06d', time[1], time[2])
+end
+local function moment(due, now)
+    if string.sub(due, 1, 1) == '+' then return string.format('%.6f', now + string.sub(due, 2)) end
+    return due
+end
+local function field(id, name)
+    local value = redis.pcall('HGET', prefix .. 'task:' .. id, name)
+    return type(value) == 'string' and value or nil
+end
+local function taken_out(id)
+    local queue = field(id, 'queue') or ''
+    redis.call('ZREM', prefix .. 'later', id)
+    redis.call('SREM', prefix .. 'running', id)
+    redis.call('ZREM', prefix .. 'sent:' .. queue, id)
+    return queue
+end
+local function put_in(id, due, now)
+    local task = prefix .. 'task:' .. id
+    if redis.call('HEXISTS', task, 'message') == 0 then return end
+    local queue = taken_out(id)
+    if tonumber(due) > tonumber(now) then
+        redis.call('ZADD', prefix .. 'later', due, id)
+    else
+        redis.call('ZADD', prefix .. 'sent:' .. queue, now, id)
+    end
+end
 local function finish(id, state, now, keep)
+    taken_out(id)
     local key = redis.call('HGET', prefix .. 'task:' .. id, 'key')
     if key and key ~= '' and redis.call('HGET', prefix .. 'keys', key) == id then
         redis.call('HDEL', prefix .. 'keys', key)
@@ -25,7 +56,7 @@ local function holder_of(key, now, keep, lost)
     if not id then return nil end
     local found = redis.call('HMGET', prefix .. 'task:' .. id, 'state', 'message', 'owner')
     if not found[1] then return nil end
-    if found[2] or redis.call('EXISTS', prefix .. 'process:' .. found[3]) == 1 then return id end
+    if found[2] or redis.call('EXISTS', prefix .. 'process:' .. (found[3] or '')) == 1 then return id end
     redis.call('HSET', prefix .. 'task:' .. id, 'error', lost)
     finish(id, 'abandoned', now, keep)
     return nil
@@ -33,16 +64,20 @@ end
 """
 _ADD = """
 local id, key, due, now, keep, lost, enqueued = unpack(ARGV, 1, 7)
+now = clock(now)
+due = moment(due, now)
 local holder = holder_of(key, now, keep, lost)
 if holder then return holder end
 if key ~= '' then redis.call('HSET', prefix .. 'keys', key, id) end
-redis.call('HSET', prefix .. 'task:' .. id, unpack(ARGV, 8))
+redis.call('HSET', prefix .. 'task:' .. id, 'due', due, unpack(ARGV, 8))
 redis.call('ZADD', prefix .. 'newest', enqueued, id)
 redis.call('ZADD', prefix .. 'open', due, id)
+put_in(id, due, now)
 return id
 """
 _CLAIM = """
 local id, owner, now, after = unpack(ARGV)
+now = clock(now)
 local task = prefix .. 'task:' .. id
 local state = redis.call('HGET', task, 'state')
 if state ~= 'queued' and state ~= 'waiting' then return 0 end
@@ -50,6 +85,8 @@ if after ~= '' and redis.call('HGET', task, 'claim') ~= after then return 0 end
 redis.call('HINCRBY', task, 'attempts', 1)
 redis.call('HDEL', task, 'progress')
 redis.call('HSET', task, 'state', 'running', 'owner', owner, 'started', now, 'stopping', '')
+taken_out(id)
+redis.call('SADD', prefix .. 'running', id)
 return redis.call('HINCRBY', task, 'claim', 1)
 """
 _REPORT = """
@@ -60,22 +97,31 @@ return redis.call('HGET', prefix .. 'task:' .. id, 'stopping') == '1' and 1 or 0
 """
 _RELEASE = """
 local id, due, key, now, keep, lost, message = unpack(ARGV)
+now = clock(now)
+due = moment(due, now)
 if redis.call('HGET', prefix .. 'task:' .. id, 'state') ~= 'waiting' then return '' end
 local holder = holder_of(key, now, keep, lost)
 if holder then return holder end
 if key ~= '' then redis.call('HSET', prefix .. 'keys', key, id) end
 local state = tonumber(due) > tonumber(now) and 'waiting' or 'queued'
 redis.call('HSET', prefix .. 'task:' .. id, 'state', state, 'due', due, 'key', key, 'unique_key', key)
-if message then redis.call('HSET', prefix .. 'task:' .. id, 'message', message) end
+if message then redis.call('HSET', prefix .. 'task:' .. id, 'message', message, 'kept', '1') end
 redis.call('ZADD', prefix .. 'open', due, id)
+put_in(id, due, now)
 return id
 """
 _POSTPONE = """
-local id, claim, due, attempts, error, traceback = unpack(ARGV)
+local id, claim, due, attempts, error, traceback, now = unpack(ARGV)
+now = clock(now)
+due = moment(due, now)
 if not is_claimed(id, claim) then return 0 end
 redis.call('HSET', prefix .. 'task:' .. id, 'state', 'waiting', 'due', due, 'attempts', attempts, 'error', error,
     'traceback', traceback)
 redis.call('ZADD', prefix .. 'open', due, id)
+taken_out(id)
+if redis.call('HEXISTS', prefix .. 'task:' .. id, 'message') == 1 then
+    redis.call('ZADD', prefix .. 'later', due, id)
+end
 return 1
 """
 _SETTLE = """
@@ -84,6 +130,7 @@ local found = redis.call('HMGET', prefix .. 'task:' .. id, 'finished', 'claim')
 if not found[1] or tonumber(found[1]) ~= 0 or found[2] ~= claim then return 0 end
 redis.call('HSET', prefix .. 'task:' .. id, 'error', error, 'traceback', traceback)
 if outcome then redis.call('HSET', prefix .. 'task:' .. id, 'outcome', outcome) end
+now = clock(now)
 finish(id, state, now, keep)
 return 1
 """
@@ -91,7 +138,7 @@ _CANCEL = """
 local id, now, keep = unpack(ARGV)
 local state = redis.call('HGET', prefix .. 'task:' .. id, 'state')
 if state ~= 'queued' and state ~= 'waiting' then return 0 end
-finish(id, 'cancelled', now, keep)
+finish(id, 'cancelled', clock(now), keep)
 return 1
 """
 _STOP = """
@@ -102,6 +149,7 @@ return 1
 """
 _RETRY = """
 local id, now, keep, lost = unpack(ARGV)
+now = clock(now)
 local task = prefix .. 'task:' .. id
 local found = redis.call('HMGET', task, 'state', 'message', 'unique_key')
 if (found[1] ~= 'failed' and found[1] ~= 'abandoned') or not found[2] then return 0 end
@@ -110,11 +158,12 @@ if holder_of(key, now, keep, lost) then return 0 end
 if key ~= '' then redis.call('HSET', prefix .. 'keys', key, id) end
 redis.call('PERSIST', task)
 redis.call('HINCRBY', task, 'claim', 1)
-redis.call('HDEL', task, 'outcome')
+redis.call('HDEL', task, 'outcome', 'left')
 redis.call('HSET', task, 'state', 'queued', 'attempts', 0, 'deaths', 0, 'due', now, 'owner', '', 'finished', 0,
     'error', '', 'traceback', '', 'key', key)
 redis.call('ZREM', prefix .. 'settled', id)
 redis.call('ZADD', prefix .. 'open', now, id)
+put_in(id, now, now)
 return 1
 """
 _DISCARD = """
@@ -135,7 +184,9 @@ if key and key ~= '' then
 end
 """
 _EXPIRE = """
-local ids = redis.call('ZRANGEBYSCORE', prefix .. 'settled', '-inf', '(' .. ARGV[1], 'LIMIT', 0, ARGV[2])
+local now, keep, limit = unpack(ARGV)
+local before = string.format('(%.6f', clock(now) - keep)
+local ids = redis.call('ZRANGEBYSCORE', prefix .. 'settled', '-inf', before, 'LIMIT', 0, limit)
 for _, id in ipairs(ids) do
     redis.call('DEL', prefix .. 'task:' .. id)
     redis.call('ZREM', prefix .. 'settled', id)
@@ -162,7 +213,7 @@ redis.call('HSET', prefix .. 'ticks', name, '[' .. at .. ',' .. cjson.encode(id)
 return 1
 """
 SCRIPTS = {
-    name: _COMMON + script
+    name: COMMON + script
     for name, script in {
         "add": _ADD,
         "claim": _CLAIM,

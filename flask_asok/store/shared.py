@@ -17,6 +17,9 @@ class Shared(Protocol):
     def read(self, id: str) -> Record | None:
         """Return the record as it is stored, or None."""
 
+    def message_of(self, id: str) -> str | None:
+        """Return the signed message that a record keeps, or None."""
+
     def get(self, id: str) -> Record | None:
         """Return the record as of now, or None."""
 

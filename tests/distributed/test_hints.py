@@ -67,7 +67,7 @@ def test_another_secret_key(config, worker, redis, close, wait_until):
 def test_another_time_limit(ctx, worker, tmp_path, wait_until, limits):
     """A signed message in an envelope with a time limit of somebody else runs with its own."""
     backend = ctx.extensions["asok"].backend
-    publish, backend.hub.publish = backend.hub.publish, lambda message, wait: None
+    publish, backend.hub.publish = backend.hub.publish, lambda message, *_, **__: None
     task = background(jobs.mark, tmp_path / "runs")
     backend.hub.publish = publish
 
@@ -90,8 +90,8 @@ def test_late_confirmation(config, worker, close, tmp_path, wait_until, fallback
     backend = app.extensions["asok"].backend
     publish = backend.hub.publish
 
-    def publish_and_wait(message, wait):
-        publish(message, wait)
+    def publish_and_wait(message, *args, **kwargs):
+        publish(message, *args, **kwargs)
         wait_until(lambda: backend.get(message.id).state in ("running", "succeeded"), what="the start")
         raise BackendUnavailable("The broker cannot be reached.")
 
@@ -113,8 +113,8 @@ def test_no_confirmation(config, worker, close, tmp_path, wait_until):
     backend = app.extensions["asok"].backend
     publish = backend.hub.publish
 
-    def publish_late(message, wait):
-        publish(message, 1)
+    def publish_late(message, *_, **__):
+        publish(message, wait=1)
         raise BackendUnavailable("The broker cannot be reached.")
 
     backend.hub.publish = publish_late

@@ -9,7 +9,6 @@ from flask_asok import background, send_mail, send_webhook
 from flask_asok.backends.celery.app import queue_name
 from flask_asok.backends.celery.hub import RUN
 from flask_asok.errors import MessageRefused, NotConfigured
-from flask_asok.messages.message import Message
 from flask_asok.messages.names import Names
 from flask_asok.messages.serializer import Serializer
 from flask_asok.messages.signer import Signer
@@ -88,39 +87,44 @@ def test_refused(app, worker, tmp_path, wait_until, make, text):
         ({"args": None}, "TypeError"),
     ],
 )
-def test_signed_and_not_to_be_run(app, worker, tmp_path, changes, text):
-    """A message of the application itself that this worker cannot run, of a newer release perhaps, is kept."""
+def test_signed_and_not_to_be_run(app, worker, tmp_path, wait_until, changes, text):
+    """What this worker cannot run, of a newer release perhaps, is left to others for a while, then listed as failed."""
     made = message(app, tmp_path / "runs", **changes)
     backend = app.extensions["asok"].backend
-    backend.hub.records.add(Message.from_payload(made))
+    store = backend.hub.store
 
     send(app, made["id"], Signer(app).sign(made, "call"))
 
-    with app.app_context():
-        assert [background(jobs.add, n).result(20) for n in range(4)] == [0, 1, 2, 3]
-    summary = backend.get(made["id"])
-    assert summary.state == "failed"
+    summary = wait_until(lambda: (found := backend.get(made["id"])) and found.error and found, what="the refusal")
+    assert summary.state == "queued"
     assert summary.error.startswith("refused by its worker") and text in summary.error
-    assert not (tmp_path / "runs").exists()
-    assert backend.retry(made["id"])
-
-
-def test_refused_for_want_of_its_record(app, worker, tmp_path, wait_until):
-    """What a worker cannot run, and whose record has expired, is found by `flask asok failed` all the same."""
-    made = message(app, tmp_path / "runs", fn="jobs:nothing")
-    backend = app.extensions["asok"].backend
-
+    line = f"{made['name']} ({made['id']}) is left to other workers"
+    wait_until(lambda: line in worker.log(), what="the line")
+    store.redis.hset(store.key(f"task:{made['id']}"), "left", 1)
     send(app, made["id"], Signer(app).sign(made, "call"))
-
-    wait_until(lambda: backend.get(made["id"]).state == "failed", what="the refusal")
+    wait_until(lambda: backend.get(made["id"]).state == "failed", what="the end of patience")
+    assert not (tmp_path / "runs").exists()
     assert made["id"] in app.test_cli_runner().invoke(args=["asok", "failed"]).output
+    assert backend.retry(made["id"])
+    assert backend.cancel(made["id"])
+
+
+def test_message_of_a_later_release(app, worker, tmp_path, wait_until):
+    """A message of a later release is left to a worker of that, and told of by the name of its task."""
+    with app.app_context():
+        task = background.using(delay=60)(jobs.mark, tmp_path / "runs")
+
+    send(app, task.id, Signer(app).sign({**task.message.as_payload(), "v": 99}, "call"))
+
+    wait_until(lambda: f"mark ({task.id}) is left to other workers" in worker.log(), what="the line")
+    assert "later release" in app.extensions["asok"].backend.get(task.id).error
+    assert task.cancel()
 
 
 def test_sent_again(app, worker, tmp_path):
     """A message that somebody sends once more runs no second time, while the record of the task is kept."""
     made = message(app, tmp_path / "runs")
     signed = Signer(app).sign(made, "call")
-    app.extensions["asok"].backend.hub.records.add(Message.from_payload(made))
 
     for _ in range(3):
         send(app, made["id"], signed)
@@ -186,12 +190,12 @@ def test_no_secret_travels(config, app, tmp_path):
 
 def test_forged_result(app, worker):
     """A record that was written by somebody else shows in the result, not in the state."""
-    records = app.extensions["asok"].backend.hub.records
+    store = app.extensions["asok"].backend.hub.store
     with app.app_context():
         task, other = background.using(delay=60)(jobs.add, 1), background.using(delay=60)(jobs.add, 1)
 
-    records.finish(task.message, {"state": "succeeded"})
-    records.finish(other.message, {"state": "succeeded", "outcome": Signer(app).sign({"value": 1}, "call")})
+    store.settle(task.id, 0, "succeeded")
+    store.settle(other.id, 0, "succeeded", outcome=Signer(app).sign({"value": 1}, "call"))
 
     for forged in (task, other):
         assert (forged.state, forged.is_alive()) == ("succeeded", False)

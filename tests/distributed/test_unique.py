@@ -206,7 +206,7 @@ def test_record_that_is_gone(ctx, other, key, redis):
 
     first = call(ctx, key, jobs.add, 1, delay=60)
     with redis_py.Redis(port=redis.port) as client:
-        assert client.delete(f"asok:jobs:{first.id}")
+        assert client.delete(f"asok:jobs:task:{first.id}")
 
     second = call(other, key, jobs.add, 2)
 

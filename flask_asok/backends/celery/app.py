@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from celery import Celery
@@ -30,7 +30,8 @@ def preset(app: Flask) -> dict[str, Any]:
             "unacked_mutex_expire": 10,
             "unacked_restore_interval": 5,
             "unacked_restore_throttle": 1,
-            "visibility_timeout": 3_600,
+            # What a busy worker that is killed has taken and not begun comes back after that; a sweeper is quicker.
+            "visibility_timeout": 30,
         },
         "result_serializer": "json",
         "task_default_queue": queue_name(app, "default"),
@@ -76,7 +77,7 @@ def queue_name(app: Flask, queue: str) -> str:
     return f"{app.name}.{queue}"
 
 
-def run_celery_worker(celery_app: Celery, arguments: list[str]) -> None:
+def run_celery_worker(celery_app: Celery, arguments: Sequence[str]) -> None:
     """Run Celery's own worker in this process until it is told to stop."""
     pools = {argument.removeprefix("--pool=").removeprefix("-P") for argument in arguments}
     if pools & {"gevent", "eventlet"} and socket.socket.__module__ == "socket":

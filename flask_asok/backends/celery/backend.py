@@ -13,25 +13,25 @@ from flask.ctx import AppContext
 
 from ...attempt import RunnableTask
 from ...errors import BackendUnavailable
-from ...logs import log
 from ...messages.message import Message, size_of
 from ...options import Options
+from ...record_writer import attach, record_of
 from ...store.shared import Ticks
 from ...summaries import SETTLED, TaskSummary
 from ...task_log import log_of
 from ..base import KEY_TAKEN, Backend
-from ..threads import ThreadsBackend
-from . import outcomes
-from .app import queue_name, run_celery_worker
-from .fields import summary_of, update
+from . import commands
+from .checks import check_worker
+from .engine_store import EngineStore
+from .fallback import Fallback
 from .hub import Hub
-from .lengths import lengths_on
-from .records import KEEPS_MESSAGE
+from .key_probe import tell_key
 from .redis_server import REDIS_URLS
 from .requests import add_tasks
+from .run_worker import run_worker
 from .sending import sending
-from .shared_records import SharedRecords
-from .task import CeleryTask, Remote
+from .task import CeleryTask, Remote, update
+from .task_record import DeferredRecord
 from .worker import Worker
 
 LARGE = 1024 * 1024
@@ -87,18 +87,21 @@ class CeleryBackend(Backend):
     ) -> RunnableTask[Any]:
         """Make the Task and its message; a call that cannot be sent raises here."""
         # Invalid settings raise here as well, also where the task starts later.
-        self.hub.publisher, self.hub.records  # noqa: B018
+        self.hub.publisher, self.hub.store  # noqa: B018
         task = super().create(fn, args, kwargs, options, context)
         assert isinstance(task, CeleryTask) and task.call is not None
         try:
             if options.unique is not None:
-                self.hub.need_records()
-            self.hub.check_timeout(options.timeout)
+                self.hub.need_store()
             task.message = self.hub.packer.pack(task.call, options, task.summary)
+            task.message.recorded = self.hub.store is not None
+            task.message.unique_until = options.unique_until
         except Exception:
             with contextlib.suppress(ValueError):
                 self._recent.remove(task.summary)
             raise
+        if options.when != "now":
+            self._write_deferred(task)
         return task
 
     def reserve(self, task: RunnableTask[Any], key: str) -> str:
@@ -117,47 +120,55 @@ class CeleryBackend(Backend):
         """Send the message; where the broker cannot be reached, do what `ASOK_FALLBACK` says."""
         assert isinstance(task, CeleryTask)
         try:
-            if not task.is_written and self._write_down(task) != task.id:
+            holder = task.id if task.is_written else self._write_down(task)
+            if holder != task.id:
                 # It has waited for a response or a commit.
-                task.withdraw(KEY_TAKEN)
+                task.withdraw(KEY_TAKEN if holder else "another process cancelled it")
                 return
-            self._send_first(task)
+            self._send(task)
         except BackendUnavailable as error:
+            if self._has_begun(task):
+                # Only the confirmation was lost.
+                self._down_until = float("-inf")
+                return
             # On threads of this process no other one would see its unique key.
             if self._config["ASOK_FALLBACK"] != "threads" or task.options.unique is not None:
                 task.mark_abandoned()
                 raise
             log_of(task, logging.WARNING, "%s Background task %s runs in this process.", error, task.name)
             fallback = self._fallbacks.get("") or self._fallbacks.setdefault("", Fallback(self.app, self._config))
-            fallback.take(task)
+            fallback.take(task, self.hub)
 
     def tasks(self) -> list[TaskSummary]:
         """Return the recent tasks that this process has sent or run, the oldest first, each as it is by now."""
         recent = super().tasks()
+        unsettled = {summary.id: summary for summary in recent if summary.state not in SETTLED}
         with contextlib.suppress(BackendUnavailable):
-            for summary in recent:
-                if summary.state not in SETTLED and (fields := self._fields(summary.id)):
-                    update(summary, fields)
+            if unsettled and self.hub.store is not None:
+                for record in self.hub.store.read_all(list(unsettled)):
+                    update(unsettled[record.id], record, time.time())
         return recent
 
     def get(self, id: str) -> TaskSummary | None:
         """Return the summary of the task with this id, in any process; None where it is unknown."""
-        for fallback in self._fallbacks.values():
-            if (found := fallback.get(id)) is not None:
-                return found
-        fields = self._fields(id)
-        if not fields:
-            return super().get(id)
-        return summary_of(id, fields)
+        record = None if self.hub.store is None else self.hub.store.get(id)
+        return super().get(id) if record is None else commands.summary_of(record)
 
-    def shared(self) -> SharedRecords | None:
-        """Return the records, for every process to look at; None without a Redis."""
-        records = self.hub.records
-        return None if records is None else SharedRecords(self.hub, records, self._is_local)
+    def shared(self) -> EngineStore | None:
+        """Return the store, for every process to look at; None without a Redis."""
+        return self.hub.store
 
     def ticks(self) -> Ticks:
-        """Return the ticks, which lie beside the records; NotConfigured without a Redis."""
-        return self.hub.ticks
+        """Return the ticks, which lie in the store; NotConfigured without a Redis."""
+        return self.hub.need_store()
+
+    def joinable(self, id: str) -> RunnableTask[Any] | None:
+        """Return the Task of a call that a task of this process waits for, and may run in place."""
+        found = self.find(id)
+        if found is None and self.hub.store is not None and (signed := self.hub.store.message_of(id)):
+            with contextlib.suppress(Exception):  # of a message that is not ours, or of the application's code
+                return self.worker.restored(self.hub.packer.read_for(id, signed))
+        return found
 
     def alive(self) -> list[RunnableTask[Any]]:
         """Return the tasks that this process holds or runs, and does not know as settled."""
@@ -179,36 +190,20 @@ class CeleryBackend(Backend):
             raise ValueError(
                 f"Unknown queue {', '.join(sorted(unknown))}. Queues are: {', '.join(sorted(self.queues))}."
             )
-        # Raises without a SECRET_KEY: such a worker would refuse every task.
-        self.hub.packer.signer  # noqa: B018
-        try:
-            if self.hub.records is not None:
-                self.hub.records.check()
-        except BackendUnavailable as error:
-            # Redis may come up later: the worker waits for its broker as well.
-            log(logging.WARNING, "%s", error, app=self.app)
+        check_worker(self.hub)
         if self._config["ASOK_METRICS"] and self._config["ASOK_METRICS_PORT"]:
             from .metrics import serve
 
             serve(self.hub, self.queues, self._config["ASOK_METRICS_PORT"])
-        names = ",".join(queue_name(self.app, queue) for queue in (queues or self.queues))
-        run_celery_worker(self.hub.celery_app, ["--queues", names, *arguments])
+        run_worker(self.hub, self.worker, queues or list(self.queues), arguments)
 
     def status(self) -> dict[str, Any]:
         """Return the workers that answer, and the number of messages in each queue."""
-        with self.hub.publisher.connected() as connection:
-            lengths = lengths_on(connection, self.app, self.queues)
-            inspected = self.hub.celery_app.control.inspect(timeout=1, connection=connection)
-            queues_of_workers = inspected.active_queues() or {}
-        ours = {queue_name(self.app, queue) for queue in self.queues}
-        # Workers of other applications on this broker answer too.
-        workers = [name for name, queues in queues_of_workers.items() if ours & {queue["name"] for queue in queues}]
-        return {"workers": sorted(workers), "queued": lengths}
+        return commands.status(self.hub)
 
     def failed(self) -> list[TaskSummary]:
         """Return the failed and abandoned tasks that are remembered, the latest first."""
-        found = [self.get(id) for id in self.hub.need_records().failed()]
-        return [summary for summary in found if summary is not None]
+        return commands.failed(self.hub)
 
     def retry(self, id: str) -> bool:
         """
@@ -216,65 +211,78 @@ class CeleryBackend(Backend):
 
         False for any other, and for one whose unique key another task has by now.
         """
-        records = self.hub.need_records()
-        fields = records.read(id)
-        if fields.get("state") not in KEEPS_MESSAGE or "message" not in fields:
-            return False
-        message = self.hub.packer.read_for(id, fields["message"])
-        message.attempt, message.due = 1, time.time()
-        if not records.renew(message, fields):
-            return False
-        try:
-            self.hub.publish(message)
-        except BackendUnavailable:
-            records.finish(message, fields)
-            raise
-        return True
+        return commands.retry(self.hub, id)
 
     def cancel(self, id: str) -> bool:
         """Keep a task from running; False when it runs, ran, or is unknown."""
-        return outcomes.cancel(self.hub, id)
+        return self.hub.need_store().cancel(id)
 
     def discard(self, id: str) -> bool:
         """Forget a settled task; False if it is not settled, or unknown."""
-        records = self.hub.need_records()
         here = super().discard(id)
-        if records.read(id).get("state") not in SETTLED:
-            return here
-        records.remove(id)
-        return True
+        return self.hub.need_store().discard(id) or here
 
-    def _is_local(self, id: str) -> bool:
-        return any(fallback.get(id) is not None for fallback in self._fallbacks.values())
-
-    def _fields(self, id: str) -> dict[str, str]:
-        """Return what the records know of a task."""
-        records = self.hub.records
-        return {} if records is None else records.read(id)
+    def _write_deferred(self, task: CeleryTask[Any]) -> None:
+        """Let other processes know of a task that waits for a response or a commit."""
+        call = task.call
+        assert call is not None
+        # Where Redis is away the task is written down when it is sent.
+        with contextlib.suppress(BackendUnavailable):
+            if self.hub.store is not None:
+                store = self.hub.enter()
+                store.add(record_of(task, self.app, call.fn, store.me))
+                attach(task, DeferredRecord(self.hub, store))
 
     def _write_down(self, task: CeleryTask[Any]) -> str:
-        """Make the record of a task that is to be sent, and return its id, or the one of the task that has its key."""
+        """
+        Write down the call of a task that is to be sent, and return its id, or the one of the task that has its key.
+
+        "" where another process has settled it, which has waited for a response or a commit.
+        """
         if time.monotonic() < self._down_until:
             raise BackendUnavailable("The broker could not be reached a moment ago.")
-        message, records = task.message, self.hub.records
-        message.due = time.time() + task.options.delay
+        message, delay = task.message, task.options.delay
+        store, call = self.hub.store, task.call
+        signed = task.signed = self.hub.packer.sign(message)
+        if store is None or call is None:
+            return task.id
         with self._noting_failure(message):
-            holder = task.id if records is None else records.add(message, task.key, task.options.unique_until)
-        task.is_written = holder == task.id
+            tell_key(self.hub, store)
+            store.tidy()
+            if task.journal is not None:
+                holder = store.release_in(task.id, delay, task.key, signed)
+                task.journal = None
+                task.sent = "" if delay or holder != task.id else store.sent_at(task.queue, task.id)
+            else:
+                record = record_of(task, self.app, call.fn, "")
+                record.key = record.unique_key = task.key
+                record.enqueued = task.summary.enqueued
+                record.state = "waiting" if delay else "queued"
+                holder, task.sent = store.accept(record, signed, delay)
+        task.is_written = task.summary.is_stored = holder == task.id
         return holder
 
-    def _send_first(self, task: CeleryTask[Any]) -> None:
-        message, delay, records = task.message, task.options.delay, self.hub.records
-        with self._noting_failure(message):
-            try:
-                with sending(message, message.fn.replace(":", ".")):
-                    self.hub.publish(message, delay)
-            except BackendUnavailable:
-                # The record stays: if the message did reach the broker, its task is not run.
-                if records is None or records.cancel(task.id):
-                    raise
-                # A worker has claimed it already: only the confirmation was lost.
+    def _send(self, task: CeleryTask[Any]) -> None:
+        message, delay, is_kept = task.message, task.options.delay, self.hub.store is not None
+        if not (delay and is_kept):
+            trace = dict(message.trace)
+            with self._noting_failure(message), sending(message, message.fn.replace(":", ".")):
+                # What is kept has the caller's trace, what is sent that of the span in which it is.
+                signed = task.signed if message.trace == trace else ""
+                self.hub.publish(message, signed, wait=delay, sent=task.sent)
         task.summary.state = "waiting" if delay else "queued"
+
+    def _has_begun(self, task: CeleryTask[Any]) -> bool:
+        """Has a worker begun a task whose message was not confirmed? Where it cannot run here, it is cancelled else."""
+        store = self.hub.store
+        if store is None or not task.is_written:
+            return False
+        with contextlib.suppress(BackendUnavailable):
+            if self._config["ASOK_FALLBACK"] != "threads" or task.options.unique is not None:
+                return not store.cancel(task.id)
+            record = store.read(task.id)
+            return record is not None and record.state not in ("queued", "waiting")
+        return False
 
     @contextlib.contextmanager
     def _noting_failure(self, message: Message) -> Iterator[None]:
@@ -285,13 +293,3 @@ class CeleryBackend(Backend):
             if size_of(message.as_payload()) < LARGE:
                 self._down_until = time.monotonic() + DOWN_SECONDS
             raise
-
-
-class Fallback(ThreadsBackend):
-    """Runs tasks on threads of this process while the broker cannot be reached."""
-
-    def take(self, task: CeleryTask[Any]) -> None:
-        """Run a task here whose message was not sent."""
-        task.run_here(self.runner(task.queue))
-        self._recent.append(task.summary)
-        self.start(task)

@@ -1,9 +1,7 @@
-"""What tasks, worker and backend have in common: the Celery app, the records, and how a message is sent."""
+"""What tasks, worker and backend have in common: the Celery app, the store, and how a message is sent."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -14,11 +12,12 @@ from flask import Flask
 from ...errors import BackendUnavailable, NotConfigured
 from ...messages.message import Message
 from ...packing import Packer
-from ...store.redis import RedisStore
+from ...store.base import COMMAND
 from .app import make_celery_app, queue_name
+from .causes import ForeignRecord, Reached
+from .engine_store import EngineStore
 from .publisher import Publisher
-from .records import Records
-from .redis_server import REDIS_URLS, RedisServer, find_server, urls_of
+from .redis_server import RedisServer, find_server
 
 T = TypeVar("T")
 
@@ -27,15 +26,18 @@ RUN_ONCE = "flask_asok.run_once"
 
 HOP_SECONDS = 600.0
 """
-The longest that a message waits in a worker; then it is sent again. Redis hands out a message a second time that is not
-acknowledged within `visibility_timeout` (3,600 s), RabbitMQ closes the channel after `consumer_timeout` (1,800 s).
+The longest that a message waits in a worker where no store keeps it; then it is sent again. RabbitMQ closes the channel
+of one that is not acknowledged within its `consumer_timeout` (1,800 s).
 """
 
-RETRY_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
+SENT = "asok_sent"
+"""The header of a message that says when it was sent, by the clock of the store."""
+
+RETRY_PAUSES = (0.5, 1.0, 2.0, 4.0)
 """Seconds between a worker's tries to reach Redis or the broker."""
 
 NO_SERVER = RedisServer((), {}, {}, {}, "")
-"""There is no Redis for the records. Unlike None, this was looked up."""
+"""There is no Redis for the store. Unlike None, this was looked up."""
 
 
 class Hub:
@@ -62,95 +64,78 @@ class Hub:
             return self._celery_apps[""]
         except KeyError:
             celery_app = make_celery_app(self.app, self.config["ASOK_CELERY"])
+            # Looked up once: Celery is slow to read its settings.
+            url = self.config["ASOK_STORE"]
+            found = RedisServer((url,), {}, {}, {}, "") if url else find_server(celery_app.conf)
+            self._servers.setdefault("", found or NO_SERVER)
             self._prepare(celery_app)
             return self._celery_apps.setdefault("", celery_app)
 
     @property
     def publisher(self) -> Publisher:
         """This process's connections to the broker."""
-        return self._shared("celery.publisher", lambda: Publisher(self.celery_app))
+        return self.shared("celery.publisher", lambda: Publisher(self.celery_app))
 
     @property
-    def records(self) -> Records | None:
-        """The records in Redis: `ASOK_STORE`, the result backend or the broker; None where none of them is a Redis."""
-        server = self._servers.get("")
-        if server is None:
-            # Looked up once: Celery is slow to read its settings.
-            url = self.config["ASOK_STORE"]
-            found = RedisServer((url,), {}, {}, {}, "") if url else find_server(self.celery_app.conf)
-            server = self._servers.setdefault("", found or NO_SERVER)
-        if server is NO_SERVER:
-            return None
-        return self._shared("celery.records", lambda: Records(server, self.app.name))
-
-    @property
-    def ticks(self) -> RedisStore:
-        """The ticks of periodic tasks, in the Redis of the records; NotConfigured if there is none."""
-        self.need_records()
+    def store(self) -> EngineStore | None:
+        """The store in Redis: `ASOK_STORE`, the result backend or the broker; None where none of them is a Redis."""
+        if not self._servers:
+            self.celery_app  # noqa: B018
         server = self._servers[""]
-        return self._shared("celery.ticks", lambda: RedisStore(server.client(), self.app.name, prefix=server.prefix))
+        return None if server is NO_SERVER else self.shared("celery.store", lambda: self._opened(server))
 
-    def need_records(self) -> Records:
-        """Return the records; NotConfigured if there is no Redis for them."""
-        if self.records is None:
+    def _opened(self, server: RedisServer) -> EngineStore:
+        name = self.app.name
+        reached = Reached(server.address, f"{server.prefix}asok:{name}:*")
+        return EngineStore(server.client(), name, prefix=server.prefix, reached=reached)
+
+    def need_store(self) -> EngineStore:
+        """Return the store; NotConfigured if there is no Redis for it."""
+        if self.store is None:
             raise NotConfigured(
                 "This needs a Redis for the records of tasks: ASOK_CELERY['result_backend'] = 'redis://...'."
             )
-        return self.records
+        return self.store
 
-    def _shared(self, key: str, make: Callable[[], T]) -> T:
+    def enter(self) -> EngineStore:
+        """Return the store, which knows from now on that this process lives: it has tasks."""
+        store = self.need_store()
+        if not store.me:
+            store.enter("web" if self.is_serving else COMMAND, self.config["ASOK_QUEUES"])
+        return store
+
+    @property
+    def is_serving(self) -> bool:
+        """Does this process answer requests?"""
+        return bool(self.app.extensions["asok"].serving.is_serving)
+
+    def shared(self, key: str, make: Callable[[], T]) -> T:
+        """Return what this process has under `key`, made when first asked for: see `AppState.shared`."""
         return self.app.extensions["asok"].shared(key, make)  # type: ignore[no-any-return]
 
     # Messages
 
-    def publish(self, message: Message, wait: float | None = None) -> None:
+    def publish(self, message: Message, signed: str = "", *, wait: float = 0.0, sent: str = "") -> None:
         """
-        Hand a message to the broker, which delivers it in `wait` seconds; None: when it is due.
+        Hand a message to the broker; `signed` is what `packer.sign` has made of it, if it is at hand.
 
-        It may come earlier, after the longest hop: the worker then sends it on.
+        Where no store keeps it, the broker delivers it in `wait` seconds, or after the longest hop: the worker then
+        sends it on.
         """
-        if wait is None:
-            wait = message.due - time.time()
         hard, soft = time_limits(message.timeout)
         self.publisher.send(
             self.celery_app.tasks[RUN_ONCE if message.once else RUN],
-            args=(self.packer.sign(message),),
+            args=(signed or self.packer.sign(message),),
             task_id=message.id,
             queue=queue_name(self.app, message.queue),
-            countdown=min(wait, self.longest_hop) if wait > 0 else None,
+            countdown=min(wait, HOP_SECONDS) if wait > 0 else None,
+            headers={SENT: sent} if sent else None,
             soft_time_limit=soft,
             time_limit=hard,
             shadow=message.name,
             argsrepr="(...)",
             kwargsrepr="{}",
         )
-
-    def check_timeout(self, timeout: float | None) -> None:
-        """Raise ValueError for the timeout of a task that the broker would deliver a second time meanwhile."""
-        limit = None if timeout is None else self.visibility_timeout
-        if timeout is not None and limit is not None and timeout >= limit:
-            raise ValueError(
-                f"timeout must be below {limit} s, the broker's visibility_timeout: past that Redis hands the task to "
-                "a second worker while the first one still runs it. Raise "
-                "ASOK_CELERY['broker_transport_options']['visibility_timeout']."
-            )
-
-    @property
-    def visibility_timeout(self) -> float | None:
-        """The seconds after which the broker delivers a message again; None if it never does."""
-        conf = self.celery_app.conf
-        urls = urls_of(conf.broker_url or conf.broker_write_url)
-        if not any(url.startswith((*REDIS_URLS, "sentinel://")) for url in urls):
-            return None
-        limit: float = (conf.broker_transport_options or {}).get("visibility_timeout", 3_600)
-        return limit
-
-    @property
-    def longest_hop(self) -> float:
-        """How many seconds a message may wait in a worker."""
-        limit = self.visibility_timeout
-        # Half of it, which leaves a message that is due enough time to be run.
-        return HOP_SECONDS if limit is None else min(HOP_SECONDS, limit / 2)
 
     # Outcomes
 
@@ -172,17 +157,12 @@ def time_limits(timeout: float | None) -> list[float | None]:
 
 
 def keep_trying(do: Callable[[], T]) -> T:
-    """Call `do`, retrying for about 15 seconds while Redis or the broker is unreachable: a worker has that time."""
+    """Call `do`, retrying for about 8 seconds while Redis or the broker is unreachable: a worker has that time."""
     for pause in RETRY_PAUSES:
         try:
             return do()
+        except ForeignRecord:
+            raise
         except BackendUnavailable:
             time.sleep(pause)
     return do()
-
-
-def release(hub: Hub, id: str, pid: int | None = None) -> None:
-    """End the lease of process `pid`, of this one by default; where that fails it runs out by itself."""
-    with contextlib.suppress(BackendUnavailable):
-        if hub.records is not None:
-            hub.records.release(id, pid or os.getpid())

@@ -19,6 +19,9 @@ def lengths_on(connection: Any, app: Flask, queues: Iterable[str]) -> dict[str, 
 def _length(channel: Any, queue: str) -> int:
     try:
         return int(channel.queue_declare(queue=queue, passive=True).message_count)
-    except Exception:
+    except Exception as error:
+        if type(error).__name__ not in ("ChannelError", "NotFound"):
+            # The broker is away.
+            raise
         # It is not declared yet: no worker has started, and nothing was sent.
         return 0

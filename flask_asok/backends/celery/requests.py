@@ -7,6 +7,7 @@ from typing import Any
 
 from celery import Celery
 from celery.exceptions import WorkerLostError
+from celery.signals import task_revoked
 from celery.worker.request import Request
 
 from ...errors import BackendUnavailable
@@ -31,14 +32,22 @@ def add_tasks(celery_app: Celery, worker: Worker) -> None:
         "Request": watched(worker),
     }
 
+    def on_revoked(sender: Any = None, request: Any = None, terminated: bool = False, **_: Any) -> None:
+        with _never_raising():
+            worker.revoked(request.id, "terminated" if terminated else "revoked")
+
     def run(self: Any, message: object = None) -> None:
         worker.handle(self, message)
 
     def run_once(self: Any, message: object = None) -> None:
         worker.handle(self, message)
 
-    celery_app.task(run, name=RUN, acks_late=True, reject_on_worker_lost=True, **common)
+    # With a store the message is needed no more once a process of the pool has it.
+    is_kept = worker.has_store
+    celery_app.task(run, name=RUN, acks_late=not is_kept, reject_on_worker_lost=not is_kept, **common)
     celery_app.task(run_once, name=RUN_ONCE, acks_late=False, **common)
+    for name in (RUN, RUN_ONCE):
+        task_revoked.connect(on_revoked, sender=celery_app.tasks[name], weak=False)
 
 
 def watched(worker: Worker) -> type[Request]:
@@ -52,9 +61,9 @@ def watched(worker: Worker) -> type[Request]:
             if isinstance(getattr(error, "exc", error), (SystemExit, WorkerLostError)):
                 # Before the message goes back to the broker.
                 with _never_raising():
-                    if self.task.acks_late:
+                    if worker.has_store:
                         worker.lost(self.id, self.worker_pid)
-                    else:
+                    elif not self.task.acks_late:
                         worker.lost_once(self.id, _signed(self))
             return super().on_failure(exc_info, *args, **kwargs)
 

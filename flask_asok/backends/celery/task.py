@@ -1,36 +1,45 @@
-"""The Task of a call that runs in another process: its state is looked up in the records."""
+"""The Task of a call that runs in another process: its state is looked up in the store."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...attempt import RunnableTask
 from ...calls import Parts
-from ...errors import BackendUnavailable, MessageRefused, TaskAbandoned
+from ...errors import BackendUnavailable, MessageRefused, TaskAbandoned, TaskFailed
 from ...messages.message import Message
 from ...progress import Progress
-from ...store.away import warn_of_store
-from ...summaries import SETTLED
+from ...record_writer import attach
+from ...store.base import Record
+from ...summaries import TaskSummary
 from ...task_log import log_of
 from ...waiting import Runner
-from . import outcomes
-from .fields import update
-from .hub import Hub, keep_trying, release
+from .hub import Hub, keep_trying
+from .task_record import AttemptRecord
+
+if TYPE_CHECKING:
+    from blinker import NamedSignal
 
 R = TypeVar("R", covariant=True)
 
-MOST_DELIVERIES = 3
-"""The lost workers after which an attempt is not repeated."""
-
-ONCE = "lost with its worker, and is to run at most once"
-"""Why a task is abandoned that may have been done already."""
+SHORT_PAUSE = 0.05
+"""Seconds before the store is asked again for a task that it does not give."""
 
 KILLED = range(-255, -191)
 """The exit codes with which billiard ends a worker's process on a signal: the signal's number less 256."""
+
+
+def update(summary: TaskSummary, record: Record, now: float) -> None:
+    """Write what a record says into a summary."""
+    summary.state, summary.attempts, summary.error = record.state, record.attempts, record.error or None
+    if record.state == "waiting" and record.due and record.due <= now:
+        # Queued: a task that waits for it in the last free process then runs it in place.
+        summary.state = "queued"
+    summary.started, summary.finished, summary.progress = record.started, record.finished, record.progress
+    summary.scheduled = record.scheduled
 
 
 class Remote:
@@ -45,9 +54,10 @@ class Remote:
         """Do nothing: Celery watches the timeout."""
 
     def wait(self, task: RunnableTask[Any], seconds: float) -> None:
-        """Send the next attempt, which is due in `seconds`."""
+        """Leave the next attempt to the store, whose sweeper sends it; without one the broker has it meanwhile."""
         assert isinstance(task, CeleryTask)
-        task.send_next(seconds)
+        if self.hub.store is None:
+            task.send_next(seconds)
 
 
 class CeleryTask(RunnableTask[R]):
@@ -57,12 +67,16 @@ class CeleryTask(RunnableTask[R]):
     runner: Remote | Runner
     key = ""
     """The unique key."""
+    sent = ""
+    """When its message counts as sent; "" where none is to be sent now."""
+    signed = ""
+    """The message as it is sent."""
     is_written = False
-    """Has the task a record, so that only its message is to be sent?"""
+    """Does a record keep the message?"""
 
     @property
     def state(self) -> Any:
-        """As on every Task; asks Redis until the task is settled."""
+        """As on every Task; asks the store until the task is settled."""
         self._look()
         return self.summary.state
 
@@ -86,14 +100,14 @@ class CeleryTask(RunnableTask[R]):
         hub = self._hub
         if self._done or self.trigger is not None or hub is None:
             return super().cancel()
-        if outcomes.cancel(hub, self.id):
-            self._look()
+        hub.need_store().cancel(self.id)
+        self._look()
         return self.summary.state == "cancelled"
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until the task is settled. NotConfigured without a Redis, which alone could tell."""
         if not self._done and self._hub is not None and self not in self.runner.running:
-            self._hub.need_records()
+            self._hub.need_store()
         super().join(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
@@ -118,71 +132,82 @@ class CeleryTask(RunnableTask[R]):
         """Become a task of this process, which `runner` runs: no message was sent."""
         self.runner = runner
 
-    def claim_attempt(self) -> Literal["ours", "taken", "over"]:
+    def begin(self, sent: str = "") -> int:
         """
-        Claim the attempt that the message asks for.
+        Claim the attempt that is due, whose message was sent at `sent`: then this process must run it.
 
-        "ours": run it at once; "taken": another process has it; "over": it must not be run. A task that was lost with
-        its worker, and must not be repeated, is abandoned.
+        Returns 0 where the attempt is not to be made, -1 where the task has no record. Without a store every message is
+        an attempt.
         """
-        hub = self._hub
-        records = None if hub is None else hub.records
-        if records is None:
-            return "ours"
-        claimed = records.claim(self.message)
-        if claimed != "lost":
-            return claimed
-        if self.message.once:
-            why = ONCE
-        elif records.delivered_again(self.id, self.message.attempt) >= MOST_DELIVERIES:
-            why = f"given up: {MOST_DELIVERIES} workers were lost with it"
-        else:
-            return "ours"
-        keep_trying(lambda: self.abandon_lost(why))
-        return "over"
+        hub = self._remote_hub
+        if hub.store is None:
+            return 1
+        store = hub.enter()
+        claim, attempt = keep_trying(lambda: store.begin(self.id, store.me, sent))
+        if claim > 0:
+            self.summary.state, self.summary.attempts = "queued", attempt - 1
+            if self.message.unique_until == "start":
+                store.free(self.id)
+            attach(self, AttemptRecord(hub, store, claim))
+        return claim
 
     def perform(self, thread: threading.Thread) -> BaseException | None:
         """Run the attempt here, in place of a task that waits for it, unless another process has it."""
         if self._hub is None:
             return super().perform(thread)
-        if self.claim_attempt() != "ours":
-            self._look()
-            return None
         try:
-            return self.perform_claimed(thread)
+            if self.begin() <= 0:
+                self._look()
+                if self._is_claimable():
+                    # Not yet, by the clock of Redis.
+                    time.sleep(SHORT_PAUSE)
+                return None
+            return self.perform_begun(thread)
         except BackendUnavailable as error:
-            # Some worker has its message by now, and makes the attempt once more.
+            # Some worker gets its message.
             log_of(self, logging.WARNING, "Background task %s (%s) goes on elsewhere: %s", self.name, self.id, error)
             return None
 
-    def perform_claimed(self, thread: threading.Thread) -> BaseException | None:
-        """Run the attempt that this process has claimed, and write down the outcome."""
-        self.reporter: Callable[[Progress], bool] | None = self._report
+    def perform_begun(self, thread: threading.Thread) -> BaseException | None:
+        """Run the attempt that this process has claimed."""
         try:
-            error = super().perform(thread)
-            if self._done:
-                keep_trying(self._keep_outcome)
+            return super().perform(thread)
         except BaseException:
-            # There is no outcome: the process must end, or cannot reach the broker. Another one takes over.
-            release(self._remote_hub, self.id)
+            # There is no outcome: the process must end. Another one takes over.
+            if isinstance(self.journal, AttemptRecord):
+                self.journal.give_back(self)
             raise
-        return error
 
     def send_next(self, seconds: float) -> None:
-        """Send the next attempt, which is due in `seconds`."""
+        """Send the next attempt, which is due in `seconds`, where no store has it."""
         hub, message = self._remote_hub, self.message
         message.attempt = self.attempts + 1
         message.due = time.time() + seconds
-        records = hub.records
-        if records is not None:
-            keep_trying(lambda: records.wait(message, self.summary.error or ""))
         try:
-            keep_trying(lambda: hub.publish(message))
+            keep_trying(lambda: hub.publish(message, wait=seconds))
         except BackendUnavailable:
             if not message.once:
                 # The message of this attempt is not acknowledged yet, and serves for the next one too.
                 raise
-            keep_trying(lambda: self.abandon_lost("not tried again: its retry could not be sent", had_begun=False))
+            self.abandon("not tried again: its retry could not be sent")
+
+    def abandon_claimed(self, claim: int, why: str) -> None:
+        """Abandon the task, of which this process has a claim and no attempt, for every process to see."""
+        hub = self._remote_hub
+        if hub.store is not None:
+            attach(self, AttemptRecord(hub, hub.store, claim))
+        self._error = TaskAbandoned(f"The task was {why}.")
+        self.summary.error = why
+        self.abandon(why)
+
+    def fail_claimed(self, claim: int, why: str, error: BaseException, signal: NamedSignal) -> None:
+        """Settle the task as failed, of which this process has a claim and no attempt."""
+        hub = self._remote_hub
+        if hub.store is not None:
+            attach(self, AttemptRecord(hub, hub.store, claim))
+        if self.claim() is not None:
+            self.summary.error, self._error = why, error
+            self.settle("failed", signal, error=error)
 
     def abandon(self, why: str) -> None:
         """As on every task, without asking Redis for the state, which may be away."""
@@ -194,22 +219,6 @@ class CeleryTask(RunnableTask[R]):
             super().abandon(why)
         finally:
             self.runner.running.pop(self, None)
-
-    def abandon_lost(self, why: str, *, had_begun: bool = True) -> None:
-        """
-        Abandon a task that was lost with its worker, for every process to see, unless it is settled.
-
-        Where Redis is unreachable this can be called again: signals are sent, and lines are logged, once.
-        """
-        if not self._done:
-            if outcomes.is_settled(self._remote_hub, self.id):
-                return
-            if had_begun:
-                self.summary.state, self.summary.attempts = "running", self.message.attempt
-            self._error = TaskAbandoned(f"The task was {why}.")
-            self.summary.error = why
-            self.abandon(why)
-        self._keep_outcome()
 
     # Inside
 
@@ -251,44 +260,31 @@ class CeleryTask(RunnableTask[R]):
     def _look(self) -> None:
         """Update this Task from its record."""
         hub = self._hub
-        if self._done or hub is None or hub.records is None or self.trigger is not None or self in self.runner.running:
+        if self._done or hub is None or self.trigger is not None or self in self.runner.running:
             return
-        fields = hub.records.read(self.id)
-        if fields:
-            self._take_over(hub, fields)
+        store = hub.store
+        if store is None:
+            return
+        record = store.get(self.id)
+        if record is not None:
+            self._take_over(hub, record)
 
-    def _take_over(self, hub: Hub, fields: Mapping[str, str]) -> None:
-        update(self.summary, fields)
-        self.message.attempt = int(fields["attempt"])
-        if self.summary.state not in SETTLED:
+    def _take_over(self, hub: Hub, record: Record) -> None:
+        update(self.summary, record, time.time())
+        if not record.is_settled:
             return
-        if self.summary.state != "cancelled":
-            try:
-                self._value, self._error = hub.read_outcome(self.id, fields.get("outcome"))
-            except MessageRefused as refused:
-                # Signed with a key that is gone, or forged: only a caller that asks for the result hears of it.
-                self._error = refused
+        try:
+            if record.outcome is not None:
+                self._value, self._error = hub.read_outcome(self.id, record.outcome)
+            elif record.state == "abandoned":
+                self._error = TaskAbandoned(f"The task was {record.error or 'not finished'}.")
+            elif record.state == "failed":
+                self._error = TaskFailed(record.error or f"Task {self.name} failed.")
+            elif record.state == "succeeded":
+                raise MessageRefused("The record has no outcome.")
+        except MessageRefused as refused:
+            # Signed with a key that is gone, or forged: only a caller that asks for the result hears of it.
+            self._error = refused
         self._box.clear()
         self._done = True
         self.wake()
-
-    def _report(self, progress: Progress) -> bool:
-        """Write the progress down, and return True if another process asks the task to stop."""
-        records = None if self._hub is None else self._hub.records
-        try:
-            return records is not None and records.report(self.id, self.message.attempt, progress)
-        except BackendUnavailable as error:
-            warn_of_store(self, error)
-            return False
-
-    def _keep_outcome(self) -> None:
-        outcomes.keep(
-            self._remote_hub,
-            self.message,
-            self.summary.state,
-            value=self._value,
-            error=self._error,
-            text=self.summary.error or "",
-            attempts=self.attempts,
-            progress=self.summary.progress,
-        )

@@ -1,9 +1,8 @@
-"""What a worker does with the message of a task: run it, send it on, or drop it."""
+"""What a worker does with the message of a task: run it, leave it to others, or drop it."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import threading
 import time
@@ -15,17 +14,20 @@ from itsdangerous import BadData
 
 from ...errors import BackendUnavailable, MessageRefused, TaskAbandoned
 from ...logs import about_of, log
-from ...messages.message import Message
+from ...messages.message import VERSION, Message
 from ...signals import task_failed
-from ...summaries import TaskSummary
-from . import outcomes
-from .hub import Hub, keep_trying, release, time_limits
-from .records import KEEPS_MESSAGE
-from .task import ONCE, CeleryTask, Remote
+from ...store.base import KEEP_SECONDS, Record
+from ...summaries import SETTLED, TaskSummary
+from .hub import SENT, Hub, keep_trying, time_limits
+from .release_before import is_over_in_records_before
+from .task import CeleryTask, Remote
+from .timeouts import raise_task_timeout
 from .variables import worker_variables
 
-WATCH_SECONDS = 5.0
-"""The pause before a message is looked at again whose attempt another process has claimed."""
+ONCE = "lost with its worker, and is to run at most once"
+"""Why a task is abandoned that may have been done already."""
+
+OTHER_KEY = " Does the web process have another SECRET_KEY, or another application this name?"
 
 
 class Worker:
@@ -40,19 +42,22 @@ class Worker:
         self._task_class = task_class
         self._remember = remember
 
+    @property
+    def has_store(self) -> bool:
+        """Does a store keep the messages?"""
+        return self._hub.store is not None
+
     def handle(self, celery_task: Any, signed: object) -> None:
-        """Run the attempt that a message asks for; the two generic Celery tasks call this."""
+        """
+        Run the attempt that a message asks for; the two generic Celery tasks call this.
+
+        Where a store keeps the message it is acknowledged already: what goes wrong here, a sweeper mends.
+        """
         request = celery_task.request
         try:
-            message = self._hub.packer.read(signed)
-            if message.id != request.id:
-                raise MessageRefused("The message carries the id of another one.")
+            message = self._read(request.id, signed)
         except MessageRefused as error:
-            # Acknowledged and dropped: it would be as invalid the next time.
-            hint = ""
-            if isinstance(error.__cause__, BadData):
-                hint = " Does the web process have another SECRET_KEY, or another application this name?"
-            log(logging.ERROR, "Refused a message for background tasks: %r%s", error, hint, app=self._hub.app)
+            self._refuse(request.id, error)
             raise exceptions.Ignore from None
         try:
             if list(request.timelimit or (None, None)) != time_limits(message.timeout):
@@ -64,83 +69,181 @@ class Worker:
                 )  # fmt: skip
                 keep_trying(lambda: self._hub.publish(message))
                 raise exceptions.Ignore
-            self._go_on(message)
+            raise_task_timeout()
+            self._go_on(message, str(getattr(request, SENT, None) or ""))
         except BackendUnavailable as error:
-            release(self._hub, message.id)
             log(
                 logging.ERROR, "Background task %s (%s) is left to another worker: %s",
                 message.name, message.id, error, app=self._hub.app, extra=message.log_fields(),
             )  # fmt: skip
             raise exceptions.Reject(error, requeue=True) from None
 
-    def lost(self, id: str, pid: int) -> None:
-        """Let another worker take over the attempt of process `pid`, which has died."""
-        # At once, rather than when the lease runs out.
-        release(self._hub, id, pid)
+    def lost(self, id: str, pid: int | None) -> None:
+        """Let the sweepers know that process `pid` has ended, which had the task `id`."""
+        store = self._hub.store
+        record = None if store is None else store.read(id)
+        if store is not None and record is not None and record.state == "running" and pid:
+            # At once, rather than when the lease runs out.
+            store.end_process(record.owner, pid)
 
     def lost_once(self, id: str, signed: object) -> None:
-        """Abandon a task that its dead process may have done, and that must run at most once."""
-        if (message := self._message(id, signed)) is None:
+        """Abandon a task that its dead process may have done, and that must run at most once, where no store has it."""
+        if (message := self.message(id, signed)) is not None:
+            self.give_up(message, 0, ONCE)
+
+    def give_up(self, message: Message, claim: int, why: str) -> None:
+        """Abandon a task that was running when its process ended; `claim` is this process's."""
+        try:
+            task = self.restored(message)
+        except Exception:  # of a message that this code does not know, or of the application's code
+            log(
+                logging.ERROR, "Background task %s (%s) abandoned while running: %s.",
+                message.name, message.id, why, app=self._hub.app, extra=message.log_fields(),
+            )  # fmt: skip
+            if self._hub.store is not None:
+                self._hub.store.settle(message.id, claim, "abandoned", error=why)
             return
-        task = self._task(message)
-        if task is None:
-            self._fail(message, ONCE)
-        else:
-            task.abandon_lost(ONCE)
+        task.summary.state = "running"
+        task.abandon_claimed(claim, why)
 
     def stopped(self, id: str, signed: object, timeout: float) -> None:
         """Settle as failed a task that was killed at its time limit."""
-        if (message := self._message(id, signed)) is not None:
-            self._fail(message, f"stopped at its time limit of {timeout:g} s", self._task(message))
-
-    def _go_on(self, message: Message) -> None:
-        """
-        Run the attempt; send its message on if it is not due, or if a live process has claimed it.
-
-        Celery acknowledges the message after Ignore too, and does not log a success.
-        """
-        try:
-            task = self._restored(message)
-        except Exception as error:
-            # It is signed, but this code cannot run it: it may be older. Kept, for `flask asok retry`.
-            self._fail(message, f"refused by its worker: {error!r}")
-            raise exceptions.Ignore from None
-        if message.due - time.time() > 1:
-            keep_trying(lambda: self._hub.publish(message))
-            raise exceptions.Ignore
-        match keep_trying(task.claim_attempt):
-            case "ours":
-                task.perform_claimed(threading.current_thread())
-                _report_to_celery(task)
-                return
-            case "taken":
-                # Delivered twice, or run in place of a task that waits for it. Should that process be lost, this is
-                # the only message there is.
-                keep_trying(lambda: self._hub.publish(message, WATCH_SECONDS))
-            case "over":
-                keep_trying(lambda: self._send_lost_retry(message))
-        raise exceptions.Ignore
-
-    def _send_lost_retry(self, message: Message) -> None:
-        """Send the next attempt again: a worker may have been lost after it wrote it down and before it sent it."""
-        fields = self._hub.need_records().read(message.id)
-        attempt = message.attempt + 1
-        # Sending it twice does no harm: the second message finds it claimed.
-        if fields.get("state") in ("waiting", "queued") and fields["attempt"] == str(attempt) and "due" in fields:
-            self._hub.publish(dataclasses.replace(message, attempt=attempt, due=float(fields["due"])))
-
-    def _fail(self, message: Message, why: str, task: CeleryTask[Any] | None = None) -> None:
-        """Settle a task as failed, unless it is settled; `task` is None where it cannot be restored."""
-        if outcomes.is_settled(self._hub, message.id):
+        if (message := self.message(id, signed)) is None:
+            return
+        why = f"stopped at its time limit of {timeout:g} s"
+        record = None if self._hub.store is None else self._hub.store.read(id)
+        if record is not None and record.is_settled:
             return
         log(
             logging.ERROR, "Background task %s (%s) failed: %s%s",
-            message.name, message.id, why, self._about(message), app=self._hub.app, extra=message.log_fields(),
+            message.name, id, why, self._about(message), app=self._hub.app, extra=message.log_fields(),
         )  # fmt: skip
-        if task is not None and task.claim() is not None:
-            task.summary.error = why
-            task.settle("failed", task_failed, error=TaskAbandoned(f"The task was {why}."))
-        outcomes.keep_stopped(self._hub, message, "failed", why)
+        claim = 0 if record is None else record.claim
+        try:
+            task = self.restored(message)
+        except Exception:  # as in `give_up`
+            if self._hub.store is not None:
+                self._hub.store.settle(id, claim, "failed", error=why)
+            return
+        task.fail_claimed(claim, why, TaskAbandoned(f"The task was {why}."), task_failed)
+
+    def revoked(self, id: str, why: str) -> None:
+        """Settle as cancelled what Celery was told to revoke or terminate."""
+        store = self._hub.store
+        record = None if store is None else store.read(id)
+        if store is None or record is None or record.is_settled:
+            return
+        if store.cancel(id) or store.settle(id, record.claim, "cancelled", error=f"{why} by Celery"):
+            log(
+                logging.INFO, "Background task %s (%s) cancelled: it was %s by Celery.",
+                record.name, id, why, app=self._hub.app,
+            )  # fmt: skip
+
+    def message(self, id: str, signed: object) -> Message | None:
+        """Return the message of the task `id`; None where it is not one of the application."""
+        with contextlib.suppress(MessageRefused):
+            return self._read(id, signed)
+        return None
+
+    def restored(self, message: Message) -> CeleryTask[Any]:
+        """Return the Task of a message. Raises whatever the code of the application raises, or MessageRefused."""
+        (fn, args, kwargs, captured), options, summary = self._hub.packer.unpack(message)
+        app, values, variables, adapter = captured
+        call = fn, args, kwargs, (app, values, worker_variables(variables), adapter)
+        task: CeleryTask[Any] = self._task_class(call, options, summary, Remote(self._hub), self._hub.app)
+        task.message = message
+        task.is_in_worker = True
+        return task
+
+    def _read(self, id: str, signed: object) -> Message:
+        message = self._hub.packer.read(signed)
+        if message.id != id:
+            raise MessageRefused("The message carries the id of another one.")
+        if message.v > VERSION:
+            raise MessageRefused("The message is of a later release of Flask-Asok.")
+        return message
+
+    def _refuse(self, id: object, error: MessageRefused) -> None:
+        """Leave a message that is not to be trusted here to others, if the store knows the task; else it is dropped."""
+        hint = OTHER_KEY if isinstance(error.__cause__, BadData) else ""
+        store, record = self._hub.store, None
+        with contextlib.suppress(BackendUnavailable):
+            if store is not None and isinstance(id, str):
+                record = store.read(id)
+        if store is None or record is None:
+            log(logging.ERROR, "Refused a message for background tasks: %r%s", error, hint, app=self._hub.app)
+        else:
+            self.leave(record.id, f"{error}{hint}", record.name)
+
+    def leave(self, id: str, why: str, name: str = "unknown") -> None:
+        """Leave a task that this process cannot run to others, and say so once; after a while it has failed."""
+        store = self._hub.need_store()
+        match keep_trying(lambda: store.leave(id, f"refused by its worker: {why}")):
+            case 1:
+                log(
+                    logging.ERROR, "Refused a message for background tasks: %s (%s) is left to other workers: %s",
+                    name, id, why, app=self._hub.app,
+                )  # fmt: skip
+            case 2:
+                log(
+                    logging.ERROR, "Background task %s (%s) failed: no worker could run it: %s",
+                    name, id, why, app=self._hub.app,
+                )  # fmt: skip
+
+    def _go_on(self, message: Message, sent: str) -> None:
+        """
+        Run the attempt, if it is to be made here and now.
+
+        Celery acknowledges the message after Ignore too, and does not log a success.
+        """
+        store = self._hub.store
+        if store is None and (wait := message.due - time.time()) > 1:
+            keep_trying(lambda: self._hub.publish(message, wait=wait))
+            raise exceptions.Ignore
+        try:
+            task = self.restored(message)
+        except Exception as error:
+            # It is signed, but this code cannot run it: it may be older.
+            self._cannot_run(message, f"{error!r}")
+            raise exceptions.Ignore from None
+        claim = task.begin(sent)
+        if claim < 0 and self._written_down(message):
+            claim = task.begin(sent)
+        if claim <= 0:
+            # Delivered twice, run in place of a task that waits for it, settled meanwhile, or not due.
+            raise exceptions.Ignore
+        self._remember(task.summary)
+        task.perform_begun(threading.current_thread())
+        _report_to_celery(task)
+
+    def _cannot_run(self, message: Message, why: str) -> None:
+        if self._hub.store is None:
+            log(
+                logging.ERROR, "Background task %s (%s) failed: refused by its worker: %s%s",
+                message.name, message.id, why, self._about(message), app=self._hub.app, extra=message.log_fields(),
+            )  # fmt: skip
+        elif keep_trying(lambda: self._hub.need_store().read(message.id)) is not None or self._written_down(message):
+            self.leave(message.id, why, message.name)
+
+    def _written_down(self, message: Message) -> bool:
+        """Make the record of a task that has none: a release before has sent it, or Redis has lost it."""
+        store = self._hub.need_store()
+        if message.recorded and time.time() - message.enqueued > KEEP_SECONDS:
+            log(
+                logging.WARNING, "The message of background task %s (%s) is dropped: %s",
+                message.name, message.id, "its record is gone, so it was settled or cancelled.", app=self._hub.app,
+            )  # fmt: skip
+            return False
+        if not message.recorded and keep_trying(lambda: is_over_in_records_before(store, message)):
+            return False
+        delay = max(0.0, message.due - time.time())
+        record = Record(
+            id=message.id, name=message.name, queue=message.queue, function=message.fn, enqueued=message.enqueued,
+            state="waiting" if delay else "queued", scheduled=message.scheduled, attempts=message.attempt - 1,
+        )  # fmt: skip
+        message.recorded = True
+        keep_trying(lambda: store.accept(record, self._hub.packer.sign(message), delay))
+        return True
 
     def _about(self, message: Message) -> str:
         # Where this code cannot read the arguments there is nothing to say about them.
@@ -149,34 +252,11 @@ class Worker:
                 return f" ({about})"
         return ""
 
-    def _message(self, id: str, signed: object) -> Message | None:
-        with contextlib.suppress(MessageRefused):
-            message = self._hub.packer.read(signed)
-            if message.id == id:
-                return message
-        return None
-
-    def _task(self, message: Message) -> CeleryTask[Any] | None:
-        # The worker's main process, which asks for this, has run nothing: its other processes refuse what is invalid.
-        with contextlib.suppress(Exception):
-            return self._restored(message)
-        return None
-
-    def _restored(self, message: Message) -> CeleryTask[Any]:
-        (fn, args, kwargs, captured), options, summary = self._hub.packer.unpack(message)
-        app, values, variables, adapter = captured
-        call = fn, args, kwargs, (app, values, worker_variables(variables), adapter)
-        task: CeleryTask[Any] = self._task_class(call, options, summary, Remote(self._hub), self._hub.app)
-        task.message = message
-        task.is_in_worker = True
-        self._remember(summary)
-        return task
-
 
 def _report_to_celery(task: CeleryTask[Any]) -> None:
     """Report the outcome through Celery's events, for Flower and other monitors."""
     if task.summary.state == "waiting":
         raise exceptions.Retry(when=max(0.0, task.message.due - time.time()))
-    if task.summary.state in KEEPS_MESSAGE:
+    if task.summary.state in SETTLED - {"succeeded", "cancelled"}:
         # Never the error itself, which may be a SystemExit: Celery would take that for the worker's own.
         raise RuntimeError(task.summary.error) from None

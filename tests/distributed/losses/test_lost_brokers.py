@@ -14,7 +14,7 @@ import jobs
 import pytest
 from jobs import lines
 
-from flask_asok import BackendUnavailable, FlaskAsok, NotConfigured, background, signals
+from flask_asok import BackendUnavailable, FlaskAsok, NotConfigured, background
 
 
 def test_broker_restarted(own_broker, redis, start_worker, close):
@@ -179,28 +179,6 @@ def test_shutdown_while_redis_is_down(own_redis, close, caplog):
 
         assert f"Background task add ({task.id}) abandoned while waiting: the application shuts down." in caplog.text
         assert task.state == "abandoned"
-
-
-def test_records_away_when_a_task_is_abandoned(ctx, caplog):
-    """A task that is abandoned while Redis cannot be reached is told of once, and recorded as soon as it can."""
-    task = background(jobs.add, 1)
-    hub = ctx.extensions["asok"].backend.hub
-    told = []
-    finish = hub.records.finish
-
-    def fail_once(message, fields):
-        hub.records.finish = finish
-        raise BackendUnavailable("The Redis is down.")
-
-    hub.records.finish = fail_once
-    with signals.task_abandoned.connected_to(lambda app, task: told.append(task.id), ctx):
-        with pytest.raises(BackendUnavailable):
-            task.abandon_lost("lost here")
-        task.abandon_lost("lost here")
-
-    assert told == [task.id]
-    assert caplog.text.count("abandoned while running: lost here") == 1
-    assert ctx.extensions["asok"].backend.get(task.id).state == "abandoned"
 
 
 def test_without_records(rabbitmq, close):

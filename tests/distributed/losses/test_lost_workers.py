@@ -2,8 +2,6 @@
 
 import os
 import signal
-import time
-from dataclasses import replace
 
 import jobs
 import pytest
@@ -78,9 +76,9 @@ def test_task_that_kills_its_worker(ctx, start, tmp_path):
 def test_retry_that_was_not_sent(ctx, start, tmp_path):
     """A retry that a worker has noted, and was lost before it could send it, is sent again."""
     task = background.using(retries=1, backoff=0.1)(jobs.flaky, tmp_path / "runs", succeed_at=2)
-    records = ctx.extensions["asok"].backend.hub.records
-    assert records.claim(task.message) == "ours"
-    records.wait(replace(task.message, attempt=2, due=time.time() + 0.1), "lost here")
+    store = ctx.extensions["asok"].backend.hub.store
+    claim, attempt = store.begin(task.id, "a worker", "")
+    assert store.put_off(task.id, claim, 0.1, attempts=attempt, error="lost here", traceback="")
 
     start()
 

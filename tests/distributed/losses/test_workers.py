@@ -25,7 +25,7 @@ def test_webhook_that_is_abandoned(ctx, caplog):
     """A webhook that is abandoned without an attempt of its own is named in the log by its id and reference."""
     task = background(send_webhook, "http://hooks.example/sesame", {}, id="evt_1", reference="endpoint-7")
 
-    task.abandon_lost("given up: 3 workers were lost with it", had_begun=False)
+    task.abandon_claimed(0, "given up: 3 workers were lost with it")
 
     line = f"Background task send_webhook ({task.id}) abandoned while queued: given up: 3 workers were lost with it"
     assert f"{line} (webhook_id='evt_1', reference='endpoint-7')." in caplog.messages

@@ -98,10 +98,13 @@ def test_queued_before(shop, receiver, tmp_path, wait_until):
     for name in FROZEN["messages"]:
         message = Message.from_payload(frozen_message(name, tmp_path, receiver))
         ids[name] = message.id
-        hub.records.add(message)
         hub.publish(message)
 
-    wait_until(lambda: all(asok.get(id).finished_at for id in ids.values()), 60, "the end of all tasks")
+    def are_over():
+        found = [asok.get(id) for id in ids.values()]
+        return all(one is not None and one.finished_at for one in found)
+
+    wait_until(are_over, 60, "the end of all tasks")
 
     assert {name: asok.get(id).error for name, id in ids.items() if asok.get(id).state != "succeeded"} == {}
     assert json.loads(receiver.body) == {"order": 7}

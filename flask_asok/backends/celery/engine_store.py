@@ -1,0 +1,195 @@
+"""The store of a distributed backend: a record keeps its message until the task is settled, the engine moves copies."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from ...store.base import KEEP_SECONDS, LONGEST_TRACEBACK, LOST, Record
+from ...store.hashes import NAMES, fields_of, record_of
+from ...store.redis import RedisStore
+from .engine_scripts import SCRIPTS
+
+SENDING_SECONDS = 10.0
+"""How long a message has to be claimed, at the least, before it may count as dropped."""
+
+OTHERS_SECONDS = 600.0
+"""How long a task that one worker cannot run is left to others."""
+
+BATCH = 200
+"""How many tasks are sent again at a time."""
+
+READ = tuple(name for name in NAMES if name != "message")
+
+
+class Sending(NamedTuple):
+    """A task that is to be sent, and when that was decided, by the clock of Redis."""
+
+    id: str
+    at: str
+
+
+class EngineStore(RedisStore):
+    """
+    The records of the tasks that an engine delivers. Redis has the time.
+
+    What reads a record leaves out its message, which may be large: "" stands for it, and `message_of` reads it.
+    """
+
+    def __init__(self, redis: Any, app_name: str, *, prefix: str = "", reached: Any = None) -> None:
+        super().__init__(redis, app_name, prefix=prefix, reached=reached)
+        self.add_scripts(SCRIPTS)
+
+    def check(self) -> None:
+        """Raise BackendUnavailable where Redis cannot be reached."""
+        self.read("check")
+
+    def accept(self, record: Record, message: str, delay: float) -> Sending:
+        """
+        Keep a new record with its message, due in `delay` seconds.
+
+        Returns its id, and when it counts as sent; or the id of the task that holds its key: then nothing is kept.
+        """
+        fields = fields_of(record) | {"message": message, "kept": "1"}
+        fields.pop("due", None)
+        values = [part for pair in fields.items() for part in pair]
+        keep, due_in = int(KEEP_SECONDS), repr(max(0.0, delay))
+        found = self.run("accept", record.id, record.key, due_in, keep, LOST, record.enqueued, *values)
+        return Sending(*found)
+
+    def message_of(self, id: str) -> str | None:
+        """Return the signed message that a record keeps, or None."""
+        with self.reached:
+            return self.redis.hget(self.key(f"task:{id}"), "message")  # type: ignore[no-any-return]
+
+    def messages_of(self, ids: Sequence[str]) -> list[str | None]:
+        """Return the signed messages of several records."""
+        with self.reached, self.redis.pipeline(transaction=False) as pipe:
+            for id in ids:
+                pipe.hget(self.key(f"task:{id}"), "message")
+            return pipe.execute()  # type: ignore[no-any-return]
+
+    def sent_at(self, queue: str, id: str) -> str:
+        """Return when a queued task was last sent, or ""."""
+        with self.reached:
+            score = self.redis.zscore(self.key(f"sent:{queue}"), id)
+        return "" if score is None else repr(score)
+
+    # For workers
+
+    def begin(self, id: str, owner: str, sent: str) -> tuple[int, int]:
+        """
+        Begin the attempt that a message asks for which was sent at `sent`, and return its claim and its number.
+
+        The claim is 0 where the task is not to be run now, and -1 where it has no record.
+        """
+        claim, attempt = self.run("begin", id, owner, sent)
+        return claim, attempt
+
+    def leave(self, id: str, error: str) -> int:
+        """
+        Leave a task that this process cannot run to others, and write down why.
+
+        1 where it is the first one to do so; 2 where all have done so for long enough: then the task has failed.
+        """
+        return int(self.run("leave", id, error, OTHERS_SECONDS, int(KEEP_SECONDS)))
+
+    def put_off(self, id: str, claim: int, seconds: float, *, attempts: int, error: str, traceback: str) -> bool:
+        """Make a running record wait for its next attempt, as `postpone`, but for so many seconds from now."""
+        traceback = traceback[-LONGEST_TRACEBACK:]
+        return bool(self.run("postpone", id, claim, f"+{max(0.0, seconds)!r}", attempts, error, traceback, ""))
+
+    def release_in(self, id: str, delay: float, key: str, message: str) -> str:
+        """Release a deferred record, as `release`, to be due in `delay` seconds."""
+        due = f"+{max(0.0, delay)!r}"
+        return str(self.run("release", id, due, key, "", int(KEEP_SECONDS), LOST, message))
+
+    def hand_over(self, id: str, claim: int) -> bool:
+        """Let another worker run what this process runs; the attempt is not counted, nor is a death."""
+        return bool(self.run("take_back", id, claim, self.me, 0))
+
+    def end_process(self, token: str, pid: int) -> None:
+        """Note that the process `token` has ended, if it is the process `pid` of this machine."""
+        key = self.key(f"process:{token}")
+        with self.reached:
+            if self.redis.hmget(key, "host", "pid") == [socket.gethostname(), str(pid)]:
+                self.redis.delete(key)
+
+    # For sweepers
+
+    def due(self) -> list[Sending]:
+        """Make tasks queued whose time has come, and return them: the caller is the one that sends them."""
+        return _sendings(self.run("due", BATCH))
+
+    def stale(self, queues: Iterable[str]) -> list[str]:
+        """Return those queues which have a task that was sent long enough ago to have been dropped."""
+        return list(self.run("stale", SENDING_SECONDS, *queues))
+
+    def dropped(self, queue: str, *, is_empty: bool) -> list[Sending]:
+        """
+        Return the tasks of a queue whose message was dropped: the caller is the one that sends them again.
+
+        That is what is unclaimed some seconds after its last sending while the engine's queue is empty, or one that was
+        sent as much later was delivered.
+        """
+        return _sendings(self.run("dropped", queue, int(is_empty), SENDING_SECONDS, BATCH))
+
+    def orphans(self) -> list[Record]:
+        """Return the running records whose process has ended."""
+        found = map(self.read, self.run("orphans"))
+        return [record for record in found if record is not None]
+
+    def take_back(self, record: Record) -> int:
+        """
+        Make an orphan queued again, to be sent at once, and return its new claim; 0 if it has changed meanwhile.
+
+        A death is counted, and the attempt that was lost is not.
+        """
+        return int(self.run("take_back", record.id, record.claim, record.owner, 1))
+
+    def probe(self, value: str, *, replaces: str = "") -> str:
+        """Keep `value` as the probe of the signing key, unless there is one besides `replaces`; return what is kept."""
+        return str(self.run("probe", value, replaces))
+
+    def read_probe(self) -> str | None:
+        """Return the probe of the signing key, or None."""
+        with self.reached:
+            return self.redis.get(self.key("probe"))  # type: ignore[no-any-return]
+
+    def unswept(self, queues: Iterable[str]) -> int:
+        """Return how many tasks wait, if no sweeper has ever looked at them."""
+        return int(self.run("unswept", *queues))
+
+    # Reading
+
+    def read(self, id: str) -> Record | None:
+        found = self.read_all([id])
+        return found[0] if found else None
+
+    def read_all(self, ids: Sequence[str]) -> list[Record]:
+        """Return the records that there are of these; a key that holds something else hides none."""
+        with self.reached, self.redis.pipeline(transaction=False) as pipe:
+            for id in ids:
+                pipe.hmget(self.key(f"task:{id}"), *READ, "kept")
+            try:
+                found = pipe.execute(raise_on_error=False)
+            except UnicodeDecodeError:
+                return [record for id in ids for record in self.read_all([id])] if len(ids) > 1 else []
+            for one in found:
+                if isinstance(one, Exception) and "WRONGTYPE" not in str(one):
+                    raise one
+        pairs = zip(ids, found, strict=True)
+        records = [_record(id, values) for id, values in pairs if not isinstance(values, Exception)]
+        return [record for record in records if record is not None]
+
+
+def _sendings(found: list[str]) -> list[Sending]:
+    return [Sending(*pair) for pair in zip(found[::2], found[1::2], strict=True)]
+
+
+def _record(id: str, values: Sequence[str | None]) -> Record | None:
+    found = {name: value for name, value in zip((*READ, "message"), values, strict=True) if value is not None}
+    if "message" in found:
+        found["message"] = ""
+    return record_of(id, found)

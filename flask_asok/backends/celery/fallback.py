@@ -1,0 +1,28 @@
+"""What runs tasks on threads of their caller's process while the broker cannot be reached."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...errors import BackendUnavailable
+from ...record_writer import attach
+from ..threads import ThreadsBackend
+from .hub import Hub
+from .task import CeleryTask
+from .task_record import CeleryRecord
+
+
+class Fallback(ThreadsBackend):
+    """Runs tasks of the celery backend on threads of this process."""
+
+    def take(self, task: CeleryTask[Any], hub: Hub) -> None:
+        """Run a task here whose message was not sent; its record, if it has one, gives it to one process alone."""
+        if task.is_written:
+            try:
+                attach(task, CeleryRecord(hub, hub.enter()))
+            except BackendUnavailable:
+                # Its record says nothing of what is done here.
+                task.summary.is_stored = False
+        task.run_here(self.runner(task.queue))
+        self._recent.append(task.summary)
+        self.start(task)

@@ -1,0 +1,71 @@
+"""A record as a hash in Redis has it: how it is written, and how it is read, whatever is written there."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from ..progress import Progress
+from ..summaries import State
+from .base import Record
+
+NAMES = tuple(field.name for field in dataclasses.fields(Record))
+
+LATEST = 1e11
+"""The first Unix time that is not taken for a date."""
+
+_STATES = frozenset(get_args(State))
+_NUMBERS = ("enqueued", "due", "scheduled", "started", "finished")
+_COUNTS = ("attempts", "claim", "deaths")
+
+
+def fields_of(record: Record) -> dict[str, Any]:
+    """Return what is written of a record: no None, which Redis does not have, and no text that is empty."""
+    fields = {name: getattr(record, name) for name in NAMES}
+    fields["stopping"] = "1" if record.stopping else ""
+    fields["progress"] = None if record.progress is None else packed(record.progress)
+    return {
+        name: repr(value) if isinstance(value, float) else value
+        for name, value in fields.items()
+        if value is not None and value != ""
+    }
+
+
+def packed(progress: Progress) -> str:
+    """Return a progress as its field has it."""
+    return json.dumps([progress.done, progress.total, progress.text, progress.at])
+
+
+def record_of(id: str, found: Mapping[str, str]) -> Record | None:
+    """Return the record whose fields these are, a default for each that is not valid; None without a state."""
+    if found.get("state") not in _STATES:
+        return None
+    fields: dict[str, Any] = {"name": "unknown", "queue": "unknown"}
+    fields |= {name: found[name] for name in NAMES if name in found}
+    for name in _NUMBERS:
+        fields[name] = _number(fields.get(name, ""), LATEST)
+    for name in _COUNTS:
+        fields[name] = int(_number(fields.get(name, ""), 1e9))
+    fields["stopping"] = fields.get("stopping") == "1"
+    fields["progress"] = _unpacked(fields.get("progress"))
+    return Record(**{**fields, "id": id})
+
+
+def _number(text: str, most: float) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        return 0.0
+    return number if 0 <= number < most else 0.0
+
+
+def _unpacked(text: str | None) -> Progress | None:
+    if text is None:
+        return None
+    try:
+        done, total, said, at = json.loads(text)
+        return Progress.of(done, total, said, at) if 0 <= at < LATEST else None
+    except (ValueError, TypeError, RecursionError):
+        return None
