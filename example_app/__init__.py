@@ -6,7 +6,7 @@ import atexit
 from collections.abc import Mapping
 from typing import Any
 
-from flask import Flask
+from flask import Flask, request
 
 from . import db, folder, log, views
 from .extensions import asok
@@ -53,10 +53,16 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     db.init_app(app)
     app.register_blueprint(views.bp)
     app.register_blueprint(asok.status(cancel=True), url_prefix="/status")
+    app.register_blueprint(asok.dashboard(access=is_local), url_prefix="/dashboard")
     neighbours = app.extensions["example_neighbours"] = Neighbours(app)
     app.before_request(neighbours.start)
     atexit.register(close, app)
     return app
+
+
+def is_local() -> bool:
+    """Return True for the visitor at this computer, who may see the tasks of all, and act on them."""
+    return request.remote_addr in ("127.0.0.1", "::1")
 
 
 def close(app: Flask) -> None:

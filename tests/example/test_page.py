@@ -10,6 +10,15 @@ import pytest
 import example_app
 
 
+def test_dashboard(app):
+    """The page leads to the dashboard, which is there for a visitor at this computer only."""
+    client = app.test_client()
+
+    assert 'href="/dashboard/"' in client.get("/").text
+    assert client.get("/dashboard/").status_code == 200
+    assert client.get("/dashboard/", environ_overrides={"REMOTE_ADDR": "10.0.0.5"}).status_code == 404
+
+
 def test_cards(visitor):
     """Every card has the switch, and a large figure that nobody has asked for yet."""
     page = visitor.client.get("/").get_data(as_text=True)
