@@ -98,7 +98,9 @@ def test_links_to_the_documentation():
         target.removeprefix(urls["Documentation"]) for target in targets if target.startswith(urls["Documentation"])
     ]
     files = [
-        target.removeprefix(f"{urls['Source']}/blob/main/") for target in targets if target.startswith(urls["Source"])
+        re.sub(r"^/(blob|raw)/main/", "", target.removeprefix(urls["Source"]))
+        for target in targets
+        if target.startswith(urls["Source"])
     ]
 
     assert len(pages) + len(files) == len(targets)
