@@ -40,7 +40,7 @@ RETRIES = Counter(
 CALLER_RUNS = Counter("asok_caller_runs_total", "Tasks that their caller ran, for the queue was full.", ["queue"])
 
 
-lock = threading.Lock()
+lock: threading.Lock = threading.Lock()
 """
 Guards every write to a metric, so that none of Prometheus' own locks is held when the process forks. It also lets a
 gauge be read off and written in one step: of two threads the later one writes the later state.
