@@ -9,7 +9,6 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from ...errors import TaskTimeout
 
-
 # Made by a call: Celery has no types, so a checker could not tell what a class below one of its own is.
 CeleryTaskTimeout: type[TaskTimeout] = type(
     "CeleryTaskTimeout",
