@@ -10,10 +10,14 @@ import weakref
 
 import pytest
 import sentry_sdk
+from flask import Flask
 from sentry_sdk.integrations.dedupe import DedupeIntegration
 
 from flask_asok import FlaskAsok, background, current_task
 from flask_asok.logs import log
+from flask_asok.periodic import Clock
+from flask_asok.signals import task_queued
+from flask_asok.state import state_of
 
 WAIT = 20
 
@@ -447,3 +451,30 @@ def test_error_of_any_length(app, sentry, text):
         background(fail, text).join(WAIT)
 
     assert len(sent.events) == 1
+
+
+def test_periodic_run(sentry, tmp_path):
+    """A run that the clock starts is a transaction of its own, without a request, and its error has none either."""
+    sent = sentry(traces_sample_rate=1.0)
+    app, asok, tasks = Flask("shop"), FlaskAsok(), []
+    app.config.from_mapping(SECRET_KEY="a secret of the tests", ASOK_STORE=str(tmp_path / "asok.sqlite3"))
+    asok.periodic(every=60, name="nightly")(fail)
+    asok.init_app(app)
+    clock = state_of(app).kept(Clock)
+
+    def keep(app, task):
+        tasks.append(task)
+
+    with task_queued.connected_to(keep, app):
+        for now in (1_000_000_000.0, 1_000_000_090.0):
+            clock.now = lambda now=now: now
+            clock.look(app)
+    (task,) = tasks
+    task.join(WAIT)
+    asok.close(app, WAIT)
+
+    (event,) = sent.events
+    assert "request" not in event
+    assert event["transaction"] == f"{__name__}.fail"
+    assert [one["transaction"] for one in sent.transactions] == [event["transaction"]]
+    assert all("request" not in one for one in sent.transactions)
