@@ -269,17 +269,18 @@ class RunnableTask(JoinableTask[R]):
         if self.tracing is not None:
             self.tracing.failed(error, is_last=False)
         log_retry(self, error, seconds, self.options.retries + 1)
-        self._summary.state = "waiting"
         if task_retried.receivers:
+            self._summary.state = "waiting"
             emit(task_retried, self.app, task=self, error=error, wait=seconds)
 
     def _wait_for_turn(self, call: Parts, seconds: float, error: BaseException | None) -> None:
+        # First the call: what is seen to wait can be cancelled.
+        self._box.append(call if self.journal is None else self.journal.renewed(call))
         self._summary.state = "waiting"
         try:
             if self.journal is not None:
                 self.journal.wait(self, seconds, error)
         finally:
-            self._box.append(call if self.journal is None else self.journal.renewed(call))
             self.runner.wait(self, seconds)
 
     def _seconds_to_retry(self, error: BaseException) -> float | None:

@@ -32,6 +32,11 @@ def log_of(task: Logged, level: int, message: str, *args: object, exc_info: ExcI
     log(level, message, *args, app=task.app, exc_info=exc_info, extra=task.summary.log_fields())
 
 
+def task_fields(id: str, name: str) -> dict[str, str]:
+    """Return the fields of a record about a task of which this process knows no more than that."""
+    return {"task_id": id, "task_name": name}
+
+
 def log_failed(task: Logged, error: BaseException) -> None:
     """Log the error of the last attempt, with the traceback."""
     log_of(task, logging.ERROR, FAILED, task.summary.name, error, exc_info=frames_of(error, error))

@@ -372,6 +372,10 @@ def test_every_record_about_a_task_has_its_fields():
     assert without <= {
         ("arguments.py", "Background task %s: %s"),
         ("intake.py", "Refused a message for background tasks: it is not of Flask-Asok (%s)."),
+        (
+            "checks.py",
+            "The Redis of background tasks drops keys when its memory is full (%s). Set maxmemory-policy noeviction.",
+        ),
         ("file.py", "The store %s was damaged (%s). It is kept as %s.damaged-%s."),
     }
 

@@ -22,6 +22,7 @@ from ..state import state_of
 from ..store.away import WARN_SECONDS
 from ..store.base import Record
 from ..store.durable import DurableStore
+from ..task_log import task_fields
 from .home import durable_store
 from .journal import DurableJournal
 from .probe import check_key
@@ -154,7 +155,8 @@ class Sweeper:
             self._left[record.id] = self.now()
             log(
                 logging.ERROR, "Background task %r (%r) of another process is left to others for %g min: %s",
-                record.name, record.id, OTHERS_SECONDS / 60, error, app=self._app,
+                record.name, record.id, OTHERS_SECONDS / 60, error,
+                app=self._app, extra=task_fields(record.id, record.name),
             )  # fmt: skip
         elif self._is_due(record.id):
             store = durable_store(self._app)
@@ -162,7 +164,8 @@ class Sweeper:
             if claim and store.settle(record.id, claim, "failed", error=f"No process could run it: {error}"):
                 log(
                     logging.ERROR, "Background task %r (%r) failed: no process could run it: %s",
-                    record.name, record.id, error, app=self._app,
+                    record.name, record.id, error,
+                    app=self._app, extra=task_fields(record.id, record.name),
                 )  # fmt: skip
         return False
 

@@ -18,6 +18,7 @@ from ...messages.message import VERSION, Message
 from ...signals import task_failed
 from ...store.base import KEEP_SECONDS, Record
 from ...summaries import SETTLED, TaskSummary
+from ...task_log import task_fields
 from .hub import SENT, Hub, keep_trying, time_limits
 from .release_before import is_over_in_records_before
 from .task import CeleryTask, Remote
@@ -136,7 +137,7 @@ class Worker:
         if store.cancel(id) or store.settle(id, record.claim, "cancelled", error=f"{why} by Celery"):
             log(
                 logging.INFO, "Background task %s (%s) cancelled: it was %s by Celery.",
-                record.name, id, why, app=self._hub.app,
+                record.name, id, why, app=self._hub.app, extra=task_fields(id, record.name),
             )  # fmt: skip
 
     def message(self, id: str, signed: object) -> Message | None:
@@ -182,12 +183,12 @@ class Worker:
             case 1:
                 log(
                     logging.ERROR, "Refused a message for background tasks: %s (%s) is left to other workers: %s",
-                    name, id, why, app=self._hub.app,
+                    name, id, why, app=self._hub.app, extra=task_fields(id, name),
                 )  # fmt: skip
             case 2:
                 log(
                     logging.ERROR, "Background task %s (%s) failed: no worker could run it: %s",
-                    name, id, why, app=self._hub.app,
+                    name, id, why, app=self._hub.app, extra=task_fields(id, name),
                 )  # fmt: skip
 
     def _go_on(self, message: Message, sent: str) -> None:
@@ -231,7 +232,8 @@ class Worker:
         if message.recorded and time.time() - message.enqueued > KEEP_SECONDS:
             log(
                 logging.WARNING, "The message of background task %s (%s) is dropped: %s",
-                message.name, message.id, "its record is gone, so it was settled or cancelled.", app=self._hub.app,
+                message.name, message.id, "its record is gone, so it was settled or cancelled.",
+                app=self._hub.app, extra=task_fields(message.id, message.name),
             )  # fmt: skip
             return False
         if not message.recorded and keep_trying(lambda: is_over_in_records_before(store, message)):
