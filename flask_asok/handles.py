@@ -19,6 +19,7 @@ from .state import state_of
 from .store.base import Record
 from .store.shared import Shared
 from .summaries import SETTLED, State, TaskSummary
+from .task_log import log_cancelled
 from .tasks import Task
 
 R = TypeVar("R", covariant=True)
@@ -281,10 +282,14 @@ def cancel_task(app: Flask, id: str, *, running: bool = False) -> bool:
     """Cancel the task with this id in whatever process, or with `running` ask it to stop; False if it is over."""
     store, backend = shared_by(app), state_of(app).backend
     here = backend.find(id)
-    if store is not None and store.read(id) is not None:
+    record = None if store is None else store.read(id)
+    if store is not None and record is not None:
         if store.cancel(id):
             if here is not None:
                 here.cancel()
+            elif backend.distributed:
+                # On threads the process says so that has the task.
+                log_cancelled(StoredTask(app, store, record), "cancel() was called")
             return True
         return running and store.stop(id) and (here is None or here.stop())
     if here is None:

@@ -183,7 +183,8 @@ def test_costs_nothing_once_started():
 
     ask(app)
 
-    assert (before, len(list(request_started.receivers_for(app)))) == (1, 0)
+    # Others may listen to all applications.
+    assert len(list(request_started.receivers_for(app))) == before - 1
     assert serving.is_serving
 
 

@@ -18,6 +18,8 @@ import kombu
 import pytest
 import trustme
 from amqp.exceptions import AMQPError
+from redis import Redis as RedisClient
+from redis import RedisError
 
 HERE = Path(__file__).parent
 
@@ -172,10 +174,21 @@ def rabbitmq(tmp_path_factory):
         node.stop()
 
 
+def forget_key(config):
+    """Forget with which key the processes of other tests have signed: a worker with another one takes no task."""
+    for name in ("result_backend", "broker_url"):
+        url = config.get("ASOK_CELERY", {}).get(name) or ""
+        if url.startswith("redis://"):
+            with contextlib.suppress(RedisError), RedisClient.from_url(url, socket_timeout=2) as server:
+                for key in server.scan_iter("*:probe"):
+                    server.delete(key)
+
+
 class Worker:
     """`flask asok worker` as a process group of its own."""
 
     def __init__(self, folder, config, *options):
+        forget_key(config)
         self.log_path = folder / f"worker-{free_port()}.log"
         self._log = open(self.log_path, "wb")  # noqa: SIM115
         path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))

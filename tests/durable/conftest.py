@@ -87,7 +87,10 @@ def sweep(next_app):
         with next_app.app_context():
             sweeper_of(next_app).look()
             if wait:
-                for task in next_app.extensions["asok"].backend.alive():
-                    task.join(10)
+                # By their summaries: a task on its way from the queue to a thread is in neither.
+                for summary in next_app.extensions["asok"].backend.tasks():
+                    task = summary.task and summary.task()
+                    if task is not None and summary.state != "waiting":
+                        task.join(10)
 
     return sweep
