@@ -285,11 +285,11 @@ def cancel_task(app: Flask, id: str, *, running: bool = False) -> bool:
     record = None if store is None else store.read(id)
     if store is not None and record is not None:
         if store.cancel(id):
+            if backend.distributed:
+                # On threads the process says so that has the task.
+                log_cancelled(here or StoredTask(app, store, record), "cancel() was called")
             if here is not None:
                 here.cancel()
-            elif backend.distributed:
-                # On threads the process says so that has the task.
-                log_cancelled(StoredTask(app, store, record), "cancel() was called")
             return True
         return running and store.stop(id) and (here is None or here.stop())
     if here is None:

@@ -63,7 +63,15 @@ def log_cancelled(task: Logged, why: str, level: int = logging.INFO) -> None:
 
 
 def log_abandoned(task: Logged, why: str) -> None:
-    """Log that the task was lost, in which state it was, and why."""
+    """Log that the task was lost, in which state it was, and why; once more where Ctrl-C comes in the middle of it."""
+    try:
+        _log_abandoned(task, why)
+    except BaseException:
+        _log_abandoned(task, why)
+        raise
+
+
+def _log_abandoned(task: Logged, why: str) -> None:
     summary = task.summary
     log_of(
         task, logging.ERROR, "Background task %s (%s) abandoned while %s: %s.",

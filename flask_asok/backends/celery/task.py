@@ -15,7 +15,7 @@ from ...progress import Progress
 from ...record_writer import attach
 from ...store.base import Record
 from ...summaries import TaskSummary
-from ...task_log import log_of
+from ...task_log import log_cancelled, log_of
 from ...waiting import Runner
 from .hub import Hub, keep_trying
 from .task_record import AttemptRecord
@@ -100,7 +100,8 @@ class CeleryTask(RunnableTask[R]):
         hub = self._hub
         if self._done or self.trigger is not None or hub is None:
             return super().cancel()
-        hub.need_store().cancel(self.id)
+        if hub.need_store().cancel(self.id):
+            log_cancelled(self, "cancel() was called")
         self._look()
         return self.summary.state == "cancelled"
 
