@@ -83,6 +83,9 @@ def pillow_images(session: nox.Session) -> dict[str, str]:
 ALL_TESTS = ["tests", "-n", str(2 * (os.cpu_count() or 1)), "--dist", "loadfile", "--no-loadscope-reorder"]
 NOT_SLOW = [*ALL_TESTS, "-m", "not slow"]
 
+THE_SAME = ["--ignore=tests/images", "--ignore=tests/dashboard", "--ignore=tests/status"]
+"""What is of Pillow or of a browser is the same for all Pythons: one of them runs it."""
+
 NO_CORPUS = "--ignore=tests/images/test_corpus.py"
 """Pillow is the same for all Pythons: one of them works on its images."""
 
@@ -92,11 +95,14 @@ def tests(session: nox.Session) -> None:
     """
     Run the tests on this Python, and on every other supported one that is there.
 
-    All of them on this Python; on the others only what is not slow, for all must take less than a quarter of an hour.
+    All of them on this Python; on the others only what is not slow and could differ, for all must take less than a
+    quarter of an hour.
     The session of one version, such as `tests-3.13`, runs all of them, or what it is asked for.
     """
     for version in PYTHONS:
-        session.notify(f"tests-{version}", session.posargs or (ALL_TESTS if version == HERE else NOT_SLOW))
+        session.notify(
+            f"tests-{version}", session.posargs or (ALL_TESTS if version == HERE else [*NOT_SLOW, *THE_SAME])
+        )
 
 
 def tests_on(version: str, path: str) -> None:
