@@ -86,6 +86,9 @@ NOT_SLOW = [*ALL_TESTS, "-m", "not slow"]
 THE_SAME = ["--ignore=tests/images", "--ignore=tests/dashboard", "--ignore=tests/status"]
 """What is of Pillow or of a browser is the same for all Pythons: one of them runs it."""
 
+CORE = [*THE_SAME, *(f"--ignore=tests/{room}" for room in ("cache", "docs", "mail", "telemetry", "webhooks"))]
+"""What the other Pythons run, for want of time, unless they are asked for by name."""
+
 NO_CORPUS = "--ignore=tests/images/test_corpus.py"
 """Pillow is the same for all Pythons: one of them works on its images."""
 
@@ -95,14 +98,11 @@ def tests(session: nox.Session) -> None:
     """
     Run the tests on this Python, and on every other supported one that is there.
 
-    All of them on this Python; on the others only what is not slow and could differ, for all must take less than a
-    quarter of an hour.
-    The session of one version, such as `tests-3.13`, runs all of them, or what it is asked for.
+    All of them on this Python; on the others what is not slow and of the core, for all must take less than a quarter of
+    an hour. The session of one version, such as `tests-3.13`, runs all of them, or what it is asked for.
     """
     for version in PYTHONS:
-        session.notify(
-            f"tests-{version}", session.posargs or (ALL_TESTS if version == HERE else [*NOT_SLOW, *THE_SAME])
-        )
+        session.notify(f"tests-{version}", session.posargs or (ALL_TESTS if version == HERE else [*NOT_SLOW, *CORE]))
 
 
 def tests_on(version: str, path: str) -> None:
@@ -142,7 +142,7 @@ def lowest(session: nox.Session) -> None:
     install_wheel(session, "async", "celery", "example")
     session.install(*groups("tests"))
     session.install("--constraint", str(constraints), *needed)
-    session.run("python", "-P", "-m", "pytest", *(session.posargs or [*NOT_SLOW, NO_CORPUS]))
+    session.run("python", "-P", "-m", "pytest", *(session.posargs or [*NOT_SLOW, *THE_SAME]))
 
 
 @nox.session
