@@ -12,7 +12,6 @@ from ..errors import AsokError
 from ..journal import Journal
 from ..messages.message import Message
 from ..packing import Packer
-from ..store.away import warn_of_store
 from ..store.durable import DurableStore
 from ..task_log import log_of
 
@@ -62,14 +61,15 @@ class DurableJournal(Journal):
         """Leave the task to the process that comes next; False if none may run it."""
         if self.is_last or self._is_unwritten(task) or (self._message.once and task.state == "running"):
             return False
-        try:
-            # What does not run needs no word: this process is its owner for as long as it lives.
-            if task.state == "running":
-                self._durable.hand_over(task.id, self._claim)
-        except AsokError as error:
-            # As if this process were killed: the next one counts a death.
-            warn_of_store(task, error)
+        # What does not run needs no word: this process is its owner for as long as it lives.
+        if task.state == "running":
+            self._leave(task)
         return True
+
+    def _leave(self, task: RunnableTask[Any]) -> None:
+        # Where the store is away it is as if this process were killed: the next one counts a death.
+        with self._reached(task):
+            self._durable.hand_over(task.id, self._claim)
 
     def _is_unwritten(self, task: RunnableTask[Any]) -> bool:
         return bool(self._signed) and task.is_deferred()
@@ -78,4 +78,4 @@ class DurableJournal(Journal):
         if self.is_last:
             super()._left_meanwhile(task)
         else:
-            self._durable.hand_over(task.id, self._claim)
+            self._leave(task)

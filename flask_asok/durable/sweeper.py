@@ -60,7 +60,7 @@ class Sweeper:
         self._rarely_at = self._warned_at = float("-inf")
         self._gate = threading.Event()
         self._pause = 0.0
-        self._thread = HelperThread("asok-sweeper", self._turn, lambda: True)
+        self._thread = HelperThread("asok-sweeper", self._turn, lambda: not self._is_closed())
 
     def start(self) -> None:
         """Look from now on; harmless where it does already."""

@@ -105,6 +105,54 @@ def test_running_past_the_drain_limit(app, next_app, sweep, rows, tmp_path):
     assert (found.state, found.attempts, found.deaths) == ("succeeded", 1, 0)
 
 
+@pytest.mark.parametrize("when", ["in the middle of the claim", "while it runs"])
+def test_store_is_away_at_the_shutdown(app, rows, tmp_path, when):
+    """A task that cannot be handed over harms no thread; the next process takes this one for killed."""
+    store, gate = open_store(app), tmp_path / "gate"
+    claim, backend = store.claim, app.extensions["asok"].backend
+
+    def lose():
+        connection = sqlite3.connect(store.path, timeout=30)
+        connection.execute("ALTER TABLE task RENAME TO away")
+        connection.close()
+
+    def claim_at_the_shutdown(*arguments):
+        got = claim(*arguments)
+        for task in list(backend.runner("default").running):
+            backend.abandon(task, "the application shuts down")
+        lose()
+        return got
+
+    with app.app_context():
+        if when == "in the middle of the claim":
+            store.claim = claim_at_the_shutdown
+            left = durable(jobs.note, "x")
+            left.join(WAIT)
+        else:
+            left = durable(jobs.wait_for, str(gate))
+            while jobs.noted(rows) != ["waits"]:
+                left.join(0.01)
+            lose()
+            backend.abandon(left, "the application shuts down")
+            gate.touch()
+        # Its thread is there for the next one.
+        assert background(jobs.add, 1, 2).result(WAIT) == 3
+
+    assert left.goes_on
+
+
+def test_a_sweeper_leaves_with_its_backend(next_app):
+    """At the end of a process no thread of the sweeper is started anew, though nobody has closed the application."""
+    one = sweeper_of(next_app)
+    one.start()
+    (thread,) = [each for each in threading.enumerate() if each.name == "asok-sweeper"]
+
+    next_app.extensions["asok"].backend.stop()
+
+    thread.join(WAIT)
+    assert [each for each in threading.enumerate() if each.name == "asok-sweeper"] == []
+
+
 def test_context_is_that_of_a_first_run(app, next_app, sweep):
     """Links and the values of g, as in the process that accepted the call."""
     app.add_url_rule("/page", "page", lambda: "")
