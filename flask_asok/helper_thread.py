@@ -73,3 +73,33 @@ class HelperThread:
     def _leave(self, thread: threading.Thread) -> None:
         self._threads.discard(thread)
         self._may_start.put_back()
+
+
+class PausingThread(HelperThread):
+    """
+    A helper thread that pauses before each turn.
+
+    `turn` returns how many seconds the next pause takes, or None to let the thread leave. `close` ends a pause.
+    """
+
+    def __init__(
+        self, name: str, turn: Callable[[], float | None], has_work: Callable[[], bool], *, pause: float = 0.0
+    ) -> None:
+        super().__init__(name, self._paused_turn, has_work)
+        self._next_turn = turn
+        self._pause = pause
+        self._gate = threading.Event()
+
+    def close(self, seconds: float) -> None:
+        """Take no turn any more, and wait up to `seconds` for the one that is under way."""
+        self.stop()
+        self._gate.set()
+        self.join(seconds)
+
+    def _paused_turn(self) -> bool:
+        self._gate.wait(self._pause)
+        pause = None if self.is_stopped else self._next_turn()
+        if pause is None:
+            return False
+        self._pause = pause
+        return True

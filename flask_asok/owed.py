@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable
 
 from flask import Flask
 
 from .errors import AsokError
-from .helper_thread import HelperThread
+from .helper_thread import PausingThread
 from .state import state_of
 
 PAUSE_SECONDS = 0.5
@@ -28,8 +27,7 @@ class Owed:
 
     def __init__(self) -> None:
         self._writes: deque[Callable[[], object]] = deque(maxlen=MOST)
-        self._gate = threading.Event()
-        self._thread = HelperThread("asok-owed", self._turn, lambda: bool(self._writes))
+        self._thread = PausingThread("asok-owed", self._turn, lambda: bool(self._writes), pause=PAUSE_SECONDS)
 
     def add(self, write: Callable[[], object]) -> None:
         """Call `write()` until it raises no AsokError. RuntimeError if the system gives no thread to do that in."""
@@ -38,15 +36,12 @@ class Owed:
 
     def close(self) -> None:
         """Try once more. What is still owed then is for the process that comes next, as if this one were killed."""
-        self._thread.stop()
-        self._gate.set()
-        self._thread.join(1)
+        self._thread.close(1)
         self._pay()
 
-    def _turn(self) -> bool:
-        self._gate.wait(PAUSE_SECONDS)
+    def _turn(self) -> float | None:
         self._pay()
-        return bool(self._writes)
+        return PAUSE_SECONDS if self._writes else None
 
     def _pay(self) -> None:
         while self._writes:

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from flask_asok.helper_thread import HelperThread
+from flask_asok.helper_thread import HelperThread, PausingThread
 
 WAIT = 10
 
@@ -166,3 +166,29 @@ def test_fork(make_jobs):
 
     assert status == 0
     assert call(jobs, threading.current_thread) is parents
+
+
+def test_pauses_between_turns():
+    """Each turn says how long the next pause takes; after None the thread leaves, and comes again when it is needed."""
+    turns, pauses = [], iter([0.0, 0.0, None, None])
+    helper = PausingThread("asok-helper", lambda: turns.append(1) or next(pauses), lambda: False)
+
+    helper.need()
+    helper.join(WAIT)
+    first = len(turns)
+    helper.need()
+    helper.join(WAIT)
+
+    assert (first, len(turns), len(helper)) == (3, 4, 0)
+
+
+def test_close_ends_the_pause():
+    """However long the pause, `close` ends it, and no turn is taken after that."""
+    turns, began = [], threading.Event()
+    helper = PausingThread("asok-helper", lambda: turns.append(1) or began.set() or 3600.0, lambda: True)
+    helper.need()
+    assert began.wait(WAIT)
+
+    helper.close(WAIT)
+
+    assert (len(turns), len(helper)) == (1, 0)

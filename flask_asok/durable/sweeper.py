@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -12,7 +11,7 @@ from collections.abc import Callable, Sequence
 from flask import Flask
 
 from ..errors import AsokError, MessageRefused
-from ..helper_thread import HelperThread
+from ..helper_thread import PausingThread
 from ..logs import log, log_exception
 from ..messages.message import Message
 from ..record_writer import attach
@@ -58,9 +57,7 @@ class Sweeper:
         """The tasks that this process cannot run, and since when it knows them."""
         self._met: set[str] = set()
         self._rarely_at = self._warned_at = float("-inf")
-        self._gate = threading.Event()
-        self._pause = 0.0
-        self._thread = HelperThread("asok-sweeper", self._turn, lambda: not self._is_closed())
+        self._thread = PausingThread("asok-sweeper", self._turn, lambda: not self._is_closed())
 
     def start(self) -> None:
         """Look from now on; harmless where it does already."""
@@ -68,24 +65,20 @@ class Sweeper:
 
     def close(self) -> None:
         """Look no more, and wait for the look that is under way."""
-        self._thread.stop()
-        self._gate.set()
-        self._thread.join(1)
+        self._thread.close(1)
 
-    def _turn(self) -> bool:
-        self._gate.wait(self._pause)
+    def _turn(self) -> float | None:
         if self._is_closed():
-            return False
+            return None
         try:
             # At once again while there is more than this process could take.
-            self._pause = LOOK_SECONDS / 50 if self.look() else LOOK_SECONDS
+            return LOOK_SECONDS / 50 if self.look() else LOOK_SECONDS
         except AsokError as error:
             self._warn(error)
-            self._pause = LOOK_SECONDS
+            return LOOK_SECONDS
         except Exception as error:
             log_exception("Taking over background tasks failed: %r", error, app=self._app)
-            self._pause = RARELY_SECONDS
-        return True
+            return RARELY_SECONDS
 
     def look(self) -> bool:
         """Take over what there is, as far as the queues of this process have room; True if there may be more."""

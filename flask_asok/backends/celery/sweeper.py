@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
 
 from ...errors import AsokError, MessageRefused
-from ...helper_thread import HelperThread
+from ...helper_thread import PausingThread
 from ...logs import log, log_exception
 from ...messages.message import Message
 from ...store.away import WARN_SECONDS
@@ -45,10 +44,9 @@ class Sweeper:
         self._taken = taken
         self._queues = list(hub.config["ASOK_QUEUES"])
         self._has_entered = False
-        self._gate = threading.Event()
         self._steady_since = self._rarely_at = self._warned_at = float("-inf")
         self._seen_at = float("-inf")
-        self._thread = HelperThread("asok-sweeper", self._turn, lambda: True)
+        self._thread = PausingThread("asok-sweeper", self._turn, lambda: True, pause=LOOK_SECONDS)
 
     def start(self) -> None:
         """Look from now on; harmless where it does already."""
@@ -56,14 +54,9 @@ class Sweeper:
 
     def close(self) -> None:
         """Look no more, and wait for the look that is under way."""
-        self._thread.stop()
-        self._gate.set()
-        self._thread.join(5)
+        self._thread.close(5)
 
-    def _turn(self) -> bool:
-        self._gate.wait(LOOK_SECONDS)
-        if self._thread.is_stopped:
-            return False
+    def _turn(self) -> float:
         try:
             self.look()
         except AsokError as error:
@@ -73,7 +66,7 @@ class Sweeper:
                 log(logging.WARNING, "Background tasks that wait are not sent: %s", error, app=self._hub.app)
         except Exception as error:
             log_exception("Sweeping background tasks failed: %r", error, app=self._hub.app)
-        return True
+        return LOOK_SECONDS
 
     def look(self) -> None:
         """Send what is to be sent now."""
