@@ -212,6 +212,8 @@ def test_queues_and_processes(ctx, other, worker, tmp_path, wait_until):
     wait_until(lambda: lines(ran), what="the start of the task")
 
     with other.app_context():
+        # A worker may run its first task before it is listed itself.
+        wait_until(lambda: worker.process.pid in [each.pid for each in asok.processes()], what="the worker's entry")
         queues = {queue.name: queue for queue in asok.queues()}
         processes = asok.processes()
     gate.touch()
