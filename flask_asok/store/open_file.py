@@ -1,0 +1,127 @@
+"""The SQLite file of a store as one process has it open: through threads, forks, and other files in its place."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from .. import process
+from ..errors import BackendUnavailable
+from . import file
+
+_of_parents: list[sqlite3.Connection] = []
+
+
+class SQLiteFile:
+    """
+    The file is made with the first call, 0600, and opened once in each process.
+
+    A file that was deleted or replaced is noticed at the next call, and made or opened anew.
+    """
+
+    _opened_by = 0
+
+    def __init__(self, path: str, app_name: str, sync: str) -> None:
+        self.path: str = os.path.abspath(path)
+        self._app_name = app_name
+        self._sync = sync
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        self._inode: tuple[int, int] = (0, 0)
+        process.around_fork(self)
+
+    def _change(self, statement: str, values: Sequence[Any]) -> int:
+        # As `_open` does: a generator would cost a fifth of what the statement does.
+        process.renew()
+        with self._lock:
+            try:
+                return self._connected().execute(statement, values).rowcount
+            except sqlite3.Error as error:
+                raise file.unavailable(self.path, error) from None
+            finally:
+                if process.FORKS_UNSEEN and process.is_forked_unseen():
+                    self._disconnect()
+
+    def _rows(self, statement: str, values: Sequence[Any]) -> list[Any]:
+        with self._open() as connection:
+            return connection.execute(statement, values).fetchall()
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        process.renew()
+        with self._lock:
+            try:
+                yield self._connected()
+            except sqlite3.Error as error:
+                raise file.unavailable(self.path, error) from None
+            finally:
+                if process.is_forked_unseen():
+                    self._disconnect()
+
+    def _connected(self) -> sqlite3.Connection:
+        # The name of the file, never the file itself: a descriptor that is closed drops the locks SQLite holds on it.
+        try:
+            found = os.lstat(self.path)
+        except OSError:
+            found = None
+        if found is None or self._connection is None or self._inode != (found.st_dev, found.st_ino):
+            return self._connect()
+        return self._connection
+
+    def _connect(self) -> sqlite3.Connection:
+        self._disconnect()
+        for _ in range(10):
+            file.make(self.path)
+            before = os.lstat(self.path)
+            connection = file.connect(self.path, self._app_name, sync=self._sync)
+            after = os.lstat(self.path)
+            if (before.st_dev, before.st_ino) == (after.st_dev, after.st_ino):
+                self._connection, self._inode = connection, (after.st_dev, after.st_ino)
+                self._opened_by = os.getpid()
+                self._opened(connection)
+                return connection
+            # Replaced while it was opened.
+            connection.close()
+        raise BackendUnavailable(f"The store {self.path} is replaced again and again.")
+
+    def _opened(self, connection: sqlite3.Connection) -> None:
+        """Do what is to be done with each new connection."""
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def __del__(self) -> None:
+        # Python 3.13 warns of a connection that nobody closes. A parent's is not ours to close: see `before_fork`.
+        if self._opened_by == os.getpid():
+            self._disconnect()
+
+    # Forks
+
+    def before_fork(self) -> None:
+        """
+        Close the connection, so that a child inherits none, and wait for the statements of other threads.
+
+        A child must neither use nor close the parent's connection, nor open one of its own beside it: SQLite counts the
+        locks of a process by file, and would take the parent's for the child's. Of a fork that is not seen this hears
+        nothing, so there the parent closes its connection after each call.
+        """
+        self._lock.acquire()
+        self._disconnect()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on; the next call opens the file."""
+        self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """Renew the connections, as a new process must."""
+        self._lock = threading.RLock()
+        if self._connection is not None:
+            # Another thread of the parent was in the middle of a call when a fork was not seen. Kept, hence not closed.
+            _of_parents.append(self._connection)
+            self._connection = None
