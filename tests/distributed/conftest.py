@@ -364,6 +364,14 @@ def close():
 
 
 @pytest.fixture
+def other(config, close, worker):
+    """Another application object of the same configuration: it holds no Task, as another process holds none."""
+    app = jobs.create_app(**config)
+    yield app
+    close(app)
+
+
+@pytest.fixture
 def ctx(app, worker):
     """An app context of an application whose worker runs."""
     with app.app_context():

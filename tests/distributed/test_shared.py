@@ -17,14 +17,6 @@ asok = FlaskAsok()
 
 
 @pytest.fixture
-def other(config, close, worker):
-    """Another application object of the same configuration: it holds no Task, as another process holds none."""
-    app = jobs.create_app(**config)
-    yield app
-    close(app)
-
-
-@pytest.fixture
 def elsewhere(other):
     """Look at a task as another process does."""
 

@@ -13,14 +13,6 @@ asok = FlaskAsok()
 
 
 @pytest.fixture
-def other(config, close, worker):
-    """Another application object of the same configuration, with connections of its own."""
-    app = jobs.create_app(**config)
-    yield app
-    close(app)
-
-
-@pytest.fixture
 def key(tmp_path):
     """A key of this test alone."""
     return str(tmp_path)[-200:]

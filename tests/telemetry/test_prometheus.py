@@ -56,6 +56,19 @@ def label(fn):
     return f"{fn.__module__}.{fn.__qualname__}"
 
 
+def hold_thread(using, gate):
+    """Start a task that holds its thread until the gate opens; return its function, once it runs."""
+    began = threading.Event()
+
+    def block():
+        began.set()
+        gate.wait(WAIT)
+
+    using(block)
+    assert began.wait(WAIT)
+    return block
+
+
 def test_counts(app_and_queue):
     """Each task is counted with its outcome, timed, and its wait too; each retry is counted."""
     app, queue = app_and_queue
@@ -129,19 +142,13 @@ def test_most_functions(measured):
 def test_gauges(measured, gate):
     """Queued, running and waiting tasks, the threads, and since when the oldest one is due, which stays as it is."""
     app, queue = measured()
-    began = threading.Event()
-
-    def block():
-        began.set()
-        gate.wait(WAIT)
 
     def oldest():
         return value("asok_queue_oldest_timestamp_seconds", queue=queue)
 
     with app.app_context():
         using = background.using(queue=queue)
-        using(block)
-        assert began.wait(WAIT)
+        hold_thread(using, gate)
         assert oldest() == float("inf")
         first = using(work)
         since = oldest()
@@ -186,16 +193,9 @@ def test_gauges_of_retries(measured):
 def test_abandoned(measured, gate):
     """Tasks that a shutdown leaves behind are counted as abandoned, and no gauge keeps them."""
     app, queue = measured()
-    began = threading.Event()
-
-    def block():
-        began.set()
-        gate.wait(WAIT)
-
     with app.app_context():
         using = background.using(queue=queue)
-        using(block)
-        assert began.wait(WAIT)
+        block = hold_thread(using, gate)
         using(work)
         background.using(queue=queue, delay=3600)(work)
         FlaskAsok().close(app, 0)
@@ -226,16 +226,9 @@ def test_stopped(app_and_queue):
 def test_caller_runs(measured, gate):
     """A task that its caller runs, for the queue is full, is counted as such as well."""
     app, queue = measured(ASOK_MAX_QUEUED=1)
-    began = threading.Event()
-
-    def block():
-        began.set()
-        gate.wait(WAIT)
-
     with app.app_context():
         using = background.using(queue=queue)
-        using(block)
-        assert began.wait(WAIT)
+        hold_thread(using, gate)
         for _ in range(3):
             using(work)
         gate.set()
@@ -246,16 +239,9 @@ def test_caller_runs(measured, gate):
 def test_refused(measured, gate):
     """A call that is refused leaves no gauge."""
     app, queue = measured(ASOK_MAX_QUEUED=1, ASOK_QUEUE_FULL="raise")
-    began = threading.Event()
-
-    def block():
-        began.set()
-        gate.wait(WAIT)
-
     with app.app_context():
         using = background.using(queue=queue)
-        using(block)
-        assert began.wait(WAIT)
+        hold_thread(using, gate)
         using(work)
         with pytest.raises(QueueFull):
             using(work)
