@@ -30,12 +30,18 @@ def interpreter(version: str) -> str | None:
 
 
 PYTHONS = {version: path for version in SUPPORTED if (path := interpreter(version))}
+OTHERS = [version for version in PYTHONS if version != HERE]
+OLDER = OTHERS[0] if len(OTHERS) > 1 else HERE
+"""The Python of the lowest versions: where there are three, each session of the tests has one of its own."""
 
 
 def groups(*names: str) -> list[str]:
     """Return the requirements of dependency groups; an older pip knows no `--group`."""
     return nox.project.dependency_groups(PYPROJECT, *names)
 
+
+AXE = "4.14.1"
+"""The release of axe-core: a new one has new rules, and should not fail a run of CI that changed nothing."""
 
 built: list[Path] = []
 """The wheel, once there is one: the sessions of one run share it."""
@@ -78,6 +84,26 @@ def pillow_images(session: nox.Session) -> dict[str, str]:
     return {"ASOK_IMAGE_CORPUS": str(folder.resolve())} if folder.is_dir() else {}
 
 
+def axe(session: nox.Session) -> dict[str, str]:
+    """
+    Return the variable that names axe-core, which finds in a page what people with disabilities cannot use.
+
+    It is fetched from npm once for all sessions. Where it cannot be had the tests that want it say so: they are skipped
+    at home, and fail in CI.
+    """
+    script = Path(session.cache_dir).resolve() / f"axe-core-{AXE}.min.js"
+    if not script.is_file() and shutil.which("npm"):
+        folder = Path(session.create_tmp())
+        pack = ["npm", "pack", "--silent", "--pack-destination", str(folder), f"axe-core@{AXE}"]
+        session.run(*pack, external=True, silent=True, success_codes=range(256))
+        for archive in folder.glob(f"axe-core-{AXE}.tgz"):
+            with tarfile.open(archive) as files:
+                files.extract("package/axe.min.js", folder, filter="data")
+            (folder / "package" / "axe.min.js").rename(script)
+            archive.unlink()
+    return {"ASOK_AXE": str(script)} if script.is_file() else {}
+
+
 # Most tests wait for servers: more processes than processors. A file stays in one, since it shares its servers; in the
 # order of their names, since the folder whose tests take longest comes early.
 ALL_TESTS = ["tests", "-n", str(2 * (os.cpu_count() or 1)), "--dist", "loadfile", "--no-loadscope-reorder"]
@@ -96,26 +122,29 @@ NO_CORPUS = "--ignore=tests/images/test_corpus.py"
 @nox.session(python=False)
 def tests(session: nox.Session) -> None:
     """
-    Run the tests on this Python, and on every other supported one that is there.
+    Run the tests on this Python, and on every other supported one that is there but that of `lowest`.
 
     All of them on this Python; on the others what is not slow and of the core, for all must take less than a quarter of
     an hour. The session of one version, such as `tests-3.13`, runs all of them, or what it is asked for.
     """
     for version in PYTHONS:
-        session.notify(f"tests-{version}", session.posargs or (ALL_TESTS if version == HERE else [*NOT_SLOW, *CORE]))
+        if version == HERE:
+            session.notify(f"tests-{version}", session.posargs or ALL_TESTS)
+        elif version != OLDER:
+            session.notify(f"tests-{version}", session.posargs or [*NOT_SLOW, *CORE])
 
 
 def tests_on(version: str, path: str) -> None:
     @nox.session(name=f"tests-{version}", python=path)
     def run(session: nox.Session) -> None:
-        install_wheel(session, "async", "celery", "example")
+        install_wheel(session, "async", "celery", "example", "postgres")
         session.install(*groups("tests"))
         arguments = session.posargs or ALL_TESTS
         # -P: the tree's own package must not be found in place of the wheel.
         if version == HERE:
-            # One Python works on Pillow's images, and measures the coverage.
+            # One Python works on Pillow's images, judges the pages, and measures the coverage.
             measured = ["-m", "coverage", "run", "-m", "pytest", *arguments]
-            session.run("python", "-P", *measured, env=pillow_images(session))
+            session.run("python", "-P", *measured, env={**pillow_images(session), **axe(session)})
         else:
             session.run("python", "-P", "-m", "pytest", *arguments, NO_CORPUS)
 
@@ -132,16 +161,26 @@ def coverage(session: nox.Session) -> None:
     session.run("coverage", "report")
 
 
-@nox.session
+@nox.session(python=PYTHONS.get(OLDER))
 def lowest(session: nox.Session) -> None:
-    """Run the tests that are not slow with the lowest versions that pyproject.toml allows."""
+    """Run the tests that are not slow with the lowest versions that pyproject.toml allows, on a Python of their own."""
     project = PYPROJECT["project"]
-    needed = [*project["dependencies"], *project["optional-dependencies"]["celery"]]
+    extras = project["optional-dependencies"]
+    needed = [*project["dependencies"], *extras["celery"], *extras["postgres"]]
     constraints = Path(session.create_tmp()) / "lowest.txt"
-    constraints.write_text("\n".join(re.sub(r"(\[.*\])?>=", "==", requirement) for requirement in needed))
-    install_wheel(session, "async", "celery", "example")
+    constraints.write_text("\n".join(re.sub(r"(\[.*\])?>=([^,]*).*", r"==\2", requirement) for requirement in needed))
+    install_wheel(session, "async", "celery", "example", "postgres")
     session.install(*groups("tests"))
     session.install("--constraint", str(constraints), *needed)
+    session.run("python", "-P", "-m", "pytest", *(session.posargs or [*NOT_SLOW, *THE_SAME]))
+
+
+@nox.session(name="flask-main")
+def flask_main(session: nox.Session) -> None:
+    """Run the tests that are not slow with Flask and Werkzeug as they are in their repositories, ahead of a release."""
+    install_wheel(session, "async", "celery", "example", "postgres")
+    session.install(*groups("tests"))
+    session.install("--no-deps", *(f"git+https://github.com/pallets/{name}" for name in ("flask", "werkzeug")))
     session.run("python", "-P", "-m", "pytest", *(session.posargs or [*NOT_SLOW, *THE_SAME]))
 
 
@@ -156,7 +195,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Check the types, as strict as can be, and that all that is public has one."""
-    install_wheel(session, "async", "celery", "periodic", "otel")
+    install_wheel(session, "async", "celery", "periodic", "otel", "postgres")
     session.install(*groups("typing"))
     session.run("mypy")
     session.run("mypy", "tests/typing")
@@ -168,8 +207,21 @@ def typing(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation; a warning is an error."""
-    session.install("-e", ".[celery]", *groups("docs"))
+    session.install("-e", ".[celery,postgres]", *groups("docs"))
     session.run("sphinx-build", "-W", "-b", "html", "docs", "docs/_build/html")
+
+
+@nox.session
+def release(session: nox.Session) -> None:
+    """Build what would be uploaded into dist/, and check it; only the upload is left: `twine upload dist/*`."""
+    session.install(*groups("release"), ".")
+    shutil.rmtree("dist", ignore_errors=True)
+    # The source distribution, and the wheel from that.
+    session.run("python", "-m", "build", "--no-isolation")
+    session.run("twine", "check", "--strict", *map(str, Path("dist").iterdir()))
+    session.run(
+        "python", "-P", "-m", "pytest", "--noconftest", "tests/release", env={"ASOK_DIST": str(Path("dist").resolve())}
+    )
 
 
 @nox.session
@@ -182,13 +234,13 @@ def example(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure against peers, side by side; see benchmarks/README.md."""
-    session.install("-e", ".[celery]", *groups("bench"))
+    session.install("-e", ".[celery,postgres]", *groups("bench"))
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 
 @nox.session
 def screenshots(session: nox.Session) -> None:
     """Make the pictures of the documentation. Needs Chromium."""
-    install_wheel(session)
+    install_wheel(session, "example")
     session.install(*groups("tests"))
     session.run("python", "docs/screenshots.py")
