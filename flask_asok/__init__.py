@@ -79,3 +79,8 @@ __all__ = [
     "verify_webhook",
     "warm_cache",
 ]
+
+
+def __dir__() -> list[str]:
+    """Return what an editor or a shell offers: the API, and not the modules that it is made of."""
+    return [*__all__, "errors", "signals"]

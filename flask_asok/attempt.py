@@ -110,14 +110,18 @@ class RunnableTask(JoinableTask[R]):
                 else:
                     self.mark_abandoned(goes_on=True)
             return None
+        summary.state = "running"
+        if self not in runner.running:
+            # A shutdown came in between, and could not know of this attempt.
+            summary.state = "abandoned"
+            if self.journal is not None:
+                self.journal.leave(self)
+            return None
         summary.attempts += 1
         summary.started = time.time()
         summary.progress = None
-        summary.state = "running"
         self._thread = thread
         error = around.run(self._attempt, call)
-        if error is None:
-            return None
         try:
             return error
         finally:
@@ -127,7 +131,6 @@ class RunnableTask(JoinableTask[R]):
     def _attempt(self, call: Parts) -> BaseException | None:
         """Make the call, and see to its outcome, in the attempt's own context: what is logged and signalled too."""
         runner = self.runner
-        value: Any = None
         error: BaseException | None
         try:
             for variable, captured_value in call[3][2]:
@@ -135,9 +138,8 @@ class RunnableTask(JoinableTask[R]):
             current.set(self)
             if "sentry_sdk" in modules or "opentelemetry.trace" in modules:
                 self.tracing = begin(self, call[0])
-            timeout = self.options.timeout
-            if timeout is not None:
-                runner.watch(self, timeout)
+            if self.options.timeout is not None:
+                runner.watch(self, self.options.timeout)
             if task_started.receivers:
                 emit(task_started, self.app, task=self)
             value, error = make(call, self)
@@ -151,8 +153,6 @@ class RunnableTask(JoinableTask[R]):
             else:
                 self._value = value
                 self.settle("succeeded", task_succeeded)
-        if error is None:
-            return None
         try:
             return error
         finally:
@@ -240,56 +240,54 @@ class RunnableTask(JoinableTask[R]):
         if isinstance(error, NotYet):
             summary.attempts -= 1
             self.tracing = None
-            self._wait_for_turn(call, error.after, None)
+            try:
+                self._put_back(call, error.after, None)
+            finally:
+                self.runner.wait(self, error.after)
             return
         if self.stopping and isinstance(error, TaskCancelled):
             self._settle_cancelled("it was asked to stop")
             return
-        seconds = self._seconds_to_retry(error)
+        seconds, cause = self._seconds_to_retry(error), cause_of(error)
         # Whatever the log and the signal raise, Ctrl-C for one: a caller may wait for the end of this task.
-        if seconds is not None:
-            try:
-                self._tell_of_retry(error, seconds)
-            finally:
-                self.end_tracing("waiting")
-                self._wait_for_turn(call, 0.0 if self.skips_waits else seconds, error)
-            return
-        error = cause_of(error)
-        self._error = error
         try:
-            summary.error = safe_repr(error)[:LONGEST_ERROR_TEXT]
+            summary.error = safe_repr(cause)[:LONGEST_ERROR_TEXT]
             if self.tracing is not None:
-                self.tracing.failed(error, is_last=True)
-            log_failed(self, error)
+                self.tracing.failed(cause, is_last=seconds is None)
+            if seconds is None:
+                log_failed(self, cause)
+            else:
+                log_retry(self, error, seconds, self.options.retries + 1)
         finally:
-            self.settle("failed", task_failed, error=error)
+            if seconds is None:
+                self._error = cause
+                self.settle("failed", task_failed, error=cause)
+            else:
+                self._retry(call, error, seconds)
 
-    def _tell_of_retry(self, error: BaseException, seconds: float) -> None:
-        self._summary.error = safe_repr(cause_of(error))[:LONGEST_ERROR_TEXT]
-        if self.tracing is not None:
-            self.tracing.failed(error, is_last=False)
-        log_retry(self, error, seconds, self.options.retries + 1)
-        if task_retried.receivers:
-            self._summary.state = "waiting"
-            emit(task_retried, self.app, task=self, error=error, wait=seconds)
+    def _retry(self, call: Parts, error: BaseException, seconds: float) -> None:
+        wait = 0.0 if self.skips_waits else seconds
+        try:
+            self._put_back(call, wait, error)
+            if task_retried.receivers:
+                emit(task_retried, self.app, task=self, error=error, wait=seconds)
+        finally:
+            self.end_tracing("waiting")
+            self.runner.wait(self, wait)
 
-    def _wait_for_turn(self, call: Parts, seconds: float, error: BaseException | None) -> None:
+    def _put_back(self, call: Parts, seconds: float, error: BaseException | None) -> None:
         # First the call: what is seen to wait can be cancelled.
         self._box.append(call if self.journal is None else self.journal.renewed(call))
         self._summary.state = "waiting"
-        try:
-            if self.journal is not None:
-                self.journal.wait(self, seconds, error)
-        finally:
-            self.runner.wait(self, seconds)
+        if self.journal is not None:
+            self.journal.wait(self, seconds, error)
 
     def _seconds_to_retry(self, error: BaseException) -> float | None:
         try:
             return next_wait(self.options, self._summary.attempts, error)
         except BaseException as wrong:
-            log_exception(
-                "Backoff of background task %s failed: %r", self.name, wrong, app=self.app, extra=self.log_fields()
-            )
+            text = "Backoff of background task %s failed: %r"
+            log_exception(text, self.name, wrong, app=self.app, extra=self.log_fields())
             return None
 
     def _cancel(self) -> bool:

@@ -20,6 +20,9 @@ _IN_C = (BuiltinFunctionType, MethodDescriptorType)
 _PLACEHOLDER = getattr(functools, "Placeholder", None)
 """Stands in a partial, from Python 3.14 on, for an argument of the call."""
 
+_OF_OTHERS = {"countdown": "delay", "eta": "delay", "max_retries": "retries", "job_timeout": "timeout"}
+"""Options of other libraries, and what they are called here."""
+
 _MOST_SIGNATURES = 200
 
 _signatures: dict[tuple[str, bool], inspect.Signature] = {}
@@ -44,6 +47,8 @@ def name_of(fn: Callable[..., Any]) -> str:
 
 def path_of(fn: Callable[..., Any]) -> str:
     """Return `module:qualname` of a function; of a partial those of its function, of an object those of its class."""
+    if type(fn) is FunctionType and type(fn.__module__) is str:
+        return f"{fn.__module__}:{fn.__qualname__}"
     for _ in range(_DEEPEST):
         if not _is_partial(type(fn)):
             break
@@ -88,7 +93,7 @@ def check_fits(fn: Callable[..., Any], args: Arguments, kwargs: dict[str, Any], 
     try:
         _bind(signature, given, named)
     except TypeError as error:
-        raise TypeError(_does_not_fit(of, signature, str(error), kwargs)) from None
+        raise TypeError(_does_not_fit(of, signature, str(error), named)) from None
 
 
 def _bind(signature: inspect.Signature, args: Arguments, kwargs: Mapping[str, Any]) -> None:
@@ -204,14 +209,15 @@ def _does_not_fit(of: Callable[..., Any], signature: inspect.Signature, why: str
 
 
 def _hint(of: Callable[..., Any], kwargs: Mapping[str, Any], unknown: Iterable[str]) -> str:
-    key = next((key for key in unknown if key in PER_FUNCTION), None)
-    if key is None:
-        return ""
-    # Any other value may be long, or secret.
-    value = repr(kwargs[key]) if type(kwargs[key]) in (int, float, bool) else "..."
-    name = name_of(of)
-    place = f"background.using({key}={value})({name}, ...)" if key in PER_CALL else f"@task({key}={value}) on {name}"
-    return f" {key} is an option: {place}."
+    for key in unknown:
+        option = _OF_OTHERS.get(key, key.lstrip("_"))
+        if option in PER_FUNCTION:
+            # Any other value may be long, or secret.
+            value = repr(kwargs[key]) if type(kwargs[key]) in (int, float, bool) else "..."
+            name, given = name_of(of), f"{option}={value}"
+            place = f"background.using({given})({name}, ...)" if option in PER_CALL else f"@task({given}) on {name}"
+            return f" {key} is an option: {place}."
+    return ""
 
 
 class _Left:

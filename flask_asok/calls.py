@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
@@ -17,7 +18,14 @@ from .logs import log_exception
 Parts = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], Captured]
 """A call as each task keeps it: a Call, which names its parts, would cost a tenth more."""
 
-_GENERATORS = frozenset({GeneratorType, AsyncGeneratorType})
+_CALLING = (map, filter, itertools.starmap, itertools.filterfalse, itertools.takewhile, itertools.dropwhile)
+
+_LAZY: dict[type, str] = {
+    GeneratorType: "generator",
+    AsyncGeneratorType: "generator",
+    **{kind: kind.__name__ for kind in _CALLING},
+}
+"""What a call may return that has run nothing yet."""
 
 
 class Call(NamedTuple):
@@ -46,8 +54,9 @@ def make(call: Parts, task: Any) -> tuple[Any, BaseException | None]:
         if value is not None:
             if type(value) is CoroutineType:
                 value = _run_coroutine(app, value)
-            if type(value) in _GENERATORS:
-                raise TypeError(f"{task.name} returned a generator, of which nothing has run. Loop over it in a task.")
+            if type(value) in _LAZY:
+                lazy = _LAZY[type(value)]
+                raise TypeError(f"{task.name} returned a {lazy}, of which nothing has run. Loop over it in a task.")
     except BaseException as raised:
         # Without this frame, which is noise in the log.
         error = raised.with_traceback(raised.__traceback__ and raised.__traceback__.tb_next)

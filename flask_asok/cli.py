@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import click
 from flask import Flask, current_app
-from flask.cli import AppGroup
+from flask.cli import AppGroup, with_appcontext
 
 from .dashboard import serve_alone
 from .dispatch import background
@@ -23,12 +23,18 @@ from .handles import cancel_task, failed_tasks, newest, retry_task
 from .logs import log
 from .periodic.cli import periodic_cli
 from .recipes import RECIPES
+from .settings import Given
 from .sharing import existing_store, shared_by
 from .state import state_of
 
 T = TypeVar("T")
 
-asok_cli: AppGroup = AppGroup("asok", help="Background tasks.")
+
+def _before_each() -> None:
+    state_of(current_app).kept(Given).warn_of_later(current_app)
+
+
+asok_cli: AppGroup = AppGroup("asok", help="Background tasks.", callback=with_appcontext(_before_each))
 
 for _recipe in RECIPES:
     for _command in _recipe.commands:
@@ -47,7 +53,7 @@ NOT_TRACKED = (
 
 START_WORKER = "Is one running? Start it with `flask --app APP asok worker`."
 
-SECRET_WORDS = ("SECRET", "PASSWORD", "TOKEN", "KEY", "PROXY", "CELERY")
+SECRET_WORDS = ("SECRET", "PASSWORD", "TOKEN", "KEY", "PROXY", "CELERY", "POSTGRES")
 """A configuration key with one of these in its name may hold a secret: its value is not shown."""
 
 
@@ -68,7 +74,9 @@ def _version(package: str) -> str:
 
 
 def _shown(key: str, value: Any) -> Any:
-    return "(hidden)" if value and any(word in key for word in SECRET_WORDS) else value
+    # A URL, that of the store in Redis for instance, may have a password before its host or in its query.
+    has_password = "://" in (text := str(value)) and ("@" in text or "?" in text)
+    return "(hidden)" if value and (has_password or any(word in key for word in SECRET_WORDS)) else value
 
 
 @asok_cli.command("status")
@@ -97,7 +105,7 @@ def status(as_json: bool) -> None:
     click.echo(f"Backend: {found['backend']}")
     if "workers" in found:
         click.echo(f"Workers: {', '.join(found['workers']) or f'none answered within 1 s. {START_WORKER}'}")
-    for title in ("queues", "queued", "tracked", "processes", "config", "versions"):
+    for title in ("queues", "queued", "delayed", "oldest", "tracked", "processes", "config", "versions"):
         rows: dict[str, Any] = found.get(title, {})
         if not rows:
             continue
@@ -130,7 +138,12 @@ def _pong() -> str:
 
 @asok_cli.command("worker", context_settings={"ignore_unknown_options": True})
 @click.option("--queues", "-q", default="", help="Queues of ASOK_QUEUES, with commas; all of them by default.")
-@click.option("--concurrency", "-c", type=int, help="Processes of an engine; as many as processors by default.")
+@click.option(
+    "--concurrency",
+    "-c",
+    type=int,
+    help="Processes of an engine, or its threads for each queue.",
+)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def worker(queues: str, concurrency: int | None, arguments: tuple[str, ...]) -> None:
     """
@@ -151,6 +164,25 @@ def worker(queues: str, concurrency: int | None, arguments: tuple[str, ...]) -> 
         _asked(run_worker, current_app._get_current_object(), names, arguments)  # type: ignore[attr-defined]
     else:
         _asked(backend.run_worker, names, arguments)
+
+
+@asok_cli.command("db")
+@click.option("--sql", "as_sql", is_flag=True, help="Print the SQL instead, for a migration of your own.")
+def db(as_sql: bool) -> None:
+    """Make the tables that the postgres backend needs and the database lacks. Exits with 1 where that fails."""
+    backend = state_of(current_app).backend
+    try:
+        if as_sql:
+            click.echo(backend.missing_tables() or "-- Nothing is missing.")
+            return
+        made = backend.set_up_tables()
+    except AsokError as error:
+        click.echo(str(error), err=True)
+        sys.exit(1)
+    for what in made:
+        click.echo(f"Made: {what}.")
+    if not made:
+        click.echo("Nothing is missing.")
 
 
 @asok_cli.command("tasks")

@@ -17,7 +17,10 @@ from werkzeug.routing import MapAdapter
 
 # Carrying Flask's own variables would show the task a request that has ended, and an app context whose teardown has
 # already run: a database session that is opened in it is never given back.
-NOT_CAPTURED = frozenset({"flask.app_ctx", "flask.request_ctx", "asok.current_task"})
+# Sentry's old hub holds the caller's own scopes, not their forks; its other variable matters to `init` alone.
+NOT_CAPTURED = frozenset(
+    {"flask.app_ctx", "flask.request_ctx", "asok.current_task", "sentry_current_hub", "client_init_debug"}
+)
 
 MOST_ADAPTERS = 64
 """URL adapters kept for an app. Their key holds the Host header, which a client chooses, so they must have a bound."""
@@ -64,6 +67,7 @@ def capture(context: AppContext, adapters: Adapters) -> Captured:
         value = context.g.get(name)
         if _belongs_to_task(value):
             values = {**values, name: _copied(_without_foreign(value))}
+    # Without `items()`, which makes a pair of each, also of those that are left out.
     around = copy_context()
     for variable in around:
         name = variable.name
@@ -98,11 +102,15 @@ def request_of(app: Flask) -> Request | None:
 
 
 def is_bound_to_session(value: object) -> bool:
-    """Is this an ORM instance that a SQLAlchemy session still holds?"""
-    if not hasattr(type(value), "__mapper__") or "sqlalchemy.orm" not in sys.modules:
+    """Is this an ORM instance that a SQLAlchemy session still holds, a query or result of one, or a session itself?"""
+    kind, orm = type(value), sys.modules.get("sqlalchemy.orm")
+    if orm is None:
         return False
-    state = sys.modules["sqlalchemy"].inspect(value, raiseerr=False)
-    return state is not None and state.session is not None
+    if hasattr(kind, "__mapper__"):
+        state = sys.modules["sqlalchemy"].inspect(value, raiseerr=False)
+        return state is not None and state.session is not None
+    sql = sys.modules["sqlalchemy"]
+    return issubclass(kind, (orm.Query, orm.Session, sql.Result, sql.ScalarResult, sql.MappingResult))
 
 
 def items_of(value: Any) -> Iterable[Any] | None:
@@ -118,8 +126,10 @@ def items_of(value: Any) -> Iterable[Any] | None:
         return list(vars(value).values())
     if is_dataclass(kind) and not hasattr(kind, "__mapper__"):
         return [getattr(value, field.name, None) for field in fields(kind)]
-    if "sqlalchemy.orm" in sys.modules and issubclass(kind, sys.modules["sqlalchemy"].Row):
-        return value  # type: ignore[no-any-return]
+    if "sqlalchemy.orm" in sys.modules:
+        sqlalchemy = sys.modules["sqlalchemy"]
+        if issubclass(kind, (sqlalchemy.Row, sqlalchemy.RowMapping)):
+            return value if issubclass(kind, sqlalchemy.Row) else value.values()  # type: ignore[no-any-return]
     if hasattr(kind, "__attrs_attrs__"):
         return [getattr(value, field.name, None) for field in kind.__attrs_attrs__]
     return None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from types import FunctionType, MethodType
-from typing import Any, NoReturn, ParamSpec, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, Unpack
 
 from flask import Flask
 from flask.globals import app_ctx
@@ -93,8 +93,12 @@ def _refuse_habit(name: str, habit: str, /, *args: Any, **kwargs: Any) -> NoRetu
     raise TypeError(f"{name} is a plain function, without .{habit}(): write background({name}, ...).")
 
 
-class Door:
-    """What `background` is: called, it runs a function in the background; `using` returns one with options set."""
+class Background:
+    """
+    Run a function in the background: `background(send, user_id)`.
+
+    With options: `background.using(retries=3, delay=60)(send, user_id)`.
+    """
 
     def __init__(self, options: dict[str, Any] | None = None) -> None:
         self._options = options or {}
@@ -102,12 +106,7 @@ class Door:
         self._alone = dataclasses.replace(DEFAULT, **self._options)
         """The options of a call whose function has none of its own."""
 
-    @overload
-    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs) -> Task[R]: ...
-    @overload
-    def __call__(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Task[R]: ...
-
-    def __call__(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Task[Any]:
+    def __call__(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Task[R]:
         """
         Run `fn(*args, **kwargs)` on the application's backend and return its Task at once.
 
@@ -125,7 +124,7 @@ class Door:
         plain = type(fn) is FunctionType
         return _enqueue(fn, args, kwargs, getattr(fn, "__asok_options__", DEFAULT) if plain else options_of(fn))
 
-    def using(self, **options: Unpack[OptionValues]) -> Door:
+    def using(self, **options: Unpack[OptionValues]) -> Background:
         """
         Return a `background` with options: `background.using(retries=3, delay=60)(fn, ...)`.
 
@@ -135,7 +134,8 @@ class Door:
         - `delay` (seconds or timedelta): wait before the first attempt.
         - `queue` (str): one of `ASOK_QUEUES`. `name` (str): for logs.
         - `timeout` (seconds or timedelta): a thread past it is logged with its stack; a worker process is stopped.
-        - `when`: "now"; "response", after the last byte was sent; "commit", after the outermost database commit.
+        - `when`: "now"; "response", after the last byte was sent; "commit", after the outermost database commit. None
+          is now, and on PostgreSQL "commit" where the session of the caller has written something.
         - `tracked` (bool): any process finds the task by its id, for a day after its end. `durable` (bool): the call is
           written down before this returns, and another process goes on with it where this one ends. `unique` (str):
           while a task of the same function with that key lives, the call returns a handle on that one;
@@ -147,13 +147,22 @@ class Door:
         for name in PER_FUNCTION - PER_CALL:
             if name in options:
                 raise TypeError(f"{name!r} belongs to the function: set it with @task({name}=...).")
-        return Door({**self._options, **checked_options(options)})
+        return Background({**self._options, **checked_options(options)})
+
+    if not TYPE_CHECKING:  # type checkers know what there is
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise AttributeError(
+                f"`background` has no .{name}(): write background(send, ...) or .using(...)(send, ...)."
+            )
 
     def __repr__(self) -> str:
-        return "<flask_asok.background>"
+        # A key may hold what is of one user, an address for instance.
+        shown = (f"{name}={'...' if name == 'unique' else repr(value)}" for name, value in self._options.items())
+        return f"<flask_asok.background.using({', '.join(shown)})>" if self._options else "<flask_asok.background>"
 
 
-background: Door = Door()
+background: Background = Background()
 
 
 def in_background(recipe: Callable[P, R]) -> Callable[P, Task[R]]:
@@ -168,11 +177,7 @@ def in_background(recipe: Callable[P, R]) -> Callable[P, Task[R]]:
 
 
 def start_if(
-    admit: Admit,
-    fn: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    options: Options,
+    admit: Admit, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options
 ) -> Task[Any]:
     """
     Do what `background()` does with options that record the task, if `admit` returns True of the Task that was made.
@@ -183,11 +188,7 @@ def start_if(
 
 
 def _enqueue(
-    fn: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    options: Options,
-    admit: Admit | None = None,
+    fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: Options, admit: Admit | None = None
 ) -> Task[Any]:
     try:
         context = _current_context()
@@ -230,7 +231,7 @@ def _enqueue(
         return _enqueue_recorded(task, app, fn, state, admit)
     if task_queued.receivers:
         emit(task_queued, app, task=task)
-    if options.when == "now":
+    if not options.is_deferred or (options.when == "commit" and backend.transactional):
         backend.start(task)
     else:
         defer(task, app, backend.start)
@@ -238,11 +239,7 @@ def _enqueue(
 
 
 def _enqueue_recorded(
-    task: RunnableTask[Any],
-    app: Flask,
-    fn: Callable[..., Any],
-    state: AppState,
-    admit: Admit | None,
+    task: RunnableTask[Any], app: Flask, fn: Callable[..., Any], state: AppState, admit: Admit | None
 ) -> Task[Any]:
     """Go on with a task that other processes know of; return a handle on another one if that has its unique key."""
     backend, holder = state.backend, ""
@@ -255,7 +252,7 @@ def _enqueue_recorded(
         return (get_task(app, holder) if holder else None) or task
     if task_queued.receivers:
         emit(task_queued, app, task=task)
-    if task.options.when == "now":
+    if not task.options.is_deferred or (task.options.when == "commit" and backend.transactional):
         # A run of a periodic task passes the bounds, as a due retry does: its clock must not run it itself.
         backend.start(task, bounded=not task.options.scheduled)
     else:

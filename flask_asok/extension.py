@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from importlib.metadata import entry_points
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from flask import Blueprint, Flask, current_app
 from werkzeug.local import LocalProxy
@@ -20,7 +19,7 @@ from .durable.sweeper import begin_sweeping
 from .durable.worker import retry_here, start_worker
 from .handles import cancel_task, discard_task, get_task, newest
 from .periodic import Clock, Entries, PeriodicTask, checked_entry, listed
-from .recipes import RECIPES
+from .recipes import RECIPES, import_late
 from .recipes.cache import warm_all, warm_cache
 from .recipes.images import resize_image
 from .recipes.mail import send_mail
@@ -30,9 +29,10 @@ from .sharing import shared_by
 from .state import KEY, AppState, state_of
 from .status import Access, StatusBlueprint, asok_progress
 from .store.base import ProcessSummary, QueueSummary
-from .summaries import TaskSummary
+from .summaries import TaskSummary, checked_state
 from .tasks import Task
 from .triggers import abandon_deferred, listen
+from .validate import task_id, whole
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -47,6 +47,12 @@ class FlaskAsok:
 
     background: Final = background
     """`flask_asok.background`, the same object."""
+
+    if not TYPE_CHECKING:  # type checkers know what there is
+
+        def __getattr__(self, name: str) -> NoReturn:
+            text = f"FlaskAsok has no .{name}. Import `background` to start a function, and `task` to give it options."
+            raise AttributeError(text, name=name, obj=self)
 
     def __init__(self, app: Flask | None = None) -> None:
         self._entries = Entries()
@@ -70,7 +76,9 @@ class FlaskAsok:
         config["ASOK_QUEUES"] = {**_default_queues(), **config["ASOK_QUEUES"]}
         backend = backend_class(config["ASOK_BACKEND"])
         config.update(settings.read(app, backend.settings))
-        _refuse_unknown(app.config, config)
+        settings.refuse_unknown(app.config, config)
+        if config["ASOK_WORKER"] == "web" and not backend.works_in_web:
+            raise ValueError('ASOK_WORKER = "web" is for ASOK_BACKEND = "postgres". Leave it at "command".')
         app.extensions[KEY] = state = AppState(app, config, backend(app, config))
         state.keep(clock := Clock(app, self._entries, config["ASOK_TIMEZONE"]))
         if config["ASOK_PERIODIC"] == "web":
@@ -79,7 +87,10 @@ class FlaskAsok:
             if recipe.set_up is not None:
                 recipe.set_up(app)
         listen(app)
-        state_of(app).serving.on_first_request(begin_sweeping)
+        state.keep(given := settings.Given(app.config))
+        state.serving.on_first_request(given.warn_of_later)
+        state.serving.on_first_request(begin_sweeping)
+        state.serving.on_first_request(lambda app: state_of(app).backend.start_worker())
         app.context_processor(lambda: {"asok_progress": asok_progress})
         app.cli.add_command(asok_cli)
 
@@ -89,9 +100,10 @@ class FlaskAsok:
         """
         Return the newest `limit` tasks of the current app that match, the oldest of them first.
 
-        All tracked ones, whatever process they run in, and the recent ones of this process. Raises BackendUnavailable
-        if the store cannot be reached.
+        All tracked ones, whatever process they run in, and the recent ones of this process. Raises ValueError for an
+        unknown state, BackendUnavailable if the store cannot be reached.
         """
+        state, limit = checked_state("state", state), whole(0)("limit", limit)
         return newest(_app(), state=state, name=name, queue=queue, limit=limit)
 
     def get(self, id: str) -> Task[Any] | None:
@@ -102,7 +114,7 @@ class FlaskAsok:
         the store, so `progress` is what the store has. An untracked task is known in its own process only, and its
         result only as long as the Task is referenced. Raises BackendUnavailable if the store cannot be reached.
         """
-        return get_task(_app(), id)
+        return get_task(_app(), task_id(id))
 
     def queues(self) -> list[QueueSummary]:
         """Return the queues of the current app: how many tracked tasks are queued, run and wait in each."""
@@ -126,7 +138,7 @@ class FlaskAsok:
         With `running=True` also True for one that runs and was asked to stop: `report_progress` and `track` raise
         TaskCancelled in it from now on, and it is cancelled with that. False if the task is settled or unknown.
         """
-        return cancel_task(_app(), id, running=running)
+        return cancel_task(_app(), task_id(id), running=running)
 
     def retry(self, id: str) -> bool:
         """
@@ -135,19 +147,20 @@ class FlaskAsok:
         False for any other, for one whose unique key another task has by now, and for one whose call is not written
         down: on threads one that is not durable. A process that serves runs it within a second.
         """
-        return retry_here(_app(), id)
+        return retry_here(_app(), task_id(id))
 
     def start_worker(self, app: Flask) -> None:
         """
         Take over durable tasks that other processes have left from now on, not from the first request on.
 
-        For gunicorn's `post_worker_init`. On a distributed backend, whose workers do that, nothing happens.
+        For gunicorn's `post_worker_init`. With `ASOK_WORKER = "web"` this process runs tasks from now on. Else nothing
+        happens on a distributed backend, whose workers do that.
         """
         start_worker(app)
 
     def discard(self, id: str) -> bool:
         """Forget a settled task, for all processes; False if it is not settled, or unknown."""
-        return discard_task(_app(), id)
+        return discard_task(_app(), task_id(id))
 
     def status(self, *, access: Access | None = None, cancel: bool = False) -> Blueprint:
         """
@@ -230,6 +243,14 @@ class FlaskAsok:
         if state_of(app).config["ASOK_PERIODIC"] == "web" and not app.testing:
             state_of(app).kept(Clock).start()
 
+    def preload(self) -> None:
+        """
+        Import what the built-in jobs import with their first use, so that the first visitor does not wait for it.
+
+        Harmless twice, and before a fork, where the processes share it.
+        """
+        import_late()
+
     def close(self, app: Flask, timeout: float | None = None) -> None:
         """
         Finish the tasks of `app` within `timeout` seconds (None: `ASOK_SHUTDOWN_TIMEOUT`) and end its threads.
@@ -276,13 +297,3 @@ def _application(app: Flask) -> Flask:
 
 def _default_queues() -> dict[str, int]:
     return {"default": 8, **{name: size for recipe in RECIPES for name, size in recipe.queues.items()}}
-
-
-def _refuse_unknown(config: Mapping[str, Any], known: Iterable[str]) -> None:
-    unknown = settings.unknown(config, known)
-    if unknown:
-        # Of a backend that is installed, and not chosen here: in tests, for instance. Loaded for this and only now.
-        others = [entry.load().settings for entry in entry_points(group="flask_asok.backends")]
-        known = [*known, *(setting.name for declared in others for setting in declared)]
-    for key in settings.unknown(config, known):
-        settings.refuse(key, known)

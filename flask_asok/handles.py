@@ -19,7 +19,6 @@ from .state import state_of
 from .store.base import Record
 from .store.shared import Shared
 from .summaries import SETTLED, State, TaskSummary
-from .task_log import log_cancelled
 from .tasks import Task
 
 R = TypeVar("R", covariant=True)
@@ -64,7 +63,7 @@ class Handle(Task[R]):
         """Return False: it is over."""
         return False
 
-    def result(self, timeout: float | None = None) -> R:
+    def result(self, timeout: float | None = None) -> Any:
         """Raise ResultNotKept, or what the task ended with."""
         self.exception(timeout)
         raise ResultNotKept(
@@ -144,7 +143,7 @@ class StoredTask(Handle[R]):
         """Return what a page may show, all of it as of one moment."""
         return self._look().as_dict()
 
-    def result(self, timeout: float | None = None) -> R:
+    def result(self, timeout: float | None = None) -> Any:
         """
         Wait like `join` and return what the function returned.
 
@@ -163,7 +162,7 @@ class StoredTask(Handle[R]):
         value, unfit = outcome_of(self.app, self.id, self._record.outcome)
         if unfit is not None:
             raise ResultNotKept(f"The result of task {self.name} was not kept: {unfit}") from unfit
-        return value  # type: ignore[no-any-return]
+        return value
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait like `join` and return what the task raised, made again, or TaskFailed with its text; or None."""
@@ -284,10 +283,8 @@ def cancel_task(app: Flask, id: str, *, running: bool = False) -> bool:
     here = backend.find(id)
     record = None if store is None else store.read(id)
     if store is not None and record is not None:
-        if store.cancel(id):
-            if backend.distributed:
-                # On threads the process says so that has the task.
-                log_cancelled(here or StoredTask(app, store, record), "cancel() was called")
+        # On threads the process tells of it that has the task.
+        if backend.cancel(id) if backend.distributed else store.cancel(id):
             if here is not None:
                 here.cancel()
             return True

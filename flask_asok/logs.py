@@ -16,6 +16,7 @@ from flask.logging import wsgi_errors_stream
 
 from .current import current
 from .errors import AsokError
+from .progress import plain_text
 
 NAME = "asok.background"
 
@@ -47,10 +48,11 @@ class TaskFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Add the fields, and let every record pass."""
-        if not hasattr(record, "task_id"):
-            task = current.get()
-            fields = (None, None, None) if task is None else (task.id, task.name, task.attempts)
-            record.task_id, record.task_name, record.task_attempt = fields
+        # What a record with an id of its own leaves open is not of the task that it is logged in.
+        task = None if hasattr(record, "task_id") else current.get()
+        own = (None, None, None) if task is None else (task.id, task.name, task.attempts)
+        for name, value in zip(("task_id", "task_name", "task_attempt"), own, strict=True):
+            record.__dict__.setdefault(name, value)
         return True
 
 
@@ -214,8 +216,8 @@ def _printable(value: object) -> object:
 
 
 def safe_repr(value: object) -> str:
-    """Return `repr(value)`, or text that says it cannot be had."""
-    return repr(_printable(value))
+    """Return `repr(value)`, or text that says it cannot be had; no half of a character, which no store takes."""
+    return plain_text(repr(_printable(value)))
 
 
 def about_of(args: Iterable[object]) -> str:

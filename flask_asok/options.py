@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal, TypedDict, Unpack
 
+from .progress import plain_text
 from .validate import Check, one_of, or_none
 
 Backoff = float | Sequence[float] | Callable[[int], float]
@@ -34,7 +35,7 @@ class OptionValues(RetryValues, total=False):
     queue: str
     name: str | None
     timeout: float | timedelta | None
-    when: When
+    when: When | None
     tracked: bool | None
     durable: bool | None
     unique: str | None
@@ -72,7 +73,8 @@ class Options:
     name: str | None = None
     timeout: float | None = None
     """Seconds after which an attempt is too long."""
-    when: When = "now"
+    when: When | None = None
+    """None is now; on a transactional backend with the transaction of its caller, if that has written something."""
     tracked: bool | None = None
     """Does any process find the task by its id? None is `ASOK_TRACKED`."""
     durable: bool | None = None
@@ -96,9 +98,12 @@ class Options:
 
     is_recorded: bool = field(init=False, default=False)
     """Is the task recorded, whatever the application's default is?"""
+    is_deferred: bool = field(init=False, default=False)
+    """Does the task wait for a response or a commit?"""
 
     def __post_init__(self) -> None:
         self.is_recorded = self.tracked is True or self.durable is True or self.unique is not None
+        self.is_deferred = self.when is not None and self.when != "now"
 
     def replace(self, **values: Unpack[TaskOptionValues]) -> Options:
         """Return options with `values` in place of these; TypeError or ValueError says which value is invalid."""
@@ -165,6 +170,19 @@ def _text(name: str, value: object) -> str:
     return value
 
 
+def _name(name: str, value: object) -> str:
+    if not (found := _text(name, value)):
+        raise ValueError(f"{name} must not be empty: leave it out, or pass None, for the name of the function.")
+    # A name with half of a character, as `os.listdir()` gives for one that is not UTF-8, no store and no URL takes.
+    return plain_text(found)
+
+
+def _timeout(name: str, value: object) -> float:
+    if not (found := seconds(name, value)):
+        raise ValueError(f"{name} must be more than 0, not {value!r}: leave it out, or pass None, for no limit.")
+    return found
+
+
 def _function(name: str, value: object) -> object:
     if not callable(value):
         raise TypeError(f"{name} must be callable, not {type(value).__name__}.")
@@ -181,7 +199,8 @@ def _key(name: str, value: object) -> str:
     key = _text(name, value)
     if not 0 < len(key) <= LONGEST_KEY:
         raise ValueError(f"{name} must have from 1 to {LONGEST_KEY} characters, not {len(key)}.")
-    return key
+    # As above, but two such keys stay two.
+    return key.encode("utf-8", "backslashreplace").decode()
 
 
 def _if_durable(name: str, value: object) -> dict[str, Any]:
@@ -199,9 +218,9 @@ _CHECKS: dict[str, Check] = {
     "backoff": _backoff,
     "delay": seconds,
     "queue": _text,
-    "name": or_none(_text),
-    "timeout": or_none(seconds),
-    "when": one_of("now", "response", "commit"),
+    "name": or_none(_name),
+    "timeout": or_none(_timeout),
+    "when": or_none(one_of("now", "response", "commit")),
     "tracked": or_none(_flag),
     "durable": or_none(_flag),
     "unique": or_none(_key),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,6 +24,9 @@ from .validate import or_none, whole, wrong_type
 
 PLAIN = (str, int, float, bool, type(None))
 """The values of `g` that are sent."""
+
+
+_sent_of: Callable[[Options], tuple[Any, ...]] = operator.attrgetter("retries", "timeout", "retry_on", "backoff")
 
 
 def _modules(name: str, value: Any) -> Any:
@@ -57,13 +61,16 @@ class Packer:
         modules = config["ASOK_TASK_MODULES"]
         self.names: Names = Names({"flask_asok", *([root] if modules is None else modules)})
         self.serializer: Serializer = Serializer(self.names)
+        self._signer: Signer | None = None
         self.most_bytes: int = config["ASOK_MESSAGE_MAX_BYTES"]
         """The size limit of a message, and of an outcome."""
 
     @property
     def signer(self) -> Signer:
-        """A new one each time, so that the key can be rotated. NotConfigured without a SECRET_KEY."""
-        return Signer(self.app)
+        """That of the keys which the application has now: they can be rotated. NotConfigured without a SECRET_KEY."""
+        if self._signer is None or not self._signer.is_current(self.app):
+            self._signer = Signer(self.app)
+        return self._signer
 
     def pack(self, call: Call, options: Options, summary: TaskSummary) -> Message:
         """Return the message of a call; TypeError or ValueError, which name the argument, where it cannot be sent."""
@@ -78,9 +85,11 @@ class Packer:
         return Message(
             id=summary.id,
             fn=self.names.of(call.fn),
-            args=[encode(arg, f"Argument {n} of {name}") for n, arg in enumerate(call.args, 1)],
-            kwargs={key: encode(arg, f"Argument {key!r} of {name}") for key, arg in call.kwargs.items()},
-            g={key: encode(value, key) for key, value in values.items() if type(value) in PLAIN},
+            args=[encode(arg, f"Argument {n} of {name}") for n, arg in enumerate(call.args, 1)] if call.args else [],
+            kwargs={key: encode(arg, f"Argument {key!r} of {name}") for key, arg in call.kwargs.items()}
+            if call.kwargs
+            else {},
+            g={key: encode(value, key) for key, value in values.items() if type(value) in PLAIN} if values else {},
             url=None
             if adapter is None
             else [adapter.server_name, adapter.script_name, adapter.subdomain, adapter.url_scheme],
@@ -145,6 +154,8 @@ class Packer:
         """Return the options that the worker does not find on the function."""
         known = options_of(fn)
         own: dict[str, Any] = {}
+        if _sent_of(options) == _sent_of(known):
+            return own
         for name in ("retries", "timeout"):
             if getattr(options, name) != getattr(known, name):
                 own[name] = getattr(options, name)

@@ -26,8 +26,8 @@ class Progress:
         if not self.total:
             return None
         fraction = self.done / self.total
-        # A total that is next to nothing: JSON has no word for infinity.
-        return fraction if math.isfinite(fraction) else None
+        # A total that is next to nothing: JSON has no word for infinity, and a page none for as much in per cent.
+        return fraction if math.isfinite(fraction * 100) else None
 
     @classmethod
     def of(cls, done: float, total: float | None, text: str | None, at: float) -> Progress:

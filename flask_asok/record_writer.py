@@ -41,6 +41,11 @@ class RecordWriter:
         self._until_start = until_start
         self._keeps = keeps
 
+    @property
+    def takes_turns(self) -> bool:
+        """Return True if only one thread at a time can write."""
+        return self._store.takes_turns
+
     def release(self, task: RunnableTask[Any]) -> bool:
         """Note that a deferred task is queued; False if another task has its key by now."""
         with self._reached(task):
@@ -50,7 +55,7 @@ class RecordWriter:
 
     def begin(self, task: RunnableTask[Any]) -> State | None:
         """Note that an attempt begins; return the state of the task if it is over here: cancelled, or abandoned."""
-        with self._reached(task):
+        try:
             claim = self._store.claim(task.id, self._store.me, self._claim)
             if not claim:
                 found = self._store.read(task.id)
@@ -62,11 +67,13 @@ class RecordWriter:
             if self._until_start and self._key:
                 self._store.free(task.id)
                 self._key = ""
-        if task not in task.runner.running:
-            # A shutdown came in between, and could not know of the claim.
-            self._left_meanwhile(task)
-            return "abandoned"
+        except AsokError as error:
+            warn_of_store(task, error)
         return None
+
+    def leave(self, task: RunnableTask[Any]) -> None:
+        """Note that the attempt, which has just begun, is not made: the task was abandoned meanwhile."""
+        self.settle(task, "abandoned", None, None)
 
     def renewed(self, call: Parts) -> Parts:
         """Return what the next attempt calls."""
@@ -128,9 +135,6 @@ class RecordWriter:
         """Return the value or the error of a task as the record keeps it; None to keep neither."""
         return None
 
-    def _left_meanwhile(self, task: RunnableTask[Any]) -> None:
-        self.settle(task, "abandoned", None, None)
-
     @contextlib.contextmanager
     def _reached(self, task: RunnableTask[Any]) -> Iterator[None]:
         try:
@@ -154,7 +158,7 @@ def key_of(fn: Callable[..., Any], unique: str | None) -> str:
 def record_of(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any], owner: str) -> Record:
     """Return the record of a task that is just being made, by the process `owner`."""
     options, now = task.options, time.time()
-    is_deferred = options.when != "now"
+    is_deferred = options.is_deferred
     return Record(
         id=task.id,
         name=task.name,
@@ -162,7 +166,7 @@ def record_of(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any], owner
         function=path_of(fn),
         origin=_origin(app),
         state="waiting" if is_deferred or options.delay else "queued",
-        enqueued=now,
+        enqueued=task.summary.enqueued,
         # Nobody knows yet when a deferred one is due.
         due=0.0 if is_deferred else now + options.delay,
         scheduled=options.scheduled,
@@ -179,7 +183,11 @@ def _origin(app: Flask) -> str:
 
 def traceback_of(error: BaseException | None) -> str:
     """Return the traceback of an error, as a record keeps it; "" for None, and where the error's own text raises."""
-    return "" if error is None else _of_user_code(lambda: "".join(traceback.format_exception(error)), "")
+    if error is None:
+        return ""
+    text = _of_user_code(lambda: "".join(traceback.format_exception(error)), "")
+    # Half of a character, as `os.listdir()` gives for names that are not UTF-8: no store takes that.
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _of_user_code(make: Callable[[], T], otherwise: T) -> T:

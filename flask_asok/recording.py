@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +36,14 @@ def record(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any], admit: A
     return _record(task, app, fn) if admit(task) else ""
 
 
+@functools.cache
+def _write_down() -> Callable[[RunnableTask[Any], Flask, Callable[..., Any]], str]:
+    """Return what records a durable call. Imported late, and once: the import takes a while even of what is there."""
+    from .durable.call import write_down
+
+    return write_down
+
+
 def _record(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any]) -> str:
     state = state_of(app)
     if state.backend.distributed:
@@ -42,7 +51,5 @@ def _record(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any]) -> str:
         key = key_of(fn, task.options.unique)
         return state.backend.reserve(task, key) if key else task.id
     if state.is_durable(task.options):
-        from .durable.call import write_down
-
-        return write_down(task, app, fn)
+        return _write_down()(task, app, fn)
     return keep_journal(task, app, fn)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from .backends.settings import CELERY_SETTINGS
+from .backends.settings import CELERY_SETTINGS, POSTGRES_SETTINGS
 from .backends.settings import SETTINGS as BACKEND_SETTINGS
 from .packing import SETTINGS as MESSAGE_SETTINGS
 from .periodic import SETTINGS as PERIODIC_SETTINGS
@@ -18,8 +18,9 @@ ROOMS: dict[str, tuple[Setting, ...]] = {
     "Tasks": (
         Setting(
             "ASOK_BACKEND", "threads", anything,
-            '"threads" of this process; "celery" workers; "immediate", for tests, at the call; or the name of an entry '
-            "point in `flask_asok.backends` that another package registers.",
+            '"threads" of this process; "celery" workers; "postgres", the PostgreSQL of the application; "immediate", '
+            "for tests, at the call; or the name of an entry point in `flask_asok.backends` that another package "
+            "registers.",
         ),
         *BACKEND_SETTINGS,
     ),
@@ -29,6 +30,7 @@ ROOMS: dict[str, tuple[Setting, ...]] = {
     "Telemetry": TELEMETRY_SETTINGS,
     **{recipe.name.capitalize(): recipe.settings for recipe in RECIPES},
     "Celery": CELERY_SETTINGS,
+    "PostgreSQL": POSTGRES_SETTINGS,
 }  # fmt: skip
 """In the order of the documentation."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+from typing import Any
 
 from flask import Flask
 
@@ -21,9 +23,24 @@ MEMORY = "memory"
 
 REDIS_URLS = ("redis://", "rediss://", "unix://")
 
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+"""How a URL begins. That of a path on Windows has one letter before the colon."""
+
+
+def _where(name: str, value: Any) -> str:
+    """Return the place of a store; a misspelt URL would be a path as well."""
+    where = text(name, value)
+    if where == ":memory:" or where.startswith("~") or (_SCHEME.match(where) and not where.startswith(REDIS_URLS)):
+        raise ValueError(
+            f'{name} must be a path, a Redis URL (redis://, rediss:// or unix://) or "memory"; this is none of them, '
+            "and would make a file of that name. A path is neither a URL nor expanded from ~."
+        )
+    return where
+
+
 SETTINGS = (
     Setting(
-        "ASOK_STORE", None, or_none(text),
+        "ASOK_STORE", None, or_none(_where),
         "Where the processes of the application share what they know of tasks: a path, one that is relative is taken "
         'from the instance folder; `"redis://..."`, for several machines; `"memory"`, for one process. None is '
         "`asok.sqlite3` in the instance folder, or memory under `TESTING`. A distributed backend takes only the URL of "
@@ -111,13 +128,14 @@ def _redis(url: str, app: Flask) -> Store:
         from redis.retry import Retry
     except ImportError:
         raise NotConfigured("A store in Redis needs the extra: pip install 'flask-asok[redis]'.") from None
-    from .store.redis import RedisStore
+    from .store.causes import address_of
+    from .store.redis import Reached, RedisStore
 
     # A request must not wait long to learn that Redis is down.
     client = Redis.from_url(
         url, decode_responses=True, socket_connect_timeout=1, socket_timeout=2, retry=Retry(NoBackoff(), 0)
     )
-    return RedisStore(client, app.name)
+    return RedisStore(client, app.name, reached=Reached(address_of(url)))
 
 
 def _warn_of_layer(path: str, app: Flask) -> None:

@@ -2,24 +2,49 @@
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import os
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from . import process
 from .progress import Progress
+from .validate import Check, one_of, or_none
 
 State = Literal["queued", "running", "waiting", "succeeded", "failed", "cancelled", "abandoned"]
+checked_state: Check = or_none(one_of(*get_args(State)))
 SETTLED: frozenset[State] = frozenset({"succeeded", "failed", "cancelled", "abandoned"})
 
 LONGEST_ERROR_TEXT = 500
 """Characters of an error's text that a summary keeps."""
 
-_numbers = itertools.count(1)
-_secret = os.urandom(16)
+_digits: list[str] = []
+"""Random digits for the ids to come: one by one they would take longer than the rest of a task."""
+
+_making = threading.RLock()
+"""Held while an id is made, so that all threads that ask for it are told the same."""
+
+
+def _renew() -> None:
+    """Do not go on with the digits of the parent, nor with its lock, which a thread that is not here may hold."""
+    global _making
+    _making = threading.RLock()
+    _digits.clear()
+
+
+process.after_fork(_renew)
+
+
+def _random_digits() -> str:
+    """Return 19 hexadecimal digits, 76 bits that nobody can guess."""
+    while True:
+        try:
+            return _digits.pop()
+        except IndexError:
+            found = os.urandom(2_560).hex()
+            _digits.extend(found[start : start + 19] for start in range(0, len(found), 20))
 
 
 class TaskSummary:
@@ -30,12 +55,11 @@ class TaskSummary:
     """
 
     __slots__ = (
-        "_id", "_number", "attempts", "due", "enqueued", "error", "finished", "is_stored", "name", "progress", "queue",
+        "_id", "attempts", "due", "enqueued", "error", "finished", "is_stored", "name", "progress", "queue",
         "scheduled", "started", "state", "task",
     )  # fmt: skip
 
     def __init__(self, name: str, queue: str, id: str | None = None) -> None:
-        self._number = next(_numbers)
         self._id = id
         # For backends, in seconds since the epoch, 0.0 before.
         self.enqueued: float = time.time()
@@ -57,11 +81,17 @@ class TaskSummary:
 
     @property
     def id(self) -> str:
-        """32 hexadecimal digits, made when first asked for: a random id for each task would double its cost."""
+        """
+        32 hexadecimal digits, made when first asked for.
+
+        The first 13 are the time of the call in microseconds, so that ids stand in the order of the calls; from the
+        others, which cannot be guessed, nobody learns the id of another task.
+        """
         if self._id is None:
-            # With the process, since a forked child goes on with its parent's numbers and secret.
-            number = self._number.to_bytes(8, "big") + os.getpid().to_bytes(8, "big")
-            self._id = hashlib.blake2b(number, key=_secret, digest_size=16).hexdigest()
+            process.renew()
+            with _making:
+                if self._id is None:
+                    self._id = f"{int(self.enqueued * 1e6):013x}{_random_digits()}"
         return self._id
 
     @property

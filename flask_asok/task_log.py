@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from flask import Flask
 
@@ -13,6 +13,9 @@ from .summaries import TaskSummary
 
 FAILED = "Background task %s failed: %r"
 """What is logged of the last attempt of a task that fails."""
+
+SHUTS_DOWN = "the application shuts down"
+"""Why a task that is not running is abandoned when its application ends."""
 
 
 class Logged(Protocol):
@@ -25,6 +28,13 @@ class Logged(Protocol):
     @property
     def summary(self) -> TaskSummary:
         """Its name, its id, and the rest of the fields."""
+
+
+class Known(NamedTuple):
+    """A task of which this process has no more than that."""
+
+    app: Flask
+    summary: TaskSummary
 
 
 def log_of(task: Logged, level: int, message: str, *args: object, exc_info: ExcInfo = None) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import threading
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, overload
 
 from .current import current
 from .errors import TaskAbandoned, TaskCancelled
-from .progress import Progress
+from .progress import Progress, plain_text
 from .summaries import State, TaskSummary
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from flask import Flask
 
+T = TypeVar("T")
 R = TypeVar("R", covariant=True)
 
 
@@ -56,7 +59,7 @@ class Task(threading.Thread, Generic[R]):
 
     @name.setter
     def name(self, name: str) -> None:
-        self._summary.name = str(name)
+        self._summary.name = plain_text(str(name))
 
     @property
     def ident(self) -> int | None:
@@ -168,7 +171,13 @@ class Task(threading.Thread, Generic[R]):
         state = self.state
         return {**self._summary.as_dict(), "state": state}
 
-    def result(self, timeout: float | None = None) -> R:
+    # The task of an async function is one of a coroutine to a type checker. To tell that here, and not by two overloads
+    # of `background`, is what lets mypy name the argument that does not fit.
+    @overload
+    def result(self: Task[Coroutine[Any, Any, T]], timeout: float | None = None) -> T: ...
+    @overload
+    def result(self, timeout: float | None = None) -> R: ...
+    def result(self, timeout: float | None = None) -> Any:
         """
         Wait like `join` and return what the function returned.
 
@@ -177,7 +186,7 @@ class Task(threading.Thread, Generic[R]):
         """
         error = self.exception(timeout)
         if error is None:
-            return self._value  # type: ignore[no-any-return]
+            return self._value
         try:
             raise error
         finally:

@@ -8,6 +8,7 @@ ValueError says what it must be. `or_none`, `one_of` and the like make such a ch
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
@@ -69,6 +70,13 @@ def text(name: str, value: object) -> str:
     return value
 
 
+def task_id(value: str) -> str:
+    """Return an id, or the None of a task that is not there yet; a Task in its place would be known nowhere."""
+    if value is not None and not isinstance(value, str):
+        raise wrong_type("id", value, "the id of a task, `task.id`")
+    return value
+
+
 def mapping(name: str, value: object) -> Mapping[Any, Any]:
     """Return a mapping."""
     if not isinstance(value, Mapping):
@@ -98,15 +106,20 @@ def single_values(name: str, value: Any, *, takes_lists: bool = True) -> Any:
         way_out = "a dict with a list for each key" if takes_lists else "a dict with one value for each key"
         if hasattr(value, "to_dict"):
             way_out = "its to_dict(flat=False)" if takes_lists else "its to_dict()"
-        kind = type(value).__name__
-        article = "an" if kind[0] in "AEIOU" else "a"
-        raise TypeError(f"{name} cannot hold {article} {kind}, in which a key may have several values: pass {way_out}.")
+        kind = a_kind(type(value))
+        raise TypeError(f"{name} cannot hold {kind}, in which a key may have several values: pass {way_out}.")
     return value
 
 
 def anything(name: str, value: Any) -> Any:
     """Return the value: it is checked where it is used."""
     return value
+
+
+def a_kind(kind: type) -> str:
+    """Return the name of a type with its article: an Order and an Upload, but a User and a UUID."""
+    article = "an" if re.match(r"(?i)(?!eu|un[it]|ur[il]|us|uu)[aeiou]", kind.__name__) else "a"
+    return f"{article} {kind.__name__}"
 
 
 def wrong_type(name: str, value: object, wanted: str) -> TypeError:

@@ -31,11 +31,18 @@ class Trigger(Protocol):
 class Journal(Protocol):
     """What a task writes down of itself for other processes; see `journal.py`. None of it raises."""
 
+    @property
+    def takes_turns(self) -> bool:
+        """Return True if only one thread at a time can write."""
+
     def release(self, task: Any) -> bool:
         """Note that a deferred task is queued; False if it must not run."""
 
     def begin(self, task: Any) -> State | None:
         """Note that an attempt begins; return the state that the task has if it must not be made."""
+
+    def leave(self, task: Any) -> None:
+        """Note that the attempt is not made, since a shutdown has abandoned the task meanwhile."""
 
     def renewed(self, call: Any) -> Any:
         """Return what the next attempt calls."""

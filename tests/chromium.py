@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from werkzeug.serving import make_server
@@ -157,6 +158,30 @@ class Browser:
             self._buffer += read
         line, self._buffer = self._buffer.split(b"\0", 1)
         return json.loads(line)
+
+
+@pytest.fixture
+def axe(browser):
+    """
+    Return what axe-core finds on the page that the browser shows: the rule, and the elements that break it.
+
+    The session of the tests fetches it, and names it in ASOK_AXE.
+    """
+    path = os.environ.get("ASOK_AXE")
+    if path is None:
+        if os.environ.get("CI"):
+            pytest.fail("axe-core is missing: noxfile.py fetches it from npm.")
+        pytest.skip("needs axe-core: npm pack axe-core, and its axe.min.js as ASOK_AXE")
+    script = Path(path).read_text(encoding="utf-8")
+
+    def look():
+        browser.ask(f"{script};0")
+        return browser.ask(
+            "axe.run().then(({violations}) => violations.map(({id, nodes}) => "
+            "[id, nodes.map(node => node.html.slice(0, 120)).slice(0, 3)]))"
+        )
+
+    return look
 
 
 @pytest.fixture

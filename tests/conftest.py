@@ -5,23 +5,29 @@ import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import flask.globals
+import hypothesis
 import pytest
 from flask import Flask, has_app_context, has_request_context
 
 from flask_asok import FlaskAsok, background
 
-# By its path, as the tests themselves are imported.
-spec = importlib.util.spec_from_file_location("chromium", Path(__file__).with_name("chromium.py"))
-chromium = sys.modules["chromium"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(chromium)
-browser, serve = chromium.browser, chromium.serve
+# By their paths, as the tests themselves are imported.
+for name in ("chromium", "ports", "postgresql"):
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[name])
+chromium, ports, postgresql = (sys.modules[name] for name in ("chromium", "ports", "postgresql"))
+axe, browser, serve = chromium.axe, chromium.browser, chromium.serve
+
+# A property holds however busy the machine is.
+hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("busy")
 
 BACKENDS = {"threads": {}, "immediate": {}}
 """Each backend that the promises are proved on, with the configuration it needs."""
@@ -135,6 +141,12 @@ def occupy(gate):
     return occupy
 
 
+@pytest.fixture
+def free_port():
+    """A port for a server of the test's own."""
+    return ports.free_port()
+
+
 @pytest.fixture(scope="session")
 def redis_port(tmp_path_factory):
     """The port of a Redis for all tests of this session."""
@@ -142,8 +154,7 @@ def redis_port(tmp_path_factory):
 
     if shutil.which("redis-server") is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)("redis-server is not installed.")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = ports.free_port()
     folder = tmp_path_factory.mktemp("redis")
     command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
@@ -152,3 +163,13 @@ def redis_port(tmp_path_factory):
     yield port
     server.terminate()
     server.wait(10)
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL for all tests of this session."""
+    server = postgresql.PostgreSQL()
+    try:
+        yield server.start()
+    finally:
+        server.close()

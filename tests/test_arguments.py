@@ -116,12 +116,46 @@ def test_bound_instance(shop, caplog, holder):
     assert caplog.messages[0].startswith("Background task take: A User bound to a database session")
 
 
-def test_rows(shop):
+@pytest.mark.parametrize("rows", ["rows", "mappings"])
+def test_rows(shop, rows):
     """Rows of a query hold instances too."""
-    rows = db.session.execute(db.select(User.id, User)).all()
+    result = db.session.execute(db.select(User.id, User))
+    found = result.all() if rows == "rows" else result.mappings().all()
 
     with pytest.warns(UserWarning, match="A User bound"):
-        background(take, rows).join(WAIT)
+        background(take, found).join(WAIT)
+
+
+LAZY = {
+    "query": lambda: db.session.query(User),
+    "Flask-SQLAlchemy's query": lambda: User.query,
+    "result": lambda: db.session.execute(db.select(User)),
+    "scalars": lambda: db.session.scalars(db.select(User)),
+    "mappings": lambda: db.session.execute(db.select(User)).mappings(),
+    "session": lambda: db.session(),
+}
+
+
+@pytest.mark.parametrize("make", LAZY.values(), ids=LAZY)
+@pytest.mark.parametrize("holder", [lambda value: value, lambda value: [value], Order])
+def test_what_asks_the_session_later(shop, make, holder):
+    """A query and a result ask the session of the request as soon as they are looped over."""
+    with pytest.warns(UserWarning, match="bound to a database session was passed"):
+        background(take, holder(make())).join(WAIT)
+
+
+def test_the_scoped_session(shop):
+    """`db.session` itself is in a task the session of that task."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        background(take, db.session).join(WAIT)
+
+
+def test_a_query_in_g(shop):
+    """A query in `g` stays behind, as an instance does."""
+    g.users, g.page = User.query, 3
+
+    assert background(lambda: (g.get("users"), g.page)).result(WAIT) == (None, 3)
 
 
 @pytest.mark.parametrize(

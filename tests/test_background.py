@@ -6,6 +6,8 @@ import enum
 import functools
 import gc
 import inspect
+import itertools
+import pydoc
 import threading
 import warnings
 import weakref
@@ -116,6 +118,20 @@ def test_one_door(app):
     """The extension's `background` is the module's."""
     assert FlaskAsok().background is background
     assert repr(background) == "<flask_asok.background>"
+
+
+def test_options_in_its_repr():
+    """What `background.using()` returns shows its options, but no key, which may hold what is of one user."""
+    later = background.using(retries=3, delay=60).using(unique="ann@example.com")
+
+    assert repr(later) == "<flask_asok.background.using(retries=3, delay=60.0, unique=...)>"
+
+
+def test_help():
+    """`help(background)` begins with what to write."""
+    text = pydoc.render_doc(background, renderer=pydoc.plaintext)
+
+    assert text.index("background(send, user_id)") < text.index("Methods defined here")
 
 
 def test_current_task(app):
@@ -482,6 +498,23 @@ def test_habits(app, habit):
     assert (type(ship), ship(1), decorated) == (type(own), 1, own)
 
 
+@pytest.mark.parametrize("habit", ["task", "submit", "delay"])
+def test_habits_of_an_extension(habit):
+    """So does what other extensions have on their object."""
+    assert not hasattr(FlaskAsok(), habit)
+    with pytest.raises(AttributeError, match=rf"FlaskAsok has no \.{habit}\. Import `background` .+, and `task` "):
+        getattr(FlaskAsok(), habit)
+
+
+@pytest.mark.parametrize("habit", ["delay", "submit", "enqueue", "usign"])
+def test_habits_at_the_door(habit):
+    """Nor is there such a method on `background`, whose error says how to call it."""
+    assert not hasattr(background, habit)
+
+    with pytest.raises(AttributeError, match=rf"`background` has no \.{habit}\(\): write background\(send, \.\.\.\)"):
+        getattr(background, habit)
+
+
 def test_task_without_parentheses():
     """`@task` without options says how to write it."""
     with pytest.raises(TypeError, match=r"@task takes options: write @task\(retries=3\)"):
@@ -721,8 +754,24 @@ def test_python_refuses_it_too(fn, args, kwargs):
         (Sender(), {"retries": 3}, r"background\.using\(retries=3\)\(Sender, \.\.\.\)\."),
         (len, {"retries": 3}, r"background\.using\(retries=3\)\(len, \.\.\.\)\."),
         (send, {"at_most_once": True}, r"at_most_once is an option: @task\(at_most_once=True\) on send\."),
+        (functools.partial(send, retries=3), {}, r"background\.using\(retries=3\)\(send, \.\.\.\)\."),
+        (send, {"countdown": 9}, r"countdown is an option: background\.using\(delay=9\)\(send, \.\.\.\)\."),
+        (send, {"max_retries": 3}, r"max_retries is an option: background\.using\(retries=3\)\(send, \.\.\.\)\."),
+        (send, {"_queue": "s3cr3t"}, r"_queue is an option: background\.using\(queue=\.\.\.\)\(send, \.\.\.\)\."),
     ],
-    ids=["function", "timedelta", "text", "partial", "object", "builtin", "of the function"],
+    ids=[
+        "function",
+        "timedelta",
+        "text",
+        "partial",
+        "object",
+        "builtin",
+        "of the function",
+        "in a partial",
+        "of Celery",
+        "of Celery's function",
+        "of Asok",
+    ],
 )
 def test_an_option_among_the_arguments(app, fn, kwargs, hint):
     """An option that stands among the arguments is refused with where to write it."""
@@ -885,6 +934,22 @@ def test_a_generator_that_comes_back(app, fn, args):
     error = started.exception(WAIT)
     assert isinstance(error, TypeError)
     assert "returned a generator, of which nothing has run. Loop over it in a task." in str(error)
+
+
+@pytest.mark.parametrize(
+    "lazy",
+    [map, filter, itertools.starmap, itertools.filterfalse, itertools.takewhile, itertools.dropwhile],
+    ids=lambda lazy: lazy.__name__,
+)
+def test_a_call_for_each(app, lazy):
+    """Nor has a `map` called anything yet, and a task of one fails with that; so it is with its relatives."""
+    called = []
+
+    with app.app_context():
+        started = background(lazy, called.append, [(1,), (2,)])
+
+    assert f"returned a {lazy.__name__}, of which nothing has run" in str(started.exception(WAIT))
+    assert called == []
 
 
 def test_a_method_that_is_a_generator_function(app):

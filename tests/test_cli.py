@@ -50,6 +50,27 @@ def test_status_hides_secrets(make_app):
         assert "(hidden)" in output
 
 
+@pytest.mark.parametrize("arguments", [["status"], ["status", "--json"]])
+@pytest.mark.parametrize(
+    ("url", "is_hidden"),
+    [
+        ("redis://:open-sesame@127.0.0.1:1/0", True),
+        ("redis://127.0.0.1:1/0?password=open-sesame", True),
+        ("redis://127.0.0.1:1/0", False),
+    ],
+)
+def test_status_hides_the_password_of_a_url(make_app, monkeypatch, url, is_hidden, arguments):
+    """Of a key whose name tells of no secret, a URL with a password is not shown; one without is."""
+    app = make_app(ASOK_STORE=url, ASOK_BACKEND="immediate")
+    # No Redis is there.
+    monkeypatch.setattr("flask_asok.cli.existing_store", lambda app: None)
+
+    output = invoke(app, *arguments).output
+
+    assert "open-sesame" not in output
+    assert (url in output) is not is_hidden
+
+
 def test_status_without_metadata(make_app, monkeypatch):
     """A package that is there without metadata, as in a source tree, has an unknown version."""
 

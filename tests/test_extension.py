@@ -1,6 +1,7 @@
 """FlaskAsok: setting applications up, their configuration, recent tasks, backends of other packages."""
 
 import os
+import re
 import textwrap
 import threading
 
@@ -131,6 +132,51 @@ def test_read_once(make_app):
         background.using(queue="reports")(int)
 
 
+def test_set_too_late(caplog):
+    """A key that is set after `init_app` is named in the log, by the first request and by each command."""
+    app = Flask("shop")
+    app.config["ASOK_QUEUES"] = {"mail": 1}
+    FlaskAsok(app)
+    app.config.update(ASOK_STORE="tasks.sqlite3", ASOK_BAKEND="celery", ASOK_QUEUES={"mail": 1}, ASOK_TRACKED=False)
+    text = (
+        "ASOK_STORE, ASOK_BAKEND were set after Flask-Asok had read the configuration, and changed nothing. "
+        "Set keys before FlaskAsok(app), or init_app(app)."
+    )
+
+    for _ in range(2):
+        app.test_client().get("/")
+    assert caplog.messages == [text]
+    assert app.test_cli_runner().invoke(args=["asok", "status"]).exit_code == 0
+    assert caplog.messages == [text, text]
+
+
+def test_changed_in_place(caplog):
+    """So is one whose value is changed in place, at any depth; an application that is set up later has its own."""
+    app, later = Flask("shop"), Flask("later")
+    app.config["ASOK_CELERY"] = {"broker_transport_options": {"a": 1}}
+    FlaskAsok(app)
+    app.config["ASOK_QUEUES"]["reports"] = 3
+    app.config["ASOK_CELERY"]["broker_transport_options"]["a"] = 2
+    FlaskAsok(later)
+
+    for each in (app, later):
+        each.test_client().get("/")
+
+    (told,) = caplog.messages
+    assert set(re.findall("ASOK_[A-Z]+", told)) == {"ASOK_QUEUES", "ASOK_CELERY"}
+    assert "reports" not in state_of(later).backend.queues
+
+
+def test_set_in_time(make_app, caplog):
+    """What `init_app` has read, and the defaults that it has set, are not told of."""
+    app = make_app(TESTING=False, ASOK_QUEUES={"mail": 1}, ASOK_STORE="memory")
+
+    app.test_client().get("/")
+    app.test_cli_runner().invoke(args=["asok", "status"])
+
+    assert "configuration" not in caplog.text
+
+
 def test_environment(monkeypatch):
     """`FLASK_ASOK_...` variables work through Flask's own `from_prefixed_env()`."""
     monkeypatch.setenv("FLASK_ASOK_BACKEND", "immediate")
@@ -244,6 +290,8 @@ def test_current_app_is_set_up():
     ("key", "nearest"),
     [
         ("ASOK_QUEUS", "ASOK_QUEUES"),
+        ("asok_queues", "ASOK_QUEUES"),
+        ("Asok_Max_Queued", "ASOK_MAX_QUEUED"),
         ("ASOK_MAX_QUEUE", "ASOK_MAX_QUEUED"),
         ("ASOK_WEBHOOK_ALOW", "ASOK_WEBHOOK_ALLOW"),
     ],
@@ -260,6 +308,17 @@ def test_unknown_key(monkeypatch, key, nearest):
         with pytest.raises(ValueError, match=text):
             FlaskAsok(each)
         assert "asok" not in each.extensions
+
+
+def test_key_like_no_other():
+    """A key that is like none of ours is refused with all of them, and not with one that means something else."""
+    app = Flask("shop")
+    app.config["ASOK_BROKER_URL"] = "redis://localhost"
+
+    with pytest.raises(ValueError, match=r"ASOK_BROKER_URL is no .+ They are ASOK_BACKEND, .+ASOK_CELERY, ") as caught:
+        FlaskAsok(app)
+
+    assert "nearest" not in str(caught.value)
 
 
 def test_keys_of_others():
@@ -293,6 +352,33 @@ def test_recent_tasks(app):
     ]
     assert (found.name, found.id, found.attempts, found.error) == ("b", tasks[1].id, 1, None)
     assert unknown is None
+
+
+@pytest.mark.parametrize("method", ["get", "cancel", "retry", "discard"])
+def test_task_for_an_id(app, method):
+    """A Task where an id belongs would be known nowhere, so it is a TypeError; no id at all is an unknown one."""
+    ask = getattr(FlaskAsok(), method)
+    with app.app_context():
+        task = background(int)
+
+        with pytest.raises(TypeError, match=r"give the id of a task, `task\.id`"):
+            ask(task)
+        assert not ask(None)
+        task.join(WAIT)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "text"),
+    [
+        ({"state": "done"}, ValueError, 'state must be "queued", .* or "abandoned", not \'done\''),
+        ({"limit": -1}, ValueError, "limit must be 0 or more"),
+        ({"limit": "5"}, TypeError, "limit must not be of type str"),
+    ],
+)
+def test_tasks_refuses_what_matches_nothing(app, wrong, error, text):
+    """`tasks()` refuses what no task could match, so that a check for failed ones does not stay silent for a typo."""
+    with app.app_context(), pytest.raises(error, match=text):
+        FlaskAsok().tasks(**wrong)
 
 
 # The recipes in one word

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from flask import current_app
 
-from flask_asok import Retry, WebhookUnavailable, background, current_task, task
+from flask_asok import FlaskAsok, Retry, WebhookUnavailable, background, current_task, task
 from flask_asok.backends.threads import ThreadsBackend
 from flask_asok.options import Options
 from flask_asok.retries import NotYet, next_wait, wait_before
@@ -167,7 +167,10 @@ def test_task_decorates_functions_only():
         ({"delay": float("inf")}, ValueError, "delay must be finite and not negative, not inf."),
         ({"queue": 1}, TypeError, "queue must be a str, not int."),
         ({"name": 1}, TypeError, "name must be a str, not int."),
+        ({"name": ""}, ValueError, "name must not be empty: leave it out, or pass None, for the name of the function."),
         ({"timeout": "1"}, TypeError, "timeout must be seconds or a timedelta, not str."),
+        ({"timeout": 0}, ValueError, "timeout must be more than 0, not 0: leave it out, or pass None, for no limit."),
+        ({"timeout": timedelta()}, ValueError, "timeout must be more than 0, not datetime.timedelta(0): leave it out,"),
         ({"when": "later"}, ValueError, 'when must be "now", "response" or "commit", not \'later\'.'),
     ],
 )
@@ -354,6 +357,53 @@ def test_waiting_for_a_retry(threads_app):
     assert failing.state == "waiting"
     assert failing.summary.error == "ValueError('no stock')"
     assert failing.cancel()
+
+
+def test_cancelled_by_a_receiver_of_the_retry(app):
+    """What is said to be tried again can be cancelled there and then."""
+    ran, answers, told = [], [], threading.Event()
+
+    def work():
+        ran.append(attempts())
+        raise ValueError
+
+    def cancel(sender, task, **_):
+        answers.append((task.state, task.cancel(), task.state))
+        told.set()
+
+    with app.app_context(), task_retried.connected_to(cancel, app):
+        cancelled = background.using(retries=1, backoff=0)(work)
+        cancelled.join(WAIT)
+        # The task is cancelled before its receiver goes on.
+        assert told.wait(WAIT)
+
+    assert answers == [("waiting", True, "cancelled")]
+    assert cancelled.state == "cancelled"
+    assert ran == [1]
+
+
+@pytest.mark.parametrize("tracked", [False, True])
+def test_cancelled_by_its_id_by_a_receiver_of_the_retry(app, tracked):
+    """So can it by its id, under which it is waiting too."""
+    asok = FlaskAsok()
+    answers, told = [], threading.Event()
+
+    def work():
+        raise ValueError
+
+    def cancel(sender, task, **_):
+        with app.app_context():
+            answers.append((asok.get(task.id).state, asok.cancel(task.id), asok.get(task.id).state))
+        told.set()
+
+    with app.app_context(), task_retried.connected_to(cancel, app):
+        cancelled = background.using(retries=1, backoff=3600, tracked=tracked)(work)
+        cancelled.join(WAIT)
+        # The task is cancelled before its receiver goes on.
+        assert told.wait(WAIT)
+
+    assert answers == [("waiting", True, "cancelled")]
+    assert (cancelled.state, cancelled.attempts) == ("cancelled", 1)
 
 
 # Retry

@@ -5,11 +5,11 @@ import io
 import logging
 import threading
 import weakref
+from functools import partial
 from wsgiref.util import FileWrapper
 
 import pytest
 from flask import Flask, Response, copy_current_request_context, request, send_file, stream_with_context
-from flask.ctx import AppContext
 from flask_sqlalchemy import SQLAlchemy
 from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Response as WerkzeugResponse
@@ -129,8 +129,8 @@ def drop(kept):
 
 
 def find_cycles(call="text"):
-    """Do what the garbage collector does sooner or later, where a request is in a cycle: since Flask 3.2 each is."""
-    if call in IN_CYCLES or hasattr(AppContext, "has_request"):
+    """Do what the garbage collector does sooner or later, where a request is in a cycle."""
+    if call in IN_CYCLES:
         gc.collect()
 
 
@@ -735,3 +735,60 @@ def test_a_task_that_is_dropped_with_its_response(caplog):
 
     assert held.state == "abandoned"
     assert lines(caplog) == messages
+
+
+# A teardown that fails
+
+
+@pytest.mark.parametrize("teardown", [Flask.teardown_request, Flask.teardown_appcontext], ids=["request", "context"])
+def test_a_teardown_that_fails(app, gc_off, teardown):
+    """When a teardown fails the answer is lost, and the task starts all the same, though the error is still held."""
+
+    @partial(teardown, app)
+    def fail(error):
+        raise RuntimeError("teardown")
+
+    @app.get("/")
+    def view():
+        tasks.append(after_response(int))
+        return "lost"
+
+    tasks = []
+    with pytest.raises(Exception, match="teardown") as held:
+        run(app, EnvironBuilder("/").get_environ())
+
+    assert tasks[0].result(WAIT) == 0
+    assert held.value.__traceback__ is not None
+
+
+def test_a_teardown_that_fails_inside(app, gc_off):
+    """So it is in an application that a view calls; what the outer response holds goes on waiting for that."""
+
+    @app.teardown_request
+    def fail(error):
+        if request.path == "/inner":
+            raise RuntimeError("teardown")
+
+    @app.get("/inner")
+    def inner():
+        tasks.append(after_response(int))
+        return "lost"
+
+    @app.get("/")
+    def view():
+        tasks.append(after_response(int))
+        request.environ["PATH_INFO"] = "/inner"
+        with pytest.raises(Exception, match="teardown"):
+            run(app, request.environ)
+        tasks[1].join(WAIT)
+        tasks.append(after_response(int))
+        states.extend(task.state for task in tasks)
+        request.environ["PATH_INFO"] = "/"
+        return "sent"
+
+    tasks, states = [], []
+    body = run(app, EnvironBuilder("/").get_environ())
+    body.close()
+
+    assert states == ["waiting", "succeeded", "waiting"]
+    assert [task.result(WAIT) for task in tasks] == [0, 0, 0]

@@ -152,6 +152,25 @@ def test_closing_an_unused_scheduler():
     assert list(scheduler.drain()) == []
 
 
+def test_in_the_order_of_time_when_late(scheduler, time, actions, waiting, gate):
+    """What has become due while the scheduler did something else comes in the order of time too."""
+    begun = threading.Event()
+
+    def hold(task, attempt):
+        begun.set()
+        gate.wait(WAIT)
+
+    scheduler.at(0, hold, waiting("first"))
+    assert begun.wait(WAIT)
+    scheduler.at(20, actions.note, waiting("later"))
+    scheduler.at(10, actions.note, waiting("sooner"))
+    time.now += 30
+    gate.set()
+    actions.wait(2)
+
+    assert actions.done == ["sooner", "later"]
+
+
 def test_what_is_offered_to_a_closed_scheduler(scheduler, actions, waiting):
     """A closed scheduler keeps what it is offered for `drain`."""
     scheduler.close()

@@ -27,7 +27,7 @@ ORDER = [
     {"telemetry"},
     {"calls", "waiting"},
     {"attempt", "packing"},
-    {"record_writer", "reporting", "triggers"},
+    {"key_probe", "record_writer", "reporting", "triggers"},
     {"backends"},
     {"state"},
     {"owed", "results", "sharing"},
@@ -87,6 +87,11 @@ def test_all_is_exact():
 
     assert flask_asok.__all__ == sorted(flask_asok.__all__)
     assert set(flask_asok.__all__) == public
+
+
+def test_editors_are_offered_the_api():
+    """An editor and `dir()` offer the public names and modules, and not what they are made of."""
+    assert dir(flask_asok) == sorted([*flask_asok.__all__, "errors", "signals"])
 
 
 def test_documented_names():
@@ -258,6 +263,20 @@ def test_light_import(script):
     heavy = {"PIL", "urllib3", "flask_mail", "smtplib", "redis", "celery", "kombu", "sqlalchemy", "pytest"}
 
     assert heavy.isdisjoint(modules_after(script))
+
+
+def test_preload():
+    """What the built-in jobs need can be imported before the first visitor comes, whose call then imports nothing."""
+    call = (
+        "import flask, flask_asok; app = flask.Flask('shop'); app.testing = True; asok = flask_asok.FlaskAsok(app)\n"
+        "asok.preload(); before = set(sys.modules)\n"
+        "with app.app_context(): asok.send_mail(to='ada@example.com', subject='', body='', sender='us@example.com')\n"
+        "with app.app_context(): asok.send_webhook('https://example.com/', {})\n"
+        "sys.modules = {name: None for name in set(sys.modules) - before}"
+    )
+
+    assert modules_after("import flask_asok; flask_asok.FlaskAsok().preload()") >= {"PIL", "urllib3", "flask_mail"}
+    assert not [name for name in modules_after(call) if name.split(".")[0] in ("flask_asok", "urllib3", "flask_mail")]
 
 
 def test_import_starts_no_thread():

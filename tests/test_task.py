@@ -1,16 +1,18 @@
 """The Task: a thread to whoever holds it, plus a result, an error and a way to cancel."""
 
 import asyncio
+import contextlib
 import gc
 import itertools
 import logging
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
 
-from flask_asok import FlaskAsok, Task, TaskAbandoned, TaskCancelled, background, current_task
+from flask_asok import FlaskAsok, Task, TaskAbandoned, TaskCancelled, background, current_task, summaries
 from flask_asok.attempt import RunnableTask
 from flask_asok.signals import task_cancelled, task_failed, task_succeeded
 
@@ -165,6 +167,35 @@ def test_id(app):
     assert {len(each) for each in ids} == {32}
     assert all(int(each, 16) >= 0 for each in ids)
     assert {task.id for task in tasks} == ids
+
+
+def test_one_id(monkeypatch):
+    """All threads that ask for the id of a task at once are told the same."""
+    both = threading.Barrier(2)
+    taken = iter("12")
+
+    def slow():
+        digits = next(taken)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.2)
+        return digits
+
+    monkeypatch.setattr(summaries, "_random_digits", slow)
+    summary = summaries.TaskSummary("work", "default")
+    with ThreadPoolExecutor(2) as pool:
+        told = set(pool.map(lambda _: summary.id, range(2)))
+
+    assert told == {summary.id}
+
+
+def test_ids_in_order(app):
+    """Ids sort as the calls came, in whatever order they are asked for: so a list is one by them."""
+    with app.app_context():
+        tasks = [background(int) for _ in range(50)]
+
+    ids = [task.id for task in reversed(tasks)]
+
+    assert sorted(ids) == ids[::-1]
 
 
 def test_times(app):

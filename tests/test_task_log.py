@@ -346,6 +346,22 @@ def test_task_filter_keeps_the_fields_of_a_record(app, caplog):
     assert told == [*([inner[0].id] if inner[0].state == "cancelled" else []), outer.id]
 
 
+@pytest.mark.parametrize("fields", [{"task_id": 7}, {"task_id": "a", "task_name": "order"}], ids=["other", "short"])
+def test_task_filter_gives_what_is_missing(app, fields):
+    """A format names all three fields, though a record has a `task_id` of the application's, or no attempt."""
+    handler = logging.Handler()
+    handler.addFilter(TaskFilter())
+    told = []
+    handler.emit = lambda record: told.append(f"{record.task_id} {record.task_name} {record.task_attempt}")
+    shop = logging.Logger("shop")
+    shop.addHandler(handler)
+
+    with app.app_context():
+        background(shop.info, "done", extra=fields).join(WAIT)
+
+    assert told == [f"{fields['task_id']} {fields.get('task_name')} None"]
+
+
 # All of them
 
 

@@ -109,6 +109,53 @@ def test_it(app, client, asok_tasks):
     outcome.assert_outcomes(passed=2)
 
 
+def test_kept_is_not_joined(run):
+    """A test, or its page, that joins a task which it keeps gets an error, and does not hang; after run() it may."""
+    outcome = run("""
+import threading
+
+def family():
+    return background(greet, "Ada").result()
+
+def test_it(app, asok_tasks):
+    asok_tasks.capture()
+    with app.app_context():
+        task = background(family)
+    for wait in (task.join, task.result, task.exception):
+        with pytest.raises(RuntimeError, match="^Task family is kept until asok_tasks.run..: joining it before"):
+            wait()
+    with pytest.raises(TimeoutError):
+        task.result(0.001)
+
+    asok_tasks.run()
+
+    assert task.result() == "Ada"
+
+def test_page(app, client, asok_tasks):
+    @app.get("/wait")
+    def wait():
+        return background(greet, "Ada").result()
+
+    app.testing = True
+    asok_tasks.capture(greet)
+    with pytest.raises(RuntimeError, match="is kept until"):
+        client.get("/wait")
+
+def test_other_thread(app, asok_tasks):
+    asok_tasks.capture()
+    with app.app_context():
+        task = background(greet, "Ada")
+    results = []
+    waiter = threading.Thread(target=lambda: results.append(task.result()), daemon=True)
+    waiter.start()
+    asok_tasks.run()
+    waiter.join(10)
+    assert results == ["Ada"]
+""")
+
+    outcome.assert_outcomes(passed=2 * 3)
+
+
 def test_unique(run):
     """A second call with the key of a task that lives is none that a test has to wait for, or sees in `calls`."""
     outcome = run("""
@@ -369,12 +416,19 @@ def test_all_stays_all(app, asok_tasks):
 
 @pytest.mark.parametrize("wrong", ["greet", ["greet"], None, 7])
 def test_wrong(asok_tasks, wrong):
-    with pytest.raises(TypeError, match="capture.. takes the functions .* not a " + type(wrong).__name__):
+    with pytest.raises(TypeError, match="capture.. takes the functions .* not an? " + type(wrong).__name__):
         asok_tasks.capture(greet, wrong)
     asok_tasks.assert_not_called()
+
+@pytest.mark.parametrize("wrong", ["greet", [greet]])
+@pytest.mark.parametrize("method", ["assert_called", "assert_not_called"])
+def test_wrong_assert(client, asok_tasks, method, wrong):
+    client.get("/greet/Ada")
+    with pytest.raises(TypeError, match=method + ".. takes the functions .* not an? " + type(wrong).__name__):
+        getattr(asok_tasks, method)(wrong)
 """)
 
-    outcome.assert_outcomes(passed=2 * 6)
+    outcome.assert_outcomes(passed=2 * 10)
 
 
 def test_capture_prepared(run):

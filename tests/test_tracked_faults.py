@@ -2,12 +2,13 @@
 
 import functools
 import gc
+import logging
 import threading
 import weakref
 
 import pytest
 
-from flask_asok import FlaskAsok, background, report_progress
+from flask_asok import BackendUnavailable, FlaskAsok, background, report_progress
 from flask_asok.sharing import open_store
 from flask_asok.state import state_of
 
@@ -55,6 +56,46 @@ class Raising:
 
 def add(a, b=0):
     return a + b
+
+
+class Undecodable(Exception):
+    """Its text has a name as `os.listdir()` gives it where that is not UTF-8."""
+
+    def __str__(self):
+        return "no space for photo\udce9.jpg"
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_half_of_a_character(app, monkeypatch, retries):
+    """Half of a character, which no store takes, in a name, a unique key and an error: a sign stands for it."""
+    # pytest-xdist cannot send such a log either.
+    monkeypatch.setattr(logging.getLogger("asok.background"), "disabled", True)
+
+    def fail():
+        raise Undecodable
+
+    options = tracked.using(name="import photo\udce9.jpg", unique="photo\udce9.jpg", retries=retries, backoff=0)
+
+    task = options(fail)
+    task.join(WAIT)
+
+    found = asok.get(task.id)
+    assert (found.state, found.name, found.error) == ("failed", "import photo?.jpg", "no space for photo?.jpg")
+    task.name = "photo\udce9.jpg"
+    assert task.name == "photo?.jpg"
+
+
+def test_keys_with_half_of_a_character(make_app, tmp_path):
+    """Two unique keys that differ in nothing else are two."""
+    with make_app(ASOK_STORE=str(tmp_path / "asok.sqlite3")).app_context():
+        first, again, other = (
+            background.using(unique=key, delay=3_600)(add, 1)
+            for key in ("photo\udce9.jpg", "photo\udce9.jpg", "photo\udce8.jpg")
+        )
+
+    assert first.id == again.id != other.id
 
 
 @pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
@@ -177,3 +218,50 @@ def test_shutdown_while_an_attempt_begins(make_app, tmp_path, monkeypatch):
 
         assert (told, task.state, ran) == ("abandoned", "abandoned", [])
         assert store.read(task.id).state == "abandoned"
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "reddis://10.0.0.1/0",
+        "redis:/10.0.0.1",
+        "REDIS://h",
+        "sqlite:///shop.db",
+        "postgresql://h/shop",
+        "http://h/",
+        ":memory:",
+        "~/asok.sqlite3",
+    ],
+)
+def test_a_place_that_is_none(make_app, where):
+    """What is neither a path nor the URL of a Redis is told of when the app is set up, and makes no file."""
+    with pytest.raises(ValueError, match=r'ASOK_STORE must be a path, a Redis URL .* or "memory"') as caught:
+        make_app(ASOK_STORE=where)
+
+    assert where not in str(caught.value)
+
+
+@pytest.mark.parametrize("where", ["C:/asok.sqlite3", "deep/asok.sqlite3", "asok~.sqlite3"])
+def test_a_place_with_odd_letters(make_app, where):
+    """A path may have a colon or a tilde in it."""
+    app = make_app(ASOK_STORE=where)
+
+    assert app.config["ASOK_STORE"].endswith(where)
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("redis://:s3cr3t@127.0.0.1:1/0", "127.0.0.1:1: connection refused"),
+        ("redis://:s3cr3t@nowhere.invalid/0", "nowhere.invalid:6379: the host's name is unknown"),
+        ("unix:///nowhere/redis.sock", "/nowhere/redis.sock: no such file or directory"),
+    ],
+)
+def test_a_redis_that_is_down(make_app, url, why):
+    """The error names the Redis and the cause, and no password."""
+    app = make_app(ASOK_STORE=url)
+
+    with app.app_context(), pytest.raises(BackendUnavailable) as caught:
+        background.using(unique="key")(add, 1)
+
+    assert str(caught.value) == f"The Redis of the store cannot be used: {why}."

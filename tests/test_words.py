@@ -75,9 +75,9 @@ def found_in_code(text):
 
 
 def prose_of(page):
-    """Return the lines of a page outside of its blocks of code, without `names`, addresses and anchors."""
+    """Return the lines of a page outside of its blocks of code, without `names`, addresses, anchors and tags."""
     text = re.sub(r"^```.*?^```", lambda block: "\n" * block[0].count("\n"), page, flags=re.MULTILINE | re.DOTALL)
-    return re.sub(r"``[^`]+``|`[^`\n]+`|\]\([^)]*\)|<http[^>]*>", "", text).splitlines()
+    return re.sub(r"``[^`]+``|`[^`\n]+`|\]\([^)]*\)|</?[a-z][^>\n]*>", "", text).splitlines()
 
 
 def is_allowed(file, word):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -30,22 +29,20 @@ from ..waiting import Runner
 
 NOT_SHARED = (
     "Tasks live in the memory of the web process, which no other process can see. "
-    'Set ASOK_BACKEND = "celery" to share them.'
+    'Set ASOK_BACKEND = "postgres" or "celery" to share them.'
 )
 """What a command says of a backend that is not distributed."""
 
 NOT_DURABLE = (
     "ASOK_STORE is a Redis, which keeps no durable tasks of threads. Set ASOK_STORE to a path on this machine, or let "
-    'an engine run them: ASOK_BACKEND = "celery".'
+    'an engine run them: ASOK_BACKEND = "postgres" or "celery".'
 )
 """Why a task is not durable whose store several machines share."""
 
 KEY_TAKEN = "another task has its unique key"
 """Why a task is cancelled that has waited for a response or a commit."""
 
-LOOKS = 50
-LOOK_SECONDS = 0.001
-"""How often, and after which pause, a task is looked for that changes hands."""
+NO_TABLES = 'This backend keeps no tables: `flask asok db` is for ASOK_BACKEND = "postgres".'
 
 
 class Backend(ABC):
@@ -66,6 +63,11 @@ class Backend(ABC):
     """What `create` makes."""
     in_process: ClassVar[bool] = True
     """Do waiting tasks stay in this process, and hold no thread?"""
+
+    transactional: ClassVar[bool] = False
+    """Does `start` let a task with `when="commit"` into the open transaction of its caller, at once?"""
+    works_in_web: ClassVar[bool] = False
+    """Can a process that serves run the tasks as well, with `ASOK_WORKER = "web"`?"""
 
     is_closed: bool = False
     """Does it accept no tasks any more?"""
@@ -164,6 +166,11 @@ class Backend(ABC):
         """Return the tasks of this process that are queued, running or waiting, not those that are deferred."""
         return []
 
+    def unsettled(self) -> list[RunnableTask[Any]]:
+        """Return the recent tasks that this process has made and not settled, those between two steps too."""
+        made = [summary.task() for summary in self.tasks() if summary.task is not None]
+        return [task for task in made if task is not None and task.is_alive()]
+
     def abandon(self, task: RunnableTask[Any], why: str) -> None:
         """Settle a task that is queued, waits or runs as abandoned; log it, and send `task_abandoned`."""
         task.abandon(why)
@@ -173,17 +180,12 @@ class Backend(ABC):
 
     def find(self, id: str) -> RunnableTask[Any] | None:
         """Return the task with this id that this process runs, or will; None if it is settled or unknown."""
-        for _ in range(LOOKS):
-            deferred = (task for task in all_deferred() if task.app is self.app)
-            task = next((task for task in (*self.alive(), *deferred) if task.id == id and task.is_alive()), None)
-            if task is not None or self.distributed:
-                return task
-            summary = self.get(id)
-            if summary is None or summary.state in SETTLED:
-                return None
-            # On its way: a thread has taken it out of its queue, and does not run it yet.
-            time.sleep(LOOK_SECONDS)
-        return None
+        deferred = (task for task in all_deferred() if task.app is self.app)
+        task = next((task for task in (*self.alive(), *deferred) if task.id == id and task.is_alive()), None)
+        if task is not None or self.distributed:
+            return task
+        # One between two steps, taken out of its queue and not yet begun for instance, is in none of these lists.
+        return next((task for task in self.unsettled() if task.id == id), None)
 
     def joinable(self, id: str) -> RunnableTask[Any] | None:
         """Return the task with this id that a task of this process waits for, if this process can run it."""
@@ -217,6 +219,17 @@ class Backend(ABC):
             with contextlib.suppress(ValueError):
                 self._recent.remove(summary)
         return bool(found)
+
+    def start_worker(self) -> None:  # noqa: B027 - nothing to do by default
+        """Let this process, which serves, run tasks from now on, if it is to."""
+
+    def set_up_tables(self) -> list[str]:
+        """Make the tables that are missing, and return what was made: for a backend whose tasks are in a database."""
+        raise NotConfigured(NO_TABLES)
+
+    def missing_tables(self) -> str:
+        """Return the SQL that `set_up_tables` would run; "" where nothing is missing."""
+        raise NotConfigured(NO_TABLES)
 
     def run_worker(self, queues: Sequence[str], arguments: Sequence[str]) -> None:
         """Run tasks of `queues` in this process, all queues when empty, with the engine's own `arguments`."""

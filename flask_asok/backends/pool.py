@@ -8,14 +8,18 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextvars import Context
 from typing import Any
 
 from ..attempt import RunnableTask
 from ..baton import Baton
-from ..task_log import log_timeout
+from ..task_log import SHUTS_DOWN, log_timeout
 from .scheduler import IDLE_SECONDS, Scheduler
+
+LOOK_SECONDS = 0.001
+LONGEST_LOOK_SECONDS = 0.004
+"""After which pauses a further worker looks whether the others get on without it: each twice as long as the last."""
 
 
 class WorkerPool:
@@ -38,6 +42,8 @@ class WorkerPool:
         """A locked lock for each idle worker, the latest last: popping one is the right to wake it, by releasing it."""
         self.baton: Baton = Baton()
         """Its holder may wake or start one worker, which puts it back; so workers are added one at a time."""
+        self.taking_turns: int = 0
+        """How many tasks in a row were taken whose attempts take turns at the store."""
         self.closed: bool = False
         self.warned_at: float = float("-inf")
         """When it was last logged that the queue is full, by the monotonic clock."""
@@ -61,7 +67,7 @@ class WorkerPool:
         """Log where the attempt is when its timeout is over."""
         # Unwatched if the scheduler gets no thread: not to run the task would be worse.
         with contextlib.suppress(RuntimeError):
-            self.timeouts.at(timeout, _warn_of_timeout, task, weak=True)
+            self.timeouts.at(timeout, warn_of_timeout, task, weak=True)
 
     def wait(self, task: RunnableTask[Any], seconds: float) -> None:
         """Queue `task` after `seconds`; abandon it if the application shuts down before."""
@@ -73,7 +79,7 @@ class WorkerPool:
                 task.abandon(str(error))
         # Again: it may have been closed, and drained, meanwhile.
         if self.scheduler.is_closed:
-            task.abandon("the application shuts down")
+            task.abandon(SHUTS_DOWN)
 
     def count_caller_run(self) -> None:
         """Count a task that its caller runs, for the queue is full; see `measured.py`."""
@@ -114,8 +120,28 @@ class WorkerPool:
                 lock.acquire()
             else:
                 return bool(self.queue)
-        self.baton.put_back()
+        self.arrive()
         return True
+
+    def arrive(self) -> None:
+        """
+        Put the baton back, in a worker that was woken or started, as soon as there is something for it to do.
+
+        Where attempts take turns at the store, and are short, further workers would do nothing but wait for it, and to
+        change threads at each statement takes longer than a task. So this one waits while the others begin one after
+        the other, and none is in the middle of one.
+        """
+        before, pause = 0, LOOK_SECONDS
+        while self.taking_turns != before and self._others_write() and not self.closed:
+            before = self.taking_turns
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_LOOK_SECONDS)
+        self.baton.put_back()
+
+    def _others_write(self) -> bool:
+        """Return True if other workers are there, and each is between two attempts."""
+        others = len(self.threads) - len(self.idle) - 1
+        return others > 0 and not any(task.summary.state == "running" for task in self.running.copy())
 
     def drain(self) -> Iterator[RunnableTask[Any]]:
         """Remove and return the queued tasks."""
@@ -139,11 +165,12 @@ class WorkerPool:
             with contextlib.suppress(IndexError):
                 self.idle.pop().release()
 
-    def finish(self, deadline: float) -> None:
-        """Wait, until `deadline` by the monotonic clock, for the workers of a closed pool to exit."""
+    def finish(self, deadline: float, but: Iterable[int | None] = ()) -> None:
+        """Wait, until `deadline` by the monotonic clock, for the workers of a closed pool to exit, `but` for some."""
+        spared = {threading.get_ident(), *but}
         while (left := deadline - time.monotonic()) > 0:
             # Looked up each time: a worker that found more to do may have started one more.
-            others = (thread for thread in list(self.threads.values()) if thread is not threading.current_thread())
+            others = (thread for thread in list(self.threads.values()) if thread.ident not in spared)
             thread = next(others, None)
             if thread is None:
                 # A caller that saw the backend open may have queued a task after the last worker had exited.
@@ -162,7 +189,7 @@ def _work(pool: WorkerPool, number: int) -> None:
     lock = threading.Lock()
     lock.acquire()
     take, queue = pool.queue.popleft, pool.queue
-    pool.baton.put_back()
+    pool.arrive()
     try:
         while True:
             # Before a task is taken: starting a thread takes long, and a shutdown names queued and running tasks.
@@ -174,8 +201,10 @@ def _work(pool: WorkerPool, number: int) -> None:
                 if not pool.wait_idle(lock):
                     return
             else:
+                journal = task.journal
+                pool.taking_turns = 0 if journal is None or not journal.takes_turns else pool.taking_turns + 1
                 task.perform(thread)
-                del task
+                del task, journal
     finally:
         pool.exit(number)
         if queue:
@@ -192,7 +221,7 @@ def _queue_again(task: RunnableTask[Any], attempt: int) -> None:
         task.wake()
 
 
-def _warn_of_timeout(task: RunnableTask[Any], attempt: int) -> None:
+def warn_of_timeout(task: RunnableTask[Any], attempt: int) -> None:
     """Log where a task is that runs for longer than its timeout: a thread cannot be killed."""
     around = task.runner.running.get(task)
     if task.attempts != attempt or around is None or task.ident is None:

@@ -123,13 +123,16 @@ class Scheduler:
         assert inbox is not None
         timeout = heap[0][0] - self._now() if heap else IDLE_SECONDS
         try:
-            entry = inbox.get(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX))
+            arrived = [inbox.get(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX))]
         except queue.Empty:
             if not heap:
                 return False
         else:
-            if entry is not None:
-                heapq.heappush(heap, entry)
+            # All that are there: of two that are due by now the later one may have been handed over first.
+            arrived += (inbox.get() for _ in range(inbox.qsize()))
+            for entry in arrived:
+                if entry is not None:
+                    heapq.heappush(heap, entry)
         if len(heap) > 2 * len(self._tasks) + MOST_STALE:
             heap[:] = [entry for entry in heap if entry[1] in self._tasks]
             heapq.heapify(heap)

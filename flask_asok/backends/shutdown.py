@@ -14,11 +14,15 @@ from typing import Any, Protocol
 
 from ..attempt import RunnableTask
 from ..logs import log
+from ..task_log import SHUTS_DOWN
 from .pool import WorkerPool
 from .scheduler import Scheduler
 
 GRACE_SECONDS = 0.1
 """How long the end of a process waits before it logs what it waits for."""
+
+SETTLE_SECONDS = 1.0
+"""How much longer a worker is waited for that is between two steps of a task, to log or to record how it ended."""
 
 MOST_INTERRUPTIONS = 20
 """How often Ctrl-C may be pressed again before the names of the tasks that are left are given up."""
@@ -36,6 +40,9 @@ class Closing(Protocol):
 
     def abandon(self, task: RunnableTask[Any], why: str) -> None:
         """Abandon a task that is queued, waits or runs."""
+
+    def unsettled(self) -> list[RunnableTask[Any]]:
+        """Return the recent tasks that are not settled."""
 
     def stop(self) -> None:
         """Accept no task any more, and let the threads exit once nothing is queued."""
@@ -75,19 +82,30 @@ def _close(
     for backend in backends:
         for task in backend.scheduler.drain():
             left.append(task)
-            backend.abandon(task, "the application shuts down")
+            backend.abandon(task, SHUTS_DOWN)
+    stuck: set[int | None] = set()
+    # Twice: a worker may be about to begin a task, or have ended one, which then is neither queued nor running. First,
+    # though, all is named that is known to be unfinished: something else may kill this process any moment.
+    for extra in (0.0, SETTLE_SECONDS):
+        for backend in backends:
+            seconds = backend.shutdown_timeout if timeout is None else timeout
+            why = f"not finished {seconds:g} s after the shutdown began"
+            if is_interrupted:
+                why = "the shutdown was interrupted"
+            elif timeout is None:
+                why += " (ASOK_SHUTDOWN_TIMEOUT)"
+            for pool in list(backend.pools.values()):
+                pool.finish(float("-inf") if is_interrupted else started + seconds + extra, but=stuck)
+                stuck.update(task.ident for task in pool.running.copy())
+                for task in itertools.chain(pool.drain(), list(pool.running)):
+                    left.append(task)
+                    backend.abandon(task, why)
     for backend in backends:
-        seconds = backend.shutdown_timeout if timeout is None else timeout
-        why = f"not finished {seconds:g} s after the shutdown began"
-        if is_interrupted:
-            why = "the shutdown was interrupted"
-        elif timeout is None:
-            why += " (ASOK_SHUTDOWN_TIMEOUT)"
-        for pool in list(backend.pools.values()):
-            pool.finish(float("-inf") if is_interrupted else started + seconds)
-            for task in itertools.chain(pool.drain(), list(pool.running)):
+        for task in backend.unsettled():
+            # The thread that lets it wait for its retry still tells receivers of that, and may never get any further.
+            if task.state == "waiting" and not task.is_deferred():
                 left.append(task)
-                backend.abandon(task, why)
+                backend.abandon(task, SHUTS_DOWN)
     _tell_of_handed_over(left)
 
 

@@ -107,7 +107,8 @@ class ThreadsBackend(Backend):
         for pool in self.pools.values():
             for task in (*pool.drain(), *pool.running):
                 task.mark_abandoned()
-        for task in self.scheduler.drain():
+        # One that a thread of the parent has between two steps is in none of the other lists.
+        for task in (*self.scheduler.drain(), *self.unsettled()):
             task.mark_abandoned()
         self._begin_anew()
 
@@ -121,7 +122,7 @@ class ThreadsBackend(Backend):
 
     def _wait_for_delay(self, task: RunnableTask[Any], pool: WorkerPool, bounded: bool) -> None:
         # The caller of a deferred task is gone: nobody could catch QueueFull.
-        if bounded and task.options.when == "now" and self.scheduler.count(self._max_waiting) >= self._max_waiting:
+        if bounded and not task.options.is_deferred and self.scheduler.count(self._max_waiting) >= self._max_waiting:
             self._refuse(
                 task,
                 f"{self._max_waiting} tasks wait for a delay or a retry already (ASOK_MAX_WAITING)",
@@ -131,7 +132,7 @@ class ThreadsBackend(Backend):
 
     def _overflow(self, task: RunnableTask[Any], pool: WorkerPool) -> None:
         full = f"Queue {pool.name!r} holds {self._max_queued} tasks (ASOK_MAX_QUEUED)"
-        if self._raise_when_full and task.options.when == "now":
+        if self._raise_when_full and not task.options.is_deferred:
             self._refuse(task, full)
         pool.count_caller_run()
         now = time.monotonic()
@@ -163,6 +164,15 @@ def _dismiss(pools: dict[str, WorkerPool], *schedulers: Scheduler) -> None:
 
 
 def _close_at_exit() -> None:
+    try:
+        _close_open()
+    except BaseException:
+        # Ctrl-C, perhaps before the first step was made. Otherwise all are closed by now, and this is over at once.
+        _close_open()
+        raise
+
+
+def _close_open() -> None:
     shutdown.close([backend for backend in _backends if not backend.is_closed], at_exit=True)
 
 

@@ -8,12 +8,12 @@ from typing import Any
 from flask import Flask
 
 from ..attempt import RunnableTask
+from ..key_probe import tell_key
 from ..record_writer import attach, key_of, record_of
 from ..results import packer_of
 from ..state import state_of
 from .home import durable_store
 from .journal import DurableJournal
-from .probe import check_key
 from .sweeper import SWEEPER, begin_sweeping
 
 
@@ -33,10 +33,10 @@ def write_down(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any]) -> s
     message.unique_until = options.unique_until
     signed = packer.sign_checked(message)
     store = durable_store(app)
-    check_key(app, store, packer)
+    tell_key(app, packer, store)
     journal = DurableJournal(store, packer, message, key=key_of(fn, options.unique))
     record = record_of(task, app, fn, store.me)
-    if options.when == "now":
+    if not options.is_deferred:
         record.message = signed
     else:
         journal.release_later(signed)

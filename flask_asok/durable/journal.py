@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from operator import is_
 from typing import Any
 
 from ..attempt import RunnableTask
@@ -50,10 +51,14 @@ class DurableJournal(Journal):
 
     def renewed(self, call: Parts) -> Parts:
         """Return the call as another process would make it, whatever an attempt has done to the arguments."""
-        _, _, _, (app, _, variables, adapter) = call
+        _, args, kwargs, (app, values, variables, adapter) = call
+        message = self._message
+        if not values and all(map(is_, args, message.args)) and all(map(is_, kwargs.values(), message.kwargs.values())):
+            # Numbers and texts, which nobody changes.
+            return call
         try:
-            values = self._packer.serializer.decode(self._message.g)
-            return self._packer.call_of(self._message, (app, values, variables, adapter))
+            values = self._packer.serializer.decode(message.g)
+            return self._packer.call_of(message, (app, values, variables, adapter))
         except Exception:  # of the application's code, which may have changed under the reloader
             return call
 
@@ -74,8 +79,9 @@ class DurableJournal(Journal):
     def _is_unwritten(self, task: RunnableTask[Any]) -> bool:
         return bool(self._signed) and task.is_deferred()
 
-    def _left_meanwhile(self, task: RunnableTask[Any]) -> None:
+    def leave(self, task: RunnableTask[Any]) -> None:
+        """Leave the attempt, which has just begun, to the process that comes next."""
         if self.is_last:
-            super()._left_meanwhile(task)
+            super().leave(task)
         else:
             self._leave(task)

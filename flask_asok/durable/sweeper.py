@@ -7,11 +7,13 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from flask import Flask
 
 from ..errors import AsokError, MessageRefused
 from ..helper_thread import PausingThread
+from ..key_probe import tell_key
 from ..logs import log, log_exception
 from ..messages.message import Message
 from ..record_writer import attach
@@ -21,10 +23,9 @@ from ..state import state_of
 from ..store.away import WARN_SECONDS
 from ..store.base import Record
 from ..store.durable import DurableStore
-from ..task_log import task_fields
+from ..task_log import SHUTS_DOWN, task_fields
 from .home import durable_store
 from .journal import DurableJournal
-from .probe import check_key
 
 SWEEPER = "sweeper"
 """Where the sweeper of a process is, among what the application shares."""
@@ -45,6 +46,14 @@ MOST_DEATHS = 3
 """A task that has run in so many processes when they ended is not run again: it may be what ends them."""
 
 
+class _Left(NamedTuple):
+    """A task that this process cannot run, and leaves to others."""
+
+    queue: str
+    since: float
+    """When this process first met it."""
+
+
 class Sweeper:
     """Looks, in a thread of its own, for durable tasks that no living process owns, and runs them in this process."""
 
@@ -53,9 +62,8 @@ class Sweeper:
     def __init__(self, app: Flask, queues: Sequence[str] = ()) -> None:
         self._app = app
         self._queues = queues
-        self._left: dict[str, float] = {}
-        """The tasks that this process cannot run, and since when it knows them."""
-        self._met: set[str] = set()
+        self._left: dict[str, _Left] = {}
+        """The tasks that this process cannot run."""
         self._rarely_at = self._warned_at = float("-inf")
         self._thread = PausingThread("asok-sweeper", self._turn, lambda: not self._is_closed())
 
@@ -85,32 +93,33 @@ class Sweeper:
         backend = state_of(self._app).backend
         queued = Counter(task.queue for task in backend.alive() if task.summary.state == "queued")
         more = False
-        self._met = set()
         for queue in self._queues or backend.queues:
             more |= self._take(queue, BATCH - queued[queue])
         if self.now() - self._rarely_at >= RARELY_SECONDS:
             self._rarely_at = self.now()
             self._tidy()
-        self._left = {id: since for id, since in self._left.items() if id in self._met}
         return more
 
     def _take(self, queue: str, room: int) -> bool:
         if room <= 0:
             return False
-        taken = 0
-        for record in durable_store(self._app).orphans(queue, room + len(self._left)):
+        taken, limit = 0, room + len(self._left)
+        found = durable_store(self._app).orphans(queue, limit)
+        if len(found) < limit:
+            # All there are: what is not among them, another process has taken.
+            ids = {record.id for record in found}
+            self._left = {id: left for id, left in self._left.items() if left.queue != queue or id in ids}
+        for record in found:
             if self._is_closed():
                 return False
-            if record.id in self._left and not self._is_due(record.id):
-                self._met.add(record.id)
-            elif taken < room:
+            if taken < room and (record.id not in self._left or self._is_due(record.id)):
                 taken += self._take_over(record)
         return taken >= room
 
     def _take_over(self, record: Record) -> bool:
         app, store = self._app, durable_store(self._app)
         backend, packer = state_of(app).backend, packer_of(app)
-        check_key(app, store, packer)
+        tell_key(app, packer, store)
         try:
             message = packer.read_for(record.id, record.message)
             if message.queue not in backend.queues:
@@ -127,25 +136,25 @@ class Sweeper:
         was_running = record.state == "running"
         summary.attempts = record.attempts - was_running
         summary.error = record.error or None
-        task = backend.adopt(call, dataclasses.replace(options, delay=0.0, when="now", durable=True), summary)
+        task = backend.adopt(call, dataclasses.replace(options, delay=0.0, when=None, durable=True), summary)
         attach(task, journal)
         why = _why_not(record, message)
-        if was_running and record.stopping:
+        if record.stopping and record.state != "waiting":
+            # Also where its process has handed it over. What waits for a retry has outlived the attempt that was asked.
             task.withdraw("it was asked to stop")
         elif why:
             journal.is_last = True
             backend.abandon(task, why)
         elif self._is_closed():
-            backend.abandon(task, "the application shuts down")
+            backend.abandon(task, SHUTS_DOWN)
         else:
             backend.start(task, bounded=False)
         return True
 
     def _leave(self, record: Record, error: Exception) -> bool:
         """Leave a task that this process cannot run to others, and say so once; after a while it has failed."""
-        self._met.add(record.id)
         if record.id not in self._left:
-            self._left[record.id] = self.now()
+            self._left[record.id] = _Left(record.queue, self.now())
             log(
                 logging.ERROR, "Background task %r (%r) of another process is left to others for %g min: %s",
                 record.name, record.id, OTHERS_SECONDS / 60, error,
@@ -163,16 +172,17 @@ class Sweeper:
         return False
 
     def _is_due(self, id: str) -> bool:
-        return self.now() - self._left[id] >= OTHERS_SECONDS
+        return self.now() - self._left[id].since >= OTHERS_SECONDS
 
     def _tidy(self) -> None:
         """Forget the processes that have ended, and leave what waits in queues that only others know."""
         backend, store = state_of(self._app).backend, durable_store(self._app)
         store.processes()
         store.tidy()
-        for queue in [] if self._queues else store.queues():
-            if queue.name not in backend.queues:
-                self._take(queue.name, BATCH)
+        if not self._queues:
+            known = {queue.name for queue in store.queues()} | {left.queue for left in self._left.values()}
+            for queue in known - backend.queues.keys():
+                self._take(queue, BATCH)
 
     def _warn(self, error: AsokError) -> None:
         if self.now() - self._warned_at >= WARN_SECONDS:

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Sequence
 
+import click
 from flask import Flask
 
 from ..errors import NotConfigured
@@ -43,10 +44,11 @@ def run_worker(app: Flask, queues: Sequence[str], arguments: Sequence[str]) -> N
 
     for number in before:
         signal.signal(number, end)
-    log(
-        logging.INFO, "The worker %s runs the durable tasks that others have left, in: %s.",
-        os.getpid(), ", ".join(queues or state.backend.queues), app=app,
-    )  # fmt: skip
+    names = ", ".join(queues or state.backend.queues)
+    text = "The worker %s runs the durable tasks that others have left, in: %s."
+    log(logging.INFO, text, os.getpid(), names, app=app)
+    # Flask logs no INFO by default, and a command that says nothing looks as if it hung.
+    click.echo(f"Running the durable tasks that others have left, in: {names}. Ctrl-C to quit.")
     sweeper.start()
     ended.wait()
     try:
@@ -64,7 +66,9 @@ def run_worker(app: Flask, queues: Sequence[str], arguments: Sequence[str]) -> N
 
 def start_worker(app: Flask) -> None:
     """Take over what others have left from now on, before the first request."""
-    if not state_of(app).backend.distributed:
+    if state_of(app).backend.distributed:
+        state_of(app).backend.start_worker()
+    else:
         store = durable_store(app)
         store.enter("web", state_of(app).backend.queues)
         if store.is_shared:

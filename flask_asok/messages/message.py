@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import math
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -92,12 +94,21 @@ class Message:
 
     def as_text(self) -> str:
         """Return the message as JSON, as a record keeps it: without what is as it is by default."""
-        payload = {
-            name: value
-            for name, value, default in zip(_FIELDS, _fields_of(self), _DEFAULTS, strict=True)
-            if value != default
-        }
-        return compact({"v": self.v, **payload, **self.unknown})
+        head = _head(self.v, self.fn, self.name, self.queue, *(self.url or ()))
+        parts = [head, f'"id":{compact(self.id)}']
+        if self.args:
+            parts.append(f'"args":{_as_text(self.args)}')
+        if self.kwargs:
+            parts.append(f'"kwargs":{compact(self.kwargs)}')
+        if self.enqueued:
+            parts.append(f'"enqueued":{_as_text(self.enqueued)}')
+        seldom = _seldom_of(self)
+        if seldom != _SELDOM_DEFAULTS:
+            for name, value, default in zip(_SELDOM, seldom, _SELDOM_DEFAULTS, strict=True):
+                if value != default:
+                    parts.append(f'"{name}":{_as_text(value)}')
+        parts += [f"{_as_text(name)}:{_as_text(value)}" for name, value in self.unknown.items()]
+        return f"{{{','.join(parts)}}}"
 
 
 _FIELDS = tuple(found.name for found in fields(Message) if found.name != "unknown")
@@ -107,11 +118,32 @@ _LATEST: dict[str, object] = {"scheduled": 0.0, "keep": False, "unique_until": "
 
 _ALWAYS = tuple(name for name in _FIELDS if name not in _LATEST)
 _always_of: Callable[[Message], tuple[Any, ...]] = operator.attrgetter(*_ALWAYS)
-_fields_of: Callable[[Message], tuple[Any, ...]] = operator.attrgetter(*_FIELDS)
 
 _EMPTY = Message(id="", fn="", name="", queue="")
-# No task is without those, and another release may have another version.
-_DEFAULTS = tuple(None if name in ("v", "id", "fn", "name", "queue") else getattr(_EMPTY, name) for name in _FIELDS)
+_OFTEN = frozenset({"v", "id", "fn", "name", "queue", "url", "args", "kwargs", "enqueued"})
+_SELDOM = tuple(name for name in _FIELDS if name not in _OFTEN)
+"""What most messages say nothing of: to compare all of it at once is half of the work."""
+_seldom_of: Callable[[Message], tuple[Any, ...]] = operator.attrgetter(*_SELDOM)
+_SELDOM_DEFAULTS = _seldom_of(_EMPTY)
+
+_SHORT = 8
+
+
+@functools.lru_cache(maxsize=256)
+def _head(v: int, fn: str, name: str, queue: str, *url: str | None) -> str:
+    """Return what the calls of a function share, as JSON without its braces: to write it takes as long as the rest."""
+    fields = {"v": v, "fn": fn, "name": name, "queue": queue}
+    return compact({**fields, "url": url} if url else fields)[1:-1]
+
+
+def _as_text(value: Any) -> str:
+    """Return a value as `compact` does, which for anything but a str gets ready for longer than short values take."""
+    kind = type(value)
+    if kind is int or (kind is float and math.isfinite(value)):
+        return repr(value)
+    if kind is list and len(value) <= _SHORT:
+        return f"[{','.join(map(_as_text, value))}]"
+    return compact(value)
 
 
 def size_of(part: Any) -> int:

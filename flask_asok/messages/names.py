@@ -33,6 +33,8 @@ class Names:
 
     def __init__(self, modules: Iterable[str]) -> None:
         self.modules: frozenset[str] = frozenset(modules)
+        self._allowed: set[str] = set(self.modules)
+        """Those and the ones below them that were asked for, of which there are no more than modules."""
 
     def of(self, thing: Any) -> str:
         """Return the name of a function or class; TypeError, which says what to do, if no worker could find it."""
@@ -98,7 +100,13 @@ class Names:
         return found
 
     def _allows(self, module: str) -> bool:
-        return any(module == allowed or module.startswith(f"{allowed}.") for allowed in self.modules)
+        if module in self._allowed:
+            return True
+        if any(module.startswith(f"{allowed}.") for allowed in self.modules):
+            if module in sys.modules:
+                self._allowed.add(module)
+            return True
+        return False
 
     def _is_there(self, thing: Any, module: str, qualname: str) -> bool:
         try:

@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 from werkzeug.datastructures import CombinedMultiDict, ImmutableMultiDict, MultiDict
 
 from ..errors import MessageRefused, TaskFailed
+from ..validate import a_kind
 from .names import Names
 
 TAG = "__asok__"
@@ -39,6 +40,10 @@ PATHS: dict[type, str] = {
 """The kinds of paths that can be sent, and their names in a message. No system makes the concrete path of another."""
 
 
+_AS_IT_IS = frozenset({type(None), bool, float, str})
+"""The types of values that are JSON already; and `int`, up to a bound."""
+
+
 class Serializer:
     """Values as JSON and back: what JSON has, and what else Flask applications pass around."""
 
@@ -47,6 +52,8 @@ class Serializer:
 
     def encode(self, value: Any, where: str) -> Any:
         """Return `value` as plain JSON; TypeError, which names the argument `where`, if it cannot be sent."""
+        if type(value) in _AS_IT_IS or (type(value) is int and -LARGEST < value < LARGEST):
+            return value
         try:
             return self._encode(value, where, DEEPEST)
         except RecursionError:
@@ -54,7 +61,7 @@ class Serializer:
 
     def _encode(self, value: Any, where: str, depth: int) -> Any:
         kind = type(value)
-        if value is None or kind is bool or kind is float or kind is str:
+        if kind in _AS_IT_IS:
             return value
         if kind is int and -LARGEST < value < LARGEST:
             return value
@@ -130,7 +137,7 @@ class Serializer:
                 raise
             raise TypeError(f"{where} cannot travel to a worker: {error}") from error
         raise TypeError(
-            f"{where} is {_a(kind)}, which cannot travel to a worker. Pass plain values: an id to load it by, "
+            f"{where} is {a_kind(kind)}, which cannot travel to a worker. Pass plain values: an id to load it by, "
             "a path, a str, a number, a date, a list or dict of those."
         )
 
@@ -204,10 +211,6 @@ class Serializer:
         return error
 
 
-def _a(kind: type) -> str:
-    return f"an {kind.__name__}" if kind.__name__[0] in "AEIOUaeiou" else f"a {kind.__name__}"
-
-
 def _zone(zone: tzinfo | None, where: str) -> str | list[Any] | None:
     """Return a time's zone as JSON; TypeError for a zone that would arrive as one of another kind."""
     if zone is None:
@@ -216,7 +219,7 @@ def _zone(zone: tzinfo | None, where: str) -> str | list[Any] | None:
         return zone.key
     if type(zone) is not timezone:
         raise TypeError(
-            f"{where} is a time in a {type(zone).__name__}, which cannot travel to a worker. Pass a time in UTC, or in "
+            f"{where} is a time in {a_kind(type(zone))}, which cannot travel to a worker. Pass a time in UTC, or in "
             "a zoneinfo.ZoneInfo of a named zone."
         )
     offset, name = zone.utcoffset(None), zone.tzname(None)
@@ -231,9 +234,9 @@ def _fields(value: Any) -> dict[str, Any]:
     own = {name for name in getattr(value, "__dict__", {}) if not isinstance(_static(kind, name), cached_property)}
     extra = sorted(own - names - {"__orig_class__"})
     if extra:
-        raise TypeError(f"it is a {kind.__name__} with an attribute {extra[0]!r} that is no field of the dataclass.")
+        raise TypeError(f"it is {a_kind(kind)} with an attribute {extra[0]!r} that is no field of the dataclass.")
     if isinstance(value, (str, bytes, bytearray, int, float, dict, list, tuple, set, frozenset, BaseException)):
-        raise TypeError(f"it is a {kind.__name__}, which holds more than the fields of the dataclass.")
+        raise TypeError(f"it is {a_kind(kind)}, which holds more than the fields of the dataclass.")
     return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
 
 

@@ -74,6 +74,9 @@ class Store(ABC):
     is_shared: ClassVar[bool] = True
     """Can other processes see it?"""
 
+    takes_turns: ClassVar[bool] = False
+    """Do the threads of a process wait for each other to write?"""
+
     me: str = ""
     """The token of this process, once it has entered."""
 
@@ -166,6 +169,8 @@ class Store(ABC):
     def postpone(self, id: str, claim: int, due: float, *, attempts: int, error: str = "", traceback: str = "") -> bool:
         """
         Make a running record wait until `due` for its next attempt; False if `claim` is not the latest.
+
+        The attempt goes into its history, with its error.
 
         `attempts` are those that count: an attempt that could not be made does not.
         """

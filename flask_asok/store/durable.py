@@ -40,7 +40,7 @@ class DurableStore(Store):
         """
         Make a running record queued again, for the process that comes after this one; False if `claim` is too old.
 
-        The attempt is not counted, nor is a death. What it still writes is refused.
+        The attempt is not counted, nor is a death. What it still writes is refused. That it was asked to stop stays.
         """
 
     @abstractmethod

@@ -21,11 +21,13 @@ SCHEMA = 1
 READABLE = 1
 """... unless it says that it needs a reader of a later one."""
 
+# The tables are ordered by their keys, and ids by the time of the call: so a list of the newest tasks needs no index,
+# and a task is one step in one tree. Each index more would cost each call, or its end, as much as a third of that.
+# What ended lately is read from its index alone, an eighth of the time that the rows would take.
 TABLES = """
 CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS task (
-    number INTEGER PRIMARY KEY,
-    id TEXT NOT NULL UNIQUE,
+    id TEXT PRIMARY KEY,
     name TEXT NOT NULL,
     queue TEXT NOT NULL,
     function TEXT NOT NULL DEFAULT '',
@@ -47,12 +49,12 @@ CREATE TABLE IF NOT EXISTS task (
     error TEXT NOT NULL DEFAULT '',
     traceback TEXT NOT NULL DEFAULT '',
     outcome TEXT,
-    message TEXT
-);
+    message TEXT,
+    history TEXT NOT NULL DEFAULT ''
+) WITHOUT ROWID;
 CREATE UNIQUE INDEX IF NOT EXISTS task_key ON task (key) WHERE key <> '';
 CREATE INDEX IF NOT EXISTS task_open ON task (owner, due) WHERE finished = 0;
-CREATE INDEX IF NOT EXISTS task_settled ON task (finished) WHERE finished > 0;
-CREATE INDEX IF NOT EXISTS task_list ON task (enqueued, id, state, name, queue);
+CREATE INDEX IF NOT EXISTS task_settled ON task (finished, started, name, queue, state) WHERE finished > 0;
 CREATE TABLE IF NOT EXISTS process (
     token TEXT PRIMARY KEY, host TEXT NOT NULL, pid INTEGER NOT NULL, kind TEXT NOT NULL, since REAL NOT NULL,
     queues TEXT NOT NULL
@@ -128,6 +130,9 @@ def _connected(path: str, app_name: str, sync: str) -> sqlite3.Connection:
         schema = _checked_schema(connection, path, app_name)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {'FULL' if sync == 'full' else 'NORMAL'}")
+        # Each checkpoint waits for the disk, and writes a page once however often it has changed: four times as rare as
+        # by default, it is cheaper, and the WAL as large as the limit above which it is cut.
+        connection.execute("PRAGMA wal_autocheckpoint = 4000")
         connection.execute("PRAGMA journal_size_limit = 16777216")
         if schema < SCHEMA:
             _make_tables(connection, app_name)

@@ -18,7 +18,7 @@ LATEST = 1e11
 
 _STATES = frozenset(get_args(State))
 _NUMBERS = ("enqueued", "due", "scheduled", "started", "finished")
-_COUNTS = ("attempts", "claim", "deaths")
+_COUNTS = {"attempts": 1e9, "claim": 2.0**53, "deaths": 1e9}
 
 
 def fields_of(record: Record) -> dict[str, Any]:
@@ -46,8 +46,8 @@ def record_of(id: str, found: Mapping[str, str]) -> Record | None:
     fields |= {name: found[name] for name in NAMES if name in found}
     for name in _NUMBERS:
         fields[name] = _number(fields.get(name, ""), LATEST)
-    for name in _COUNTS:
-        fields[name] = int(_number(fields.get(name, ""), 1e9))
+    for name, most in _COUNTS.items():
+        fields[name] = int(_number(fields.get(name, ""), most))
     fields["stopping"] = fields.get("stopping") == "1"
     fields["progress"] = _unpacked(fields.get("progress"))
     return Record(**{**fields, "id": id})

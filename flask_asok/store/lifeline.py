@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,8 +24,13 @@ except ImportError:  # pragma: no cover - Windows
 
 SUFFIX = ".alive"
 
+_TOKEN = re.compile("[0-9a-f]{32}")
+
 # A second descriptor of the same file, closed, would free the lock: this process never probes a file in here.
 _held: dict[str, int] = {}
+
+# What this process owns in a store that was moved away with its lock files is still its own.
+_moved: list[int] = []
 
 
 def path_of(store: str, token: str) -> Path:
@@ -32,17 +38,30 @@ def path_of(store: str, token: str) -> Path:
     return Path(f"{store}.{token}{SUFFIX}")
 
 
-def begin(store: str) -> str:
-    """Take the lock of a new file beside `store`, and return the token in its name. Raises OSError."""
+def begin(store: str, token: str = "") -> str:
+    """
+    Take the lock of a new file beside `store`, and return the token in its name. Raises OSError.
+
+    With `token`, one that this process has, the file of that is made anew: see `is_held`.
+    """
     while True:
-        token = secrets.token_hex(16)
-        path = str(path_of(store, token))
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600)
+        name = token or secrets.token_hex(16)
+        path = str(path_of(store, name))
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
         if _lock(descriptor) and _is_at(descriptor, path):
+            _give_to_owner(descriptor, store)
+            if path in _held:
+                _moved.append(_held[path])
             _held[path] = descriptor
-            return token
+            return name
         # Another process has taken it for the file of a dead process, between its creation and its lock.
         os.close(descriptor)
+
+
+def is_held(store: str, token: str) -> bool:
+    """Return True if the lock file of this process is where others look for it: nobody has deleted or moved it."""
+    path = str(path_of(store, token))
+    return path in _held and _is_at(_held[path], path)
 
 
 def end(store: str, token: str) -> None:
@@ -61,6 +80,8 @@ def forget() -> None:
     while _held:
         _, descriptor = _held.popitem()
         os.close(descriptor)
+    while _moved:
+        os.close(_moved.pop())
 
 
 after_fork(forget)
@@ -71,6 +92,9 @@ def is_alive(store: str, token: str) -> bool:
     path = str(path_of(store, token))
     if path in _held:
         return True
+    if not _TOKEN.fullmatch(str(token)):
+        # Of a forged or damaged row, which must not keep others from being looked at: it may be no name of a file.
+        return False
     try:
         descriptor = os.open(path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
     except FileNotFoundError:
@@ -93,6 +117,13 @@ def bury(store: str, token: str) -> None:
     """Remove the lock file of a dead process."""
     with contextlib.suppress(OSError):
         path_of(store, token).unlink()
+
+
+def _give_to_owner(descriptor: int, store: str) -> None:
+    # As SQLite does with files of its own: a command of root leaves no lock that the application cannot look at.
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        owner = os.stat(store)
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def _is_at(descriptor: int, path: str) -> bool:

@@ -25,6 +25,7 @@ from .base import (
 )
 from .counts import count_by_queue
 from .durable import DurableStore
+from .history import LONGEST, line_of
 from .pages import EVERY, Ended, Mark, Page, Wanted
 
 _OPEN = ("queued", "waiting")
@@ -113,6 +114,7 @@ class MemoryStore(DurableStore):
                 return False
             record.state, record.due, record.attempts, record.error = "waiting", due, attempts, error
             record.traceback = traceback[-LONGEST_TRACEBACK:]
+            record.history = (record.history + line_of(record.started, self.now(), error))[-LONGEST:]
             return True
 
     def settle(
@@ -148,6 +150,7 @@ class MemoryStore(DurableStore):
                 return None
             record.state, record.attempts, record.deaths, record.finished = "queued", 0, 0, 0.0
             record.due, record.owner, record.error, record.traceback, record.outcome = self.now(), "", "", "", None
+            record.history, record.stopping = "", False
             record.claim += 1
             record.key = record.unique_key
             return dataclasses.replace(record)
@@ -211,7 +214,7 @@ class MemoryStore(DurableStore):
             record = self._claimed(id, claim)
             if record is None:
                 return False
-            record.state, record.attempts, record.stopping = "queued", record.attempts - 1, False
+            record.state, record.attempts = "queued", record.attempts - 1
             record.claim += 1
             return True
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 from .. import process
 from ..errors import BackendUnavailable
 from . import file
+
+LOOK_SECONDS = 0.05
+"""For how long a change trusts that the file is still the one that was opened."""
 
 _of_parents: list[sqlite3.Connection] = []
 
@@ -20,9 +24,11 @@ class SQLiteFile:
     """
     The file is made with the first call, 0600, and opened once in each process.
 
-    A file that was deleted or replaced is noticed at the next call, and made or opened anew.
+    A file that was deleted or replaced is noticed at the next call, and made or opened anew; by a change that follows
+    another call within LOOK_SECONDS at the next one.
     """
 
+    takes_turns: ClassVar[bool] = True
     _opened_by = 0
 
     def __init__(self, path: str, app_name: str, sync: str) -> None:
@@ -32,14 +38,18 @@ class SQLiteFile:
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._inode: tuple[int, int] = (0, 0)
+        self._looked_at = float("-inf")
         process.around_fork(self)
 
     def _change(self, statement: str, values: Sequence[Any]) -> int:
-        # As `_open` does: a generator would cost a fifth of what the statement does.
+        # As `_open` does: a generator would cost a fifth of what the statement does, and a look at the file as much.
         process.renew()
         with self._lock:
             try:
-                return self._connected().execute(statement, values).rowcount
+                connection = self._connection
+                if connection is None or time.monotonic() - self._looked_at > LOOK_SECONDS:
+                    connection = self._connected()
+                return connection.execute(statement, values).rowcount
             except sqlite3.Error as error:
                 raise file.unavailable(self.path, error) from None
             finally:
@@ -68,6 +78,7 @@ class SQLiteFile:
             found = os.lstat(self.path)
         except OSError:
             found = None
+        self._looked_at = time.monotonic()
         if found is None or self._connection is None or self._inode != (found.st_dev, found.st_ino):
             return self._connect()
         return self._connection

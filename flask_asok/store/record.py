@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ..progress import Progress
 from ..summaries import SETTLED, State
+from .history import PastAttempt, attempts_in
 
 
 @dataclass(slots=True, kw_only=True)
@@ -35,7 +36,7 @@ class Record:
     owner: str = ""
     """The token of the process that runs it, or will."""
     claim: int = 0
-    """The fencing token: each attempt gets a higher one, and what an earlier one still writes is refused."""
+    """The fencing token: each attempt gets another one, and what an earlier one still writes is refused."""
     deaths: int = 0
     """How many processes ended while they ran it."""
     key: str = ""
@@ -51,9 +52,16 @@ class Record:
     """The signed value or error."""
     message: str | None = None
     """The signed call of a durable task."""
+    history: str = ""
+    """What `postpone` has written of earlier attempts: see `past_attempts`."""
 
     def __post_init__(self) -> None:
         self.unique_key = self.unique_key or self.key
+
+    @property
+    def past_attempts(self) -> list[PastAttempt]:
+        """Return the attempts that another one has followed, the first one first; of many the latest."""
+        return attempts_in(self.history)
 
     @property
     def is_settled(self) -> bool:

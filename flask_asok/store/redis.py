@@ -29,6 +29,7 @@ from .base import (
     Store,
     Tick,
 )
+from .causes import at
 from .counts import count_by_queue
 from .hashes import fields_of, packed, record_of
 from .pages import EVERY, Ended, Mark, Page, Wanted
@@ -50,11 +51,11 @@ class RedisStore(Store):
     stopped for longer than that as dead until it goes on.
     """
 
-    def __init__(self, redis: Any, app_name: str, *, prefix: str = "", reached: Any = None) -> None:
+    def __init__(self, redis: Any, app_name: str, *, prefix: str = "", reached: Reached | None = None) -> None:
         super().__init__()
         self.redis = redis
         # Turns what Redis raises into BackendUnavailable.
-        self.reached: Any = reached or Reached()
+        self.reached: Reached = reached or Reached()
         self._prefix = f"{prefix}asok:{app_name}:"
         self._scripts: dict[str, Any] = {}
         self.add_scripts(SCRIPTS)
@@ -249,16 +250,25 @@ class RedisStore(Store):
 class Reached:
     """In a with statement: makes what Redis raises BackendUnavailable, without its text, which may hold a password."""
 
+    name: str = "The Redis of the store"
+
+    def __init__(self, address: str = "") -> None:
+        self._address = address
+
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if kind is None:
+        if error is None:
             return
         from redis.exceptions import RedisError
 
-        if issubclass(kind, (RedisError, OSError)):
-            raise BackendUnavailable(f"The Redis of the store cannot be used: {kind.__name__}.") from None
+        if isinstance(error, (RedisError, OSError)):
+            raise self.told(error) from None
+
+    def told(self, error: Exception) -> BackendUnavailable:
+        """Return what is raised in place of an error."""
+        return BackendUnavailable(f"{self.name} cannot be used: {at(self._address, error)}")
 
 
 def _process(token: str, about: dict[str, str]) -> ProcessSummary:

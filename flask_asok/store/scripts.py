@@ -1,5 +1,7 @@
 """What the store does inside Redis."""
 
+from .history import LONGEST
+
 # In each script KEYS[1] is the prefix of the application's keys. Every change is one script, hence one atomic step.
 COMMON = """
 local prefix = KEYS[1]
@@ -16,11 +18,11 @@ local function field(id, name)
     local value = redis.pcall('HGET', prefix .. 'task:' .. id, name)
     return type(value) == 'string' and value or nil
 end
-local function taken_out(id)
-    local queue = field(id, 'queue') or ''
-    redis.call('ZREM', prefix .. 'later', id)
-    redis.call('SREM', prefix .. 'running', id)
-    redis.call('ZREM', prefix .. 'sent:' .. queue, id)
+local function taken_out(id, queue)
+    queue = queue or field(id, 'queue') or ''
+    if redis.call('SREM', prefix .. 'running', id) == 0 and redis.call('ZREM', prefix .. 'sent:' .. queue, id) == 0 then
+        redis.call('ZREM', prefix .. 'later', id)
+    end
     return queue
 end
 local function put_in(id, due, now)
@@ -115,8 +117,12 @@ local id, claim, due, attempts, error, traceback, now = unpack(ARGV)
 now = clock(now)
 due = moment(due, now)
 if not is_claimed(id, claim) then return 0 end
+local told = (field(id, 'started') or '0') .. ' ' .. now .. ' ' .. cjson.encode(error) .. '\\n'
+local history = (field(id, 'history') or '') .. told
+-- Whole lines, since a letter may be several bytes.
+while #history > LONGEST do history = string.gsub(history, '^[^\\n]*\\n?', '', 1) end
 redis.call('HSET', prefix .. 'task:' .. id, 'state', 'waiting', 'due', due, 'attempts', attempts, 'error', error,
-    'traceback', traceback)
+    'traceback', traceback, 'history', history)
 redis.call('ZADD', prefix .. 'open', due, id)
 taken_out(id)
 if redis.call('HEXISTS', prefix .. 'task:' .. id, 'message') == 1 then
@@ -125,11 +131,11 @@ end
 return 1
 """
 _SETTLE = """
-local id, claim, state, now, keep, error, traceback, outcome = unpack(ARGV)
+local id, claim, state, now, keep, error, traceback = unpack(ARGV, 1, 7)
+local outcome = ARGV[8] and {'outcome', ARGV[8]} or {}
 local found = redis.call('HMGET', prefix .. 'task:' .. id, 'finished', 'claim')
 if not found[1] or tonumber(found[1]) ~= 0 or found[2] ~= claim then return 0 end
-redis.call('HSET', prefix .. 'task:' .. id, 'error', error, 'traceback', traceback)
-if outcome then redis.call('HSET', prefix .. 'task:' .. id, 'outcome', outcome) end
+redis.call('HSET', prefix .. 'task:' .. id, 'error', error, 'traceback', traceback, unpack(outcome))
 now = clock(now)
 finish(id, state, now, keep)
 return 1
@@ -158,7 +164,7 @@ if holder_of(key, now, keep, lost) then return 0 end
 if key ~= '' then redis.call('HSET', prefix .. 'keys', key, id) end
 redis.call('PERSIST', task)
 redis.call('HINCRBY', task, 'claim', 1)
-redis.call('HDEL', task, 'outcome', 'left')
+redis.call('HDEL', task, 'outcome', 'left', 'history')
 redis.call('HSET', task, 'state', 'queued', 'attempts', 0, 'deaths', 0, 'due', now, 'owner', '', 'finished', 0,
     'error', '', 'traceback', '', 'key', key)
 redis.call('ZREM', prefix .. 'settled', id)
@@ -219,7 +225,7 @@ SCRIPTS = {
         "claim": _CLAIM,
         "report": _REPORT,
         "release": _RELEASE,
-        "postpone": _POSTPONE,
+        "postpone": _POSTPONE.replace("LONGEST", str(LONGEST)),
         "settle": _SETTLE,
         "cancel": _CANCEL,
         "stop": _STOP,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
-import operator
 import os
 import socket
 import sqlite3
@@ -15,23 +13,17 @@ from contextlib import contextmanager
 from typing import Any
 
 from .. import process
+from ..errors import BackendUnavailable
 from ..logs import log
 from ..progress import Progress
 from ..summaries import State
 from . import lifeline, statements
 from .base import COMMAND, KEEP_SECONDS, LONGEST_TRACEBACK, LOST, ProcessSummary, QueueSummary, Record, Tick
 from .durable import DurableStore
+from .history import LONGEST
 from .open_file import SQLiteFile
 from .pages import EVERY, Ended, Mark, Page, Wanted
-
-_COLUMNS = tuple(field.name for field in dataclasses.fields(Record))
-_PROGRESS = _COLUMNS.index("progress")
-_columns_of: Callable[[Record], tuple[Any, ...]] = operator.attrgetter(*_COLUMNS)
-_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM task"
-_INSERT = (
-    f"INSERT INTO task ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "
-    "ON CONFLICT (key) WHERE key <> '' DO NOTHING"
-)
+from .rows import SELECT, insertion_of, packed, record_in
 
 LOST_AT_ONCE = 500
 """How many lost tasks are settled in one step, so that no other process waits for long."""
@@ -48,28 +40,29 @@ class SQLiteStore(SQLiteFile, DurableStore):
     # Records
 
     def add(self, record: Record) -> str:
-        values = _values(record)
-        while not self._change(_INSERT, values):
+        statement, values = insertion_of(record)
+        while not self._change(statement, values):
             holder = self._holder(record.key)
             if holder:
                 return holder
         return record.id
 
     def read(self, id: str) -> Record | None:
-        found = self._records(f"{_SELECT} WHERE id = ?", (id,))
+        found = self._records(f"{SELECT} WHERE id = ?", (id,))
         return found[0] if found else None
 
     def page(self, limit: int, wanted: Wanted = EVERY, before: Mark | None = None) -> Page:
         given = {name: value for name in ("state", "name", "queue") if (value := getattr(wanted, name)) is not None}
         conditions, values = [f"{column} = ?" for column in given], list(given.values())
         if wanted.error is not None:
-            conditions.append("instr(lower(error), ?)")
+            # Most have none, and to make small letters of nothing costs as much again.
+            conditions.append("error <> '' AND instr(lower(error), ?)")
             values.append(wanted.error.lower())
         if before is not None:
-            conditions.append("(enqueued, id) < (?, ?)")
-            values += before
+            conditions.append("id < ?")
+            values.append(before.id)
         where = " AND ".join(conditions) or "1"
-        found = self._records(f"{_SELECT} WHERE {where} {statements.IN_ORDER}", (*values, limit + 1 if limit else 0))
+        found = self._records(f"{SELECT} WHERE {where} {statements.IN_ORDER}", (*values, limit + 1 if limit else 0))
         return Page(found[:limit], Mark.of(found[limit - 1]) if len(found) > limit else None)
 
     def ended(self, since: float, limit: int) -> list[Ended]:
@@ -86,7 +79,7 @@ class SQLiteStore(SQLiteFile, DurableStore):
         return rows[0][0] if rows else 0
 
     def report(self, id: str, claim: int, progress: Progress) -> bool:
-        if not self._change(statements.REPORT, (_packed(progress), id, claim)):
+        if not self._change(statements.REPORT, (packed(progress), id, claim)):
             return False
         return bool(self._rows("SELECT stopping FROM task WHERE id = ? AND claim = ? AND stopping", (id, claim)))
 
@@ -99,7 +92,9 @@ class SQLiteStore(SQLiteFile, DurableStore):
         return id
 
     def postpone(self, id: str, claim: int, due: float, *, attempts: int, error: str = "", traceback: str = "") -> bool:
-        return self._change(statements.POSTPONE, (due, attempts, error, traceback[-LONGEST_TRACEBACK:], id, claim)) > 0
+        frames, told = traceback[-LONGEST_TRACEBACK:], json.dumps(error)
+        values = (due, attempts, error, frames, self.now(), told, -LONGEST, id, claim)
+        return self._change(statements.POSTPONE, values) > 0
 
     def settle(
         self, id: str, claim: int, state: State, *, error: str = "", traceback: str = "", outcome: str | None = None
@@ -152,7 +147,7 @@ class SQLiteStore(SQLiteFile, DurableStore):
         for owner in self._dead_owners():
             if len(found) < limit:
                 values = (owner, self.now(), queue, limit - len(found))
-                found += self._records(f"{_SELECT} {statements.ORPHANS}", values)
+                found += self._records(f"{SELECT} {statements.ORPHANS}", values)
         return found
 
     def _dead_owners(self) -> list[str]:
@@ -180,8 +175,31 @@ class SQLiteStore(SQLiteFile, DurableStore):
 
     def _note_process(self, connection: sqlite3.Connection) -> None:
         # First the lock, then the row: a row without a lock is a process that has ended.
-        self.me = self.me or lifeline.begin(self.path)
-        connection.execute("INSERT OR REPLACE INTO process VALUES (?, ?, ?, ?, ?, ?)", (self.me, *self._about))
+        token = self._locked()
+        try:
+            connection.execute("INSERT OR REPLACE INTO process VALUES (?, ?, ?, ?, ?, ?)", (token, *self._about))
+        except sqlite3.Error:
+            if not self.me:
+                # The next call begins anew, and another time after that: nothing may be left of each.
+                lifeline.end(self.path, token)
+            raise
+        self.me = token
+
+    def _locked(self) -> str:
+        """Return the token of this process, whose lock file is where others look for it."""
+        if self.me and lifeline.is_held(self.path, self.me):
+            return self.me
+        try:
+            return lifeline.begin(self.path, self.me)
+        except OSError as error:
+            raise BackendUnavailable(f"The store {self.path} can have no lock file: {error.strerror}.") from None
+
+    def _connected(self) -> sqlite3.Connection:
+        connection = super()._connected()
+        if self.me and not lifeline.is_held(self.path, self.me):
+            # Else others would take this process for dead, and its tasks.
+            self._note_process(connection)
+        return connection
 
     def is_alive(self, token: str) -> bool:
         process.renew()
@@ -230,7 +248,7 @@ class SQLiteStore(SQLiteFile, DurableStore):
 
     def _holder(self, key: str) -> str:
         """Return the id of the task that lives and holds the key, or ""."""
-        for other in self._records(f"{_SELECT} WHERE key = ? AND key <> ''", (key,)):
+        for other in self._records(f"{SELECT} WHERE key = ? AND key <> ''", (key,)):
             if other.is_durable or self.is_alive(other.owner):
                 return other.id
             self.settle(other.id, other.claim, "abandoned", error=LOST)
@@ -248,7 +266,7 @@ class SQLiteStore(SQLiteFile, DurableStore):
             connection.execute("COMMIT")
 
     def _records(self, statement: str, values: Sequence[Any]) -> list[Record]:
-        return [_record(row) for row in self._rows(statement, values)]
+        return [record_in(row) for row in self._rows(statement, values)]
 
     def _opened(self, connection: sqlite3.Connection) -> None:
         if self._about:
@@ -258,22 +276,3 @@ class SQLiteStore(SQLiteFile, DurableStore):
         """Be another process, with a connection and a token of its own."""
         super().after_fork_in_child()
         self.me: str = ""
-
-
-def _packed(progress: Progress | None) -> str | None:
-    return None if progress is None else json.dumps([progress.done, progress.total, progress.text, progress.at])
-
-
-def _values(record: Record) -> tuple[Any, ...]:
-    values = _columns_of(record)
-    if record.progress is None:
-        return values
-    return (*values[:_PROGRESS], _packed(record.progress), *values[_PROGRESS + 1 :])
-
-
-def _record(row: Sequence[Any]) -> Record:
-    fields = dict(zip(_COLUMNS, row, strict=True))
-    fields["stopping"] = bool(fields["stopping"])
-    if fields["progress"] is not None:
-        fields["progress"] = Progress(*json.loads(fields["progress"]))
-    return Record(**fields)

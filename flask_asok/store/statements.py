@@ -20,7 +20,8 @@ UPDATE OR IGNORE task SET state = CASE WHEN ? > ? THEN 'waiting' ELSE 'queued' E
 WHERE id = ? AND state = 'waiting'
 """
 POSTPONE = """
-UPDATE task SET state = 'waiting', due = ?, attempts = ?, error = ?, traceback = ?
+UPDATE task SET state = 'waiting', due = ?, attempts = ?, error = ?, traceback = ?,
+    history = substr(history || printf('%.6f %.6f ', started, ?) || ? || char(10), ?)
 WHERE id = ? AND claim = ? AND state = 'running'
 """
 SETTLE = """
@@ -30,7 +31,7 @@ WHERE id = ? AND claim = ? AND finished = 0
 """
 LOSE = """
 UPDATE task SET state = 'abandoned', finished = ?, error = ?, traceback = '', key = ''
-WHERE number IN (SELECT number FROM task WHERE owner = ? AND finished = 0 AND message IS NULL LIMIT ?)
+WHERE id IN (SELECT id FROM task WHERE owner = ? AND finished = 0 AND message IS NULL LIMIT ?)
 """
 CANCEL = """
 UPDATE task SET state = 'cancelled', finished = ?, key = '', message = NULL
@@ -38,16 +39,18 @@ WHERE id = ? AND state IN ('queued', 'waiting')
 """
 RETRY = """
 UPDATE OR IGNORE task SET state = 'queued', attempts = 0, deaths = 0, claim = claim + 1, due = ?, owner = '',
-    finished = 0, error = '', traceback = '', outcome = NULL, key = unique_key
+    finished = 0, error = '', traceback = '', history = '', outcome = NULL, stopping = 0, key = unique_key
 WHERE id = ? AND state IN ('failed', 'abandoned') AND message IS NOT NULL
 """
 EXPIRE = """
-DELETE FROM task WHERE number IN (SELECT number FROM task WHERE finished > 0 AND finished < ? LIMIT ?)
+DELETE FROM task WHERE id IN (SELECT id FROM task WHERE finished > 0 AND finished < ? LIMIT ?)
 """
 QUEUES = """
-SELECT queue, state, count(*), min(due) FROM task WHERE finished = 0 GROUP BY queue, state ORDER BY queue
+SELECT queue, state, count(*), min(due) FROM task WHERE finished = 0 AND state IN ('queued', 'running', 'waiting')
+GROUP BY queue, state ORDER BY queue
 """
-IN_ORDER = "ORDER BY enqueued DESC, id DESC LIMIT ?"
+# An id begins with the time of the call.
+IN_ORDER = "ORDER BY id DESC LIMIT ?"
 ENDED = """
 SELECT name, queue, state, started, finished FROM task WHERE finished > 0 AND finished > ?
 ORDER BY finished DESC LIMIT ?
@@ -76,7 +79,7 @@ UPDATE task SET owner = ?, claim = claim + 1, attempts = attempts - (state = 'ru
 WHERE id = ? AND claim = ? AND owner = ? AND finished = 0
 """
 HAND_OVER = """
-UPDATE task SET state = 'queued', attempts = attempts - 1, claim = claim + 1, stopping = 0
+UPDATE task SET state = 'queued', attempts = attempts - 1, claim = claim + 1
 WHERE id = ? AND claim = ? AND state = 'running'
 """
 PROBE = """

@@ -23,6 +23,7 @@ from ..signals import task_retried
 from ..state import state_of
 from ..tasks import Task
 from ..triggers import release
+from ..validate import a_kind
 from .recorder import RecordedCall, Recorder
 
 if TYPE_CHECKING:
@@ -98,12 +99,7 @@ class AsokTasks:
 
         A recipe may be named by its shortcut, such as `Mail.send` or `asok.send_webhook`. A further call names more.
         """
-        for fn in functions:
-            if not callable(fn):
-                raise TypeError(
-                    f"capture() takes the functions that background() is given, one by one, not a {type(fn).__name__}."
-                )
-        self._recorder.capture(map(_task_function, functions))
+        self._recorder.capture(_task_function(fn, "capture") for fn in functions)
 
     def run(self) -> list[Task[Any]]:
         """
@@ -166,7 +162,7 @@ class AsokTasks:
 
     def assert_called(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> RecordedCall:
         """Return the first call of `fn`, with exactly these arguments where any are given; AssertionError if none."""
-        fn = _task_function(fn)
+        fn = _task_function(fn, "assert_called")
         for call in self.calls:
             if call.fn == fn and (not (args or kwargs) or (call.args, call.kwargs) == (args, kwargs)):
                 return call
@@ -180,7 +176,8 @@ class AsokTasks:
 
     def assert_not_called(self, fn: Callable[..., Any] | None = None) -> None:
         """Raise AssertionError where `fn`, or without it anything, was given to `background()`."""
-        found = [call for call in self.calls if fn is None or call.fn == _task_function(fn)]
+        fn = None if fn is None else _task_function(fn, "assert_not_called")
+        found = [call for call in self.calls if fn is None or call.fn == fn]
         assert not found, f"background() was called: {found!r}"
 
     @contextmanager
@@ -262,8 +259,12 @@ class AsokTasks:
         return f"Calls were: {self.calls!r}" if self.calls else "There was no call at all."
 
 
-def _task_function(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function whose task a shortcut starts; anything else as it is."""
+def _task_function(fn: Callable[..., Any], method: str) -> Callable[..., Any]:
+    """Return the function whose task a shortcut starts, any other one as it is; TypeError if it is no function."""
+    if not callable(fn):
+        raise TypeError(
+            f"{method}() takes the functions that background() is given, one by one, not {a_kind(type(fn))}."
+        )
     return next((recipe for shortcut, recipe in SHORTCUTS.items() if shortcut is fn), fn)
 
 

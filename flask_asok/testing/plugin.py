@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Generator, Iterator
 
 import pytest
 from flask import Flask
 
-from ..recipes import RECIPES
+from ..recipes import import_late
+from ..validate import a_kind
 from .fixture import AsokTasks
 
 _WRITE_ONE = """\
@@ -31,9 +31,7 @@ def pytest_collection_finish() -> None:
     pytest compiles every module of a package with a plugin by itself; in several worker threads at once that ends in a
     SystemError on Python 3.11.
     """
-    for recipe in RECIPES:
-        for module in recipe.late_imports:
-            importlib.import_module(f"flask_asok.recipes.{recipe.name}.{module}")
+    import_late()
 
 
 @pytest.fixture
@@ -41,7 +39,7 @@ def asok_tasks(request: pytest.FixtureRequest, app: Flask) -> Iterator[AsokTasks
     """See and steer the background tasks of the `app` fixture, which is yours; an unexpected error fails the test."""
     if not isinstance(app, Flask):
         pytest.fail(
-            f"The fixture `app` returns a {type(app).__name__}; asok_tasks needs the Flask app. {_WRITE_ONE}",
+            f"The fixture `app` returns {a_kind(type(app))}; asok_tasks needs the Flask app. {_WRITE_ONE}",
             pytrace=False,
         )
     tasks = AsokTasks(app)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,29 @@ class RecordedCall:
         return f"{self.task.name}({', '.join(shown)})"
 
 
+class KeptTask(RunnableTask[Any]):
+    """A captured task. Only its test runs it, so a test that joins it before is told, and does not hang."""
+
+    tester: int | None = None
+    """The thread of the test."""
+
+    def join(self, timeout: float | None = None) -> None:
+        """As of every Task; RuntimeError where the thread waits, without a limit, for what it has to do itself."""
+        is_tester = self.tester == threading.get_ident() and running_task() is None
+        if is_tester and timeout is None and self.state == "queued":
+            raise RuntimeError(
+                f"Task {self.name} is kept until asok_tasks.run(): joining it before would never end. "
+                "capture(...) with the functions to keep lets all others run."
+            )
+        super().join(timeout)
+
+
+class Keeper(ImmediateBackend):
+    """Runs captured tasks, when the test says so."""
+
+    task_class: type[RunnableTask[Any]] = KeptTask
+
+
 class Recorder(Backend):
     """Hands each call on to `backend`, or keeps its task; made and closed by the fixture, for one test."""
 
@@ -44,7 +68,8 @@ class Recorder(Backend):
         self.kept: list[RunnableTask[Any]] = []
         self.real_delays: bool = False
         self._backend = backend
-        self._immediate = ImmediateBackend(app, config)
+        self._immediate = Keeper(app, config)
+        self._tester = threading.get_ident()
         self._captures_all = False
         self._captured: list[Callable[..., Any]] = []
         self._environs: list[object] = []
@@ -79,6 +104,8 @@ class Recorder(Backend):
         known = decorated(fn)
         backend = self._immediate if self._captures_all or known in self._captured else self._backend
         task = backend.create(fn, args, kwargs, options, context)
+        if isinstance(task, KeptTask):
+            task.tester = self._tester
         if not self.real_delays:
             task.skips_waits = True
             if options.delay and not self._is_begun_by_itself(known):

@@ -7,11 +7,13 @@ from typing import Any
 from flask import Flask
 
 from ..attempt import RunnableTask
-from .commit import defer_to_commit
+from .commit import defer_to_commit, innermost, is_committed
 from .deferred import Start, abandon_deferred, all_deferred, release
 from .response import defer_to_response, listen
 
-__all__ = ["abandon_deferred", "all_deferred", "defer", "listen", "release"]
+__all__ = [
+    "abandon_deferred", "all_deferred", "defer", "defer_to_commit", "innermost", "is_committed", "listen", "release",
+]  # fmt: skip
 
 
 def defer(task: RunnableTask[Any], app: Flask, start: Start) -> None:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from flask import Flask, has_app_context
 
 from ..attempt import RunnableTask
 from ..errors import NotConfigured
-from .deferred import Deferred, Start, cancel_all, cancel_dropped, release_all, wait_for
+from .deferred import Deferred, Start, cancel_dropped, release_all, wait_for
+
+Level = Callable[[Any], int]
+"""Returns the level at which to log that a session was closed without a commit and without a rollback."""
 
 _SESSION_KEY = "flask_asok.deferred"
+
+
+def _info(session: Any) -> int:
+    return logging.INFO
 
 
 class _Entry(NamedTuple):
@@ -20,6 +29,7 @@ class _Entry(NamedTuple):
 
     deferred: Deferred
     transaction: Any
+    level: Level
 
 
 class _Waiting:
@@ -27,6 +37,8 @@ class _Waiting:
 
     def __init__(self) -> None:
         self.entries: list[_Entry] = []
+        self.is_rolled_back = False
+        """Is a rollback under way?"""
 
     def __del__(self) -> None:
         if self.entries:
@@ -59,7 +71,7 @@ def _session_of(app: Flask) -> Any:
         ) from None
 
 
-def defer_to_commit(task: RunnableTask[Any], app: Flask, start: Start) -> None:
+def defer_to_commit(task: RunnableTask[Any], app: Flask, start: Start, level: Level = _info) -> None:
     """Call `start(task)` after the outermost commit of the current session; now if no transaction is open."""
     try:
         session = _session_of(app)
@@ -69,8 +81,8 @@ def defer_to_commit(task: RunnableTask[Any], app: Flask, start: Start) -> None:
     if not session.in_transaction():
         start(task)
         return
-    transaction = session.get_nested_transaction() or session.get_transaction()
-    if _is_committed(transaction):
+    transaction = innermost(session)
+    if is_committed(transaction):
         if transaction is session.get_transaction():
             # As at a release: this thread is in the middle of its commit.
             start(task, bounded=False)
@@ -84,11 +96,17 @@ def defer_to_commit(task: RunnableTask[Any], app: Flask, start: Start) -> None:
 
         session.info[_SESSION_KEY] = _Waiting()
         event.listen(session, "after_commit", _after_commit)
+        event.listen(session, "after_rollback", _after_rollback)
         event.listen(session, "after_transaction_end", _after_transaction_end)
-    session.info[_SESSION_KEY].entries.append(_Entry(Deferred(task, start), transaction))
+    session.info[_SESSION_KEY].entries.append(_Entry(Deferred(task, start), transaction, level))
 
 
-def _is_committed(transaction: Any) -> bool:
+def innermost(session: Any) -> Any:
+    """Return the savepoint or the transaction that a session is in; None before it has begun one."""
+    return session.get_nested_transaction() or session.get_transaction()
+
+
+def is_committed(transaction: Any) -> bool:
     """Return True in a listener of `after_commit`, where the committed transaction is still the session's."""
     # SQLAlchemy has no public name that tells this from a transaction that only a rollback is left for.
     return getattr(getattr(transaction, "_state", None), "name", None) == "COMMITTED"
@@ -109,11 +127,23 @@ def _after_commit(session: Any) -> None:
     release_all(_tasks_of(entries), bounded=False)
 
 
+def _after_rollback(session: Any) -> None:
+    session.info[_SESSION_KEY].is_rolled_back = True
+
+
 def _after_transaction_end(session: Any, transaction: Any) -> None:
     """Cancel what waited for a transaction that ended otherwise: rolled back, or closed."""
     waiting: _Waiting = session.info[_SESSION_KEY]
+    is_rolled_back, waiting.is_rolled_back = waiting.is_rolled_back, False
     ended = [entry for entry in waiting.entries if entry.transaction is transaction]
-    if ended:
-        waiting.entries = [entry for entry in waiting.entries if entry.transaction is not transaction]
-        what = "savepoint" if transaction.nested else "transaction"
-        cancel_all(_tasks_of(ended), f"its {what} was rolled back, or closed without a commit")
+    if not ended:
+        return
+    waiting.entries = [entry for entry in waiting.entries if entry.transaction is not transaction]
+    what = "savepoint" if transaction.nested else "transaction"
+    for entry in ended:
+        level = logging.INFO if is_rolled_back else entry.level(session)
+        if level > logging.INFO:
+            why = f"its {what} was never committed, but closed"
+        else:
+            why = f"its {what} was rolled back, or closed without a commit"
+        entry.deferred.task.withdraw(why, level)

@@ -15,6 +15,7 @@ from flask import Flask
 from .. import process
 from ..attempt import RunnableTask
 from ..logs import log_exception
+from ..task_log import SHUTS_DOWN
 from ..waiting import Trigger
 
 Start = Callable[..., None]
@@ -51,7 +52,7 @@ def abandon_deferred(app: Flask | None = None) -> None:
     """Abandon, at the end of `app` or of the process, the tasks whose response or commit has not come."""
     for task in all_deferred():
         if app is None or task.app is app:
-            task.app.extensions["asok"].backend.abandon(task, "the application shuts down")
+            task.app.extensions["asok"].backend.abandon(task, SHUTS_DOWN)
 
 
 def _leave_to_parent() -> None:

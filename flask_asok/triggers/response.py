@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import flask.globals
@@ -41,13 +42,16 @@ class _Exchange:
 
     # Each request makes one.
     __slots__ = (
-        "__weakref__", "_context", "_is_awaited", "_response", "_trigger", "deferred", "is_over", "outer", "thread",
+        "__weakref__", "_context", "_is_awaited", "_response", "_trigger", "deferred", "inner", "is_over", "outer",
+        "thread",
     )  # fmt: skip
 
     def __init__(self, context: Any, outer: _Exchange | None = None) -> None:
         self.thread = threading.get_ident()
         self.outer = outer
         """The exchange with the same environ that this one is in the middle of: its view has called an app again."""
+        self.inner: weakref.ref[_Exchange] | None = None
+        """The latest one that was made in the middle of this one, and has ended."""
         self.is_over = False
         """True once the response has been sent, or the request has ended without one."""
         self.deferred: list[Deferred] = []
@@ -95,6 +99,10 @@ class _Exchange:
             self.cancel(error)
         self._release()
 
+    def drop(self) -> None:
+        """Let nothing wait for an answer that is not sent: a function of a teardown failed after it was made."""
+        self._release()
+
     def cancel(self, error: BaseException | None) -> None:
         cancel_all(self.deferred, f"its request failed with {type(error).__name__}")
 
@@ -108,6 +116,8 @@ class _Exchange:
         if response is None or not self.deferred or self._is_awaited:
             return
         self._is_awaited = True
+        # The environ and its request keep each other alive, and with them the exchange. Flask does this up to 3.1.
+        request.environ["werkzeug.request"] = None
         response.call_on_close(self._release)
         if response.direct_passthrough:
             # The server gets the bare body, and nobody closes the response itself.
@@ -155,6 +165,31 @@ def listen(app: Flask) -> None:
     request_finished.connect(_answer, app)
     got_request_exception.connect(_fail, app)
     app.teardown_request(_end)
+    app.wsgi_app = _closing(app.wsgi_app)  # type: ignore[method-assign]
+
+
+def _closing(wsgi_app: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `wsgi_app` with an end for requests that fail in a teardown, which no receiver is told of."""
+
+    def call(environ: dict[str, Any], start_response: Any) -> Any:
+        outer: _Exchange | None = environ.get(_ENVIRON_KEY)
+        if outer is not None:
+            outer.inner = None
+        try:
+            return wsgi_app(environ, start_response)
+        except BaseException:
+            found: _Exchange | None = environ.get(_ENVIRON_KEY)
+            if outer is not None and found is outer:
+                # Since Flask 3.2 the other functions of the teardown are called all the same, ours among them.
+                found = None if outer.inner is None else outer.inner()
+            if found is not None:
+                # The traceback may keep it alive for long.
+                found.drop()
+                if found.outer is not None:
+                    environ[_ENVIRON_KEY] = found.outer
+            raise
+
+    return call
 
 
 def _begin(sender: Flask, **_: Any) -> None:
@@ -187,4 +222,5 @@ def _end(error: BaseException | None) -> None:
     if exchange.is_of(context):
         exchange.end(error)
         if exchange.outer is not None:
+            exchange.outer.inner = weakref.ref(exchange)
             context.request.environ[_ENVIRON_KEY] = exchange.outer

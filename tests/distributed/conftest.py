@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -15,15 +16,17 @@ import time
 from pathlib import Path
 
 import kombu
+import psycopg
 import pytest
 import trustme
 from amqp.exceptions import AMQPError
+from ports import answers, free_port
 from redis import Redis as RedisClient
 from redis import RedisError
 
 HERE = Path(__file__).parent
 
-for name in ("jobs", "seen"):
+for name in ("jobs", "seen", "counted"):
     spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
     sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules[name])
@@ -36,17 +39,6 @@ def need(program):
     if found is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{program} is not installed")
     return found
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@pytest.fixture(name="free_port")
-def free_port_fixture():
-    return free_port()
 
 
 @pytest.fixture(name="wait_until")
@@ -65,12 +57,6 @@ def wait_until(condition, seconds=30.0, what="it"):
     raise AssertionError(f"{what} did not happen within {seconds} s")
 
 
-def answers(port):
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
-        return True
-    return False
-
-
 class Redis:
     """A redis-server that keeps an append-only file."""
 
@@ -86,7 +72,16 @@ class Redis:
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         wait_until(lambda: answers(self.port) or self.process.poll() is not None, what="the start of redis-server")
         assert self.process.poll() is None, "redis-server did not start"
+        wait_until(self.is_loaded, what="the end of its loading")
         return self
+
+    def is_loaded(self):
+        """Has it read its file? Until then it takes connections, and refuses commands."""
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 5) as connection:
+            connection.sendall(b"PING\r\n")
+            return not connection.recv(100).startswith(b"-LOADING")
+        # Behind TLS, where it understands nothing of this.
+        return True
 
     def tell(self, number):
         self.process.send_signal(number)
@@ -176,12 +171,22 @@ def rabbitmq(tmp_path_factory):
 
 def forget_key(config):
     """Forget with which key the processes of other tests have signed: a worker with another one takes no task."""
+    if config.get("ASOK_POSTGRES_URL") and "KEEPS_KEY" not in config:
+        with psycopg.connect(config["ASOK_POSTGRES_URL"], autocommit=True) as connection:
+            connection.execute("DELETE FROM asok_about")
     for name in ("result_backend", "broker_url"):
         url = config.get("ASOK_CELERY", {}).get(name) or ""
         if url.startswith("redis://"):
             with contextlib.suppress(RedisError), RedisClient.from_url(url, socket_timeout=2) as server:
                 for key in server.scan_iter("*:probe"):
                     server.delete(key)
+
+
+OF_CELERY = ["--loglevel", "INFO", "--without-mingle"]
+"""The options of a worker on Celery. At its start it would ask other workers, and wait a second for their answers."""
+
+STARTED = re.compile(r" ready\.|Running the tasks of .+ Ctrl-C to quit\.")
+"""What a worker on Celery logs when it begins, and one on PostgreSQL prints."""
 
 
 class Worker:
@@ -201,8 +206,7 @@ class Worker:
                 "jobs:create_app()",
                 "asok",
                 "worker",
-                "--loglevel",
-                "INFO",
+                *([] if config.get("ASOK_BACKEND") == "postgres" else OF_CELERY),
                 *options,
             ],
             env={**os.environ, "PYTHONPATH": path, "JOBS_CONFIG": json.dumps(config)},
@@ -215,7 +219,7 @@ class Worker:
         return self.log_path.read_text(errors="replace")
 
     def ready(self):
-        wait_until(lambda: " ready." in self.log() or self.process.poll() is not None, 40, "the start of a worker")
+        wait_until(lambda: STARTED.search(self.log()) or self.process.poll() is not None, 40, "the start of a worker")
         assert self.process.poll() is None, self.log()
         return self
 
@@ -227,6 +231,11 @@ class Worker:
         """Send a signal to the main process and its children."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, number)
+
+    def end(self):
+        """Let it end in order: only then is it known which code it ran."""
+        self.tell(signal.SIGTERM)
+        self.process.wait(30)
 
     def close(self):
         self.tell_all()
@@ -249,11 +258,36 @@ def start_worker(tmp_path):
         worker.close()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc):
+    """Run the tests of a file that says so on PostgreSQL too: `ON_POSTGRES = True`."""
+    if "config" in metafunc.fixturenames and getattr(metafunc.module, "ON_POSTGRES", False):
+        marks = [mark for mark in metafunc.definition.iter_markers("parametrize") if "config" in mark.args[0]]
+        if not marks:
+            engines = pytest.mark.parametrize("config", ["redis", "rabbitmq", "postgres"], indirect=True)
+            metafunc.definition.add_marker(engines)
+
+
 @pytest.fixture(scope="session", params=["redis", "rabbitmq"])
 def config(request, redis):
-    """What application and worker share; tasks wait on Redis and on RabbitMQ alike."""
+    """What application and worker share; tasks wait on Redis and on RabbitMQ alike, and where a file asks for it on
+    PostgreSQL."""
+    if request.param == "postgres":
+        return request.getfixturevalue("postgres_config")
     broker = redis if request.param == "redis" else request.getfixturevalue("rabbitmq")
     return {"ASOK_CELERY": {"broker_url": broker.url, "result_backend": redis.url}}
+
+
+@pytest.fixture(scope="session")
+def postgres_config(postgres):
+    """What application and worker share on PostgreSQL."""
+    name = postgres.database("distributed")
+    config = {"ASOK_BACKEND": "postgres", "ASOK_POSTGRES_URL": postgres.url(name), "ASOK_POSTGRES": {"dead_after": 3}}
+    app = jobs.create_app(**config)
+    with app.app_context():
+        app.extensions["asok"].backend.set_up_tables()
+    app.extensions["asok"].close(5)
+    return config
 
 
 @pytest.fixture(scope="session")
@@ -262,6 +296,10 @@ def workers():
     started = {}
     yield started
     for worker in started.values():
+        worker.tell(signal.SIGTERM)
+    for worker in started.values():
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            worker.end()
         worker.close()
 
 
@@ -285,7 +323,7 @@ def worker(config, start_shared):
 
     Not a fixture of the session itself: pytest would keep it for a module that has a `config` of its own.
     """
-    if config.get("ASOK_BACKEND", "celery") != "celery":
+    if config.get("ASOK_BACKEND", "celery") not in ("celery", "postgres"):
         return None
     return start_shared(config)
 

@@ -2,6 +2,7 @@
 
 import enum
 import json
+import logging
 import os
 import signal
 import sys
@@ -12,10 +13,18 @@ from pathlib import Path
 import opentelemetry.propagate
 import opentelemetry.trace
 from celery import Celery
-from flask import Flask, current_app, g, request, url_for
+from flask import Flask, current_app, g, has_request_context, request, url_for
+from flask_sqlalchemy import SQLAlchemy
 
 import flask_asok
-from flask_asok import FlaskAsok, Retry, background, current_task, report_progress, task
+from flask_asok import FlaskAsok, Retry, TaskTimeout, background, current_task, report_progress, task
+
+database = SQLAlchemy()
+
+
+class Purchase(database.Model):
+    id = database.Column(database.Integer, primary_key=True)
+    text = database.Column(database.Text)
 
 
 class Colour(enum.Enum):
@@ -85,6 +94,11 @@ def create_app(name="jobs", **config):
     if "OWN_CELERY" in app.config:
         app.extensions["celery"] = Celery(app.name, set_as_current=False)
         app.extensions["celery"].conf.update(app.config["OWN_CELERY"])
+    if "SQLALCHEMY_DATABASE_URI" in app.config:
+        database.init_app(app)
+    if app.config["ASOK_BACKEND"] == "postgres":
+        # As Celery's worker does it by itself.
+        logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
     if "SEEN" in app.config:
         # In a worker; the test itself has begun with its own.
         import seen
@@ -99,6 +113,17 @@ def create_app(name="jobs", **config):
     @app.get("/page")
     def page():
         return "page"
+
+    @app.post("/buy")
+    def buy():
+        purchase = Purchase(text="a book")
+        database.session.add(purchase)
+        database.session.flush()
+        background(note_purchase, purchase.id, request.form["path"], request.form.get("gate"))
+        # What else there is to do before the commit: long enough for a task that would not wait for that.
+        database.session.execute(database.text("SELECT pg_sleep(0.05)"))
+        database.session.commit()
+        return "bought"
 
     @app.get("/later")
     def later():
@@ -136,11 +161,8 @@ def see():
         "url": url_for("page"),
         "id": current_task().id,
         "queue": current_task().queue,
+        "request": has_request_context(),
     }
-
-
-def use_request():
-    return request.path
 
 
 def multiply(text, number):
@@ -218,10 +240,27 @@ def add_all(depth):
 def wait_for(path, gate):
     """Run until the file `gate` is there."""
     mark(path)
+    return _wait(gate)
+
+
+def wait_in_turn(path, gate):
+    """Run until the file is there that is the gate of this run: `gate` and its number."""
+    mark(path)
+    return _wait(f"{gate}{len(Path(path).read_text().splitlines())}")
+
+
+def _wait(gate):
     deadline = time.monotonic() + 30
     while not Path(gate).exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     return "waited"
+
+
+def count_runs(path, number):
+    """Write down the number of a task that runs."""
+    with open(path, "a") as file:
+        file.write(f"{number}\n")
+    return number
 
 
 def kill_me(path):
@@ -299,6 +338,22 @@ def tag_and_fail(path):
     raise ShopClosed("now")
 
 
+def read_purchase(id):
+    """Return the text of a row that the caller has written; None where it is not there."""
+    found = database.session.get(Purchase, id)
+    return None if found is None else found.text
+
+
+def note_purchase(id, path, gate=None):
+    """Write down which row of the caller's there is; with a gate, once that is open."""
+    text = read_purchase(id)
+    database.session.rollback()
+    if gate:
+        wait_for(f"{path}.begun", gate)
+    with open(path, "a") as file:
+        file.write(f"{id}{'' if text == 'a book' else '-missing'}\n")
+
+
 def lines(path):
     """Return what tasks have left in a file."""
     return path.read_text().split() if path.exists() else []
@@ -342,3 +397,14 @@ def cancel_me():
     asked = current_app.extensions["asok_of_tests"].cancel(current_task().id, running=True)
     report_progress(1)
     return asked
+
+
+def catch_timeout(name):
+    """Run into the time limit, and return which of the errors was caught."""
+    from celery.exceptions import SoftTimeLimitExceeded
+
+    errors = {"TaskTimeout": TaskTimeout, "SoftTimeLimitExceeded": SoftTimeLimitExceeded, "KeyError": KeyError}
+    try:
+        time.sleep(30)
+    except errors[name]:
+        return f"caught {name}"

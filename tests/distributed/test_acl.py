@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import jobs
+import pytest
 import redis as redis_py
 
 from flask_asok import background
@@ -12,11 +13,15 @@ from flask_asok import background
 PAGE = Path(__file__).parents[2] / "docs/celery.md"
 
 
-def test_limited_user(own_redis, start_worker, close):
-    """The user of the page runs web and worker."""
+@pytest.mark.parametrize("settings", [["broker_url"], ["broker_url", "result_backend"]])
+def test_limited_user(own_redis, start_worker, close, settings):
+    """The users of the page, for all in one Redis or for records in one of their own, run web and worker."""
     with redis_py.Redis(port=own_redis.port) as redis:
-        redis.execute_command(*re.search(r"^> (ACL SETUSER .*)$", PAGE.read_text(), re.MULTILINE)[1].split())
-    config = {"NAME": "shop", "ASOK_CELERY": {"broker_url": f"redis://shop:a-password@127.0.0.1:{own_redis.port}/0"}}
+        for command in re.findall(r"^> (ACL SETUSER .*)$", PAGE.read_text(), re.MULTILINE):
+            redis.execute_command(*command.split())
+    users = {"broker_url": "shop", "result_backend": "records"}
+    urls = {key: f"redis://{users[key]}:a-password@127.0.0.1:{own_redis.port}/0" for key in settings}
+    config = {"NAME": "shop", "ASOK_CELERY": urls}
     start_worker(config, "--concurrency", "1").ready()
     app = jobs.create_app(**config)
 

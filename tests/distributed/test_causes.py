@@ -7,7 +7,7 @@ from amqp.exceptions import NotAllowed
 from redis.exceptions import AuthenticationError, MaxConnectionsError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from flask_asok.backends.celery.causes import address_of, at, cause_of
+from flask_asok.store.causes import address_of, at, cause_of
 
 
 @pytest.mark.parametrize(

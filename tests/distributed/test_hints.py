@@ -113,8 +113,10 @@ def test_no_confirmation(config, worker, close, tmp_path, wait_until):
     backend = app.extensions["asok"].backend
     publish = backend.hub.publish
 
-    def publish_late(message, *_, **__):
-        publish(message, wait=1)
+    late = []
+
+    def publish_late(message, *args, **kwargs):
+        late.append((message, args, kwargs))
         raise BackendUnavailable("The broker cannot be reached.")
 
     backend.hub.publish = publish_late
@@ -122,7 +124,12 @@ def test_no_confirmation(config, worker, close, tmp_path, wait_until):
         with pytest.raises(BackendUnavailable):
             background(jobs.mark, tmp_path / "runs")
         backend.hub.publish, backend._down_until = publish, float("-inf")
-        background.using(delay=1.5)(jobs.add, 1).join(20)
+        ((message, args, kwargs),) = late
+        publish(message, *args, **kwargs)
+        # Behind it, one for each process of the worker.
+        for task in [background(jobs.add, number) for number in range(2)]:
+            task.join(20)
 
+    assert backend.get(message.id).state == "cancelled"
     assert jobs.lines(tmp_path / "runs") == []
     close(app)

@@ -85,8 +85,14 @@ def test_another_type(app, client):
 def test_another_type_in_a_worker(app, worker, client, tmp_path):
     """A record that was overwritten keeps no other task from being sent when it is due."""
     with app.app_context():
-        spoilt = background.using(delay=1)(jobs.mark, tmp_path / "runs")
+        spoilt, late = (
+            background.using(delay=600)(jobs.mark, tmp_path / "runs"),
+            background.using(delay=600)(jobs.add, 1),
+        )
         spoil(client, f"asok:jobs:task:{spoilt.id}")
-        assert background.using(delay=1.2)(jobs.add, 1).result(20) == 1
+        # Both are due, one after the other.
+        client.zadd("asok:jobs:later", {spoilt.id: 1, late.id: 2})
+        client.hset(f"asok:jobs:task:{late.id}", "due", 2)
+        assert late.result(20) == 1
 
     assert jobs.lines(tmp_path / "runs") == []

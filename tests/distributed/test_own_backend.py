@@ -211,4 +211,4 @@ def test_unknown_backend(run):
     """A name that nothing registers is an error that lists those which are there."""
     done = run("two-threads")
 
-    assert 'must be one of "threads", "immediate", "celery", "one-thread".' in done.stderr
+    assert 'must be one of "threads", "immediate", "celery", "postgres", "one-thread".' in done.stderr

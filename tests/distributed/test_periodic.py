@@ -10,6 +10,8 @@ from jobs import lines
 from flask_asok.periodic import Clock
 from flask_asok.state import state_of
 
+ON_POSTGRES = True
+
 MIDNIGHT = datetime(2026, 11, 26, tzinfo=UTC).timestamp()
 
 

@@ -1,4 +1,4 @@
-"""The same promises on every backend: threads, immediate, and workers in other processes over Redis and RabbitMQ."""
+"""The same promises on every backend: threads, immediate, and workers in other processes by each engine."""
 
 import json
 import os
@@ -26,16 +26,26 @@ PARIS = ZoneInfo("Europe/Paris")
 
 BROKERS = ["redis", "rabbitmq"]
 
-elsewhere = pytest.mark.parametrize("config", BROKERS, indirect=True)
+ENGINES = [*BROKERS, "postgres"]
+
+elsewhere = pytest.mark.parametrize("config", ENGINES, indirect=True)
 """For what only tasks in other processes can do, or cannot; see `Backend.distributed` and the page about Celery."""
 
-with_delays = pytest.mark.parametrize("config", ["threads", *BROKERS], indirect=True)
+written_down = pytest.mark.parametrize("config", ["durable", *ENGINES], indirect=True)
+"""For what holds of a call that is a message: it is sent to another process, or kept for one."""
+
+with_delays = pytest.mark.parametrize("config", ["threads", "durable", *ENGINES], indirect=True)
 """For what needs time between the call and the attempt, which the immediate backend does not have."""
 
 
-@pytest.fixture(scope="session", params=["threads", "immediate", *BROKERS])
-def config(request, redis):
-    """What chooses each backend in turn."""
+@pytest.fixture(scope="session", params=["threads", "durable", "immediate", *ENGINES])
+def config(request, redis, tmp_path_factory):
+    """What chooses each backend in turn; "durable" is threads that write each call down."""
+    if request.param == "durable":
+        store = str(tmp_path_factory.mktemp("store") / "asok.sqlite3")
+        return {"ASOK_BACKEND": "threads", "ASOK_DURABLE": True, "ASOK_TRACKED": True, "ASOK_STORE": store}
+    if request.param == "postgres":
+        return request.getfixturevalue("postgres_config")
     if request.param in BROKERS:
         broker = redis if request.param == "redis" else request.getfixturevalue("rabbitmq")
         return {"ASOK_CELERY": {"broker_url": broker.url, "result_backend": redis.url}}
@@ -78,6 +88,7 @@ def test_arguments_travel(ctx):
         datetime(2026, 10, 25, 2, 30, fold=1, tzinfo=PARIS), time(2, tzinfo=PARIS),
         datetime(2026, 4, 4, tzinfo=timezone(timedelta(hours=5, minutes=45))), datetime(2026, 4, 4, 1, 2, 3, 4),
         jobs.Rights.READ | jobs.Rights.WRITE, jobs.Rights(0), jobs.Price(1.5, "EUR"), {"size": (800, 600)},
+        {"a": {frozenset({1}), b"b"}},
         {(1, "a"), (2, "b")}, {date(2026, 4, 4): [frozenset({(1,)})]}, MultiDict([("a", Decimal(1)), ("a", (1,))]),
     ]  # fmt: skip
 
@@ -107,11 +118,12 @@ def test_kinds_are_kept(ctx):
         datetime(2026, 1, 1, tzinfo=winter), time(2, tzinfo=winter), datetime(2026, 1, 1, tzinfo=timezone.utc),  # noqa: UP017
         jobs.Outer.Inner.FIRST, CombinedMultiDict([MultiDict([("a", "1")]), MultiDict([("a", "2")])]), -0.0,
         {"z": 1, "a": {"y": 1, "b": 2}, "m": 3}, {2: "b", 1: "a", None: True, False: [()]}, [(1, [2, (3,)])],
-        {"a": {frozenset({1}), b"b"}}, Decimal("-0"), Decimal("1E+3"), timedelta(-1, 5),
+        Decimal("-0"), Decimal("1E+3"), timedelta(-1, 5),
     ]  # fmt: skip
 
     *returned, _ = background(jobs.echo, *values).result(20)
 
+    # No set is among them: the order of one that has come back may be another.
     assert [repr(value) for value in returned] == [repr(value) for value in values]
     assert [type(value) for value in returned] == [type(value) for value in values]
     assert [list(value) for value in returned[11:13]] == [list(value) for value in values[11:13]]
@@ -148,7 +160,7 @@ def with_attribute():
     return order
 
 
-@elsewhere
+@written_down
 @pytest.mark.parametrize(
     "value",
     [
@@ -171,7 +183,7 @@ class Thing:
         pass
 
 
-@elsewhere
+@written_down
 @pytest.mark.parametrize(
     ("make", "text"),
     [
@@ -243,15 +255,19 @@ def test_what_a_task_sees(app, worker):
 
         g.user, g.thing = 7, Thing()
         task = background.using(queue="mail")(jobs.see)
-        with pytest.raises(RuntimeError, match="request context"):
-            background(jobs.use_request).result(20)
 
         seen = task.result(20)
 
     distributed = app.extensions["asok"].backend.distributed
     assert (seen.pop("pid") != os.getpid()) is distributed
-    assert seen.pop("kept") == (["user"] if distributed else ["thing", "user"])
-    assert seen == {"user": 7, "url": "https://shop.example/prefix/page", "id": task.id, "queue": "mail"}
+    assert seen.pop("kept") == (["user"] if distributed or app.config["ASOK_DURABLE"] else ["thing", "user"])
+    assert seen == {
+        "user": 7,
+        "url": "https://shop.example/prefix/page",
+        "id": task.id,
+        "queue": "mail",
+        "request": False,
+    }
 
 
 def test_trace(ctx):
@@ -289,13 +305,14 @@ def test_retries_run_out(ctx, tmp_path):
 @with_delays
 def test_attempts_of_a_task_that_waits(ctx, tmp_path, wait_until):
     """Between two attempts the task tells of the one that was made, from here and by its id."""
-    task = background.using(retries=1, backoff=2)(jobs.flaky, tmp_path / "runs", succeed_at=2)
+    task = background.using(retries=1, backoff=600)(jobs.flaky, tmp_path / "runs", succeed_at=2)
 
-    wait_until(lambda: task.state == "waiting", what="the first attempt")
+    # On threads the task itself waits a moment before its record says so.
+    wait_until(lambda: task.state == asok.get(task.id).state == "waiting", what="the first attempt")
 
     assert (task.attempts, asok.get(task.id).attempts) == (1, 1)
     assert asok.get(task.id).error == "ConnectionError('not yet')"
-    assert task.result(20) == 2
+    assert task.cancel()
 
 
 def test_retry_asked_for(ctx, tmp_path):
@@ -308,18 +325,17 @@ def test_retry_asked_for(ctx, tmp_path):
 
 @with_delays
 def test_cancel(ctx, tmp_path):
-    """A task that waits can be cancelled, from here or by its id; it never runs."""
-    task = background.using(delay=0.5)(jobs.flaky, tmp_path / "runs", succeed_at=1)
-    other = background.using(delay=0.5)(jobs.flaky, tmp_path / "runs", succeed_at=1)
+    """A task that waits can be cancelled, from here or by its id; it has not run, and is over."""
+    task = background.using(delay=600)(jobs.flaky, tmp_path / "runs", succeed_at=1)
+    other = background.using(delay=600)(jobs.flaky, tmp_path / "runs", succeed_at=1)
     assert task.state == "waiting"
 
     assert task.cancel()
-    assert other.cancel()
+    assert asok.cancel(other.id)
 
     with pytest.raises(TaskCancelled):
         task.result(20)
     assert other.state == "cancelled"
-    assert background.using(delay=0.8)(jobs.add, 1).result(20) == 1
     assert lines(tmp_path / "runs") == []
 
 
@@ -332,7 +348,7 @@ def test_a_task_that_ran_cannot_be_cancelled(ctx):
     assert task.state == "succeeded"
 
 
-@elsewhere
+@written_down
 def test_known_everywhere(ctx, config):
     """Any process that knows the id finds the task, and what became of it."""
     task = background.using(name="sum")(jobs.add, 1)
@@ -369,14 +385,15 @@ def test_commands(ctx, config):
 
     assert len(status["workers"]) == 1
     assert status["queued"] == dict.fromkeys(("default", "webhooks", "images", "mail", "cache"), 0)
-    assert "ASOK_CELERY" in status["config"] and config["ASOK_CELERY"]["broker_url"] not in json.dumps(status)
+    url = config.get("ASOK_POSTGRES_URL") or config["ASOK_CELERY"]["broker_url"]
+    assert "ASOK_CELERY" in status["config"] and url not in json.dumps(status)
     assert failed.splitlines()[0].split()[0] == task.id and "ShopClosed('early')" in failed
     assert retried.exit_code == 0, retried.output
     assert run(args=["asok", "retry", again.id]).exit_code == 1
     assert run(args=["asok", "cancel", again.id]).exit_code == 1
     assert run(args=["asok", "cancel", late.id]).output == f"Cancelled {late.id}.\n"
     assert late.state == "cancelled"
-    assert "pong from celery" in run(args=["asok", "ping"]).output
+    assert f"pong from {status['backend']}" in run(args=["asok", "ping"]).output
 
 
 def test_recipes(ctx, tmp_path):

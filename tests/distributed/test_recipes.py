@@ -12,6 +12,8 @@ from aiosmtpd.controller import Controller
 
 from flask_asok import Cache, MailRefused, background, send_mail, send_webhook, verify_webhook, warm_cache
 
+ON_POSTGRES = True
+
 SECRET = "whsec_" + "A" * 32
 
 

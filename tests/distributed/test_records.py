@@ -13,6 +13,8 @@ import trustme
 
 from flask_asok import BackendUnavailable, FlaskAsok, NotConfigured, background
 
+ON_POSTGRES = True
+
 asok = FlaskAsok()
 
 
@@ -306,7 +308,7 @@ def test_worker_without_its_records(redis, start_worker, wait_until):
 )
 def test_store_that_is_no_redis(store):
     """A store that no worker could see is refused when the app is set up; the error says what to set, and no secret."""
-    with pytest.raises(ValueError, match=r"ASOK_STORE must be .* 'redis://\.\.\.', or to None") as raised:
+    with pytest.raises(ValueError, match=r"ASOK_STORE must be .*redis://") as raised:
         jobs.create_app(ASOK_STORE=store, ASOK_CELERY={"broker_url": "redis://127.0.0.1:1"})
 
     assert "a-password" not in str(raised.value)

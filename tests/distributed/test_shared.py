@@ -11,7 +11,19 @@ import pytest
 import redis as redis_py
 from jobs import lines
 
-from flask_asok import BackendUnavailable, FlaskAsok, ResultNotKept, TaskAbandoned, TaskCancelled, background
+from flask_asok import (
+    BackendUnavailable,
+    FlaskAsok,
+    ResultNotKept,
+    TaskAbandoned,
+    TaskCancelled,
+    TaskTimeout,
+    background,
+)
+
+ON_POSTGRES = True
+
+of_celery = pytest.mark.parametrize("config", ["redis", "rabbitmq"], indirect=True)
 
 asok = FlaskAsok()
 
@@ -52,6 +64,19 @@ def test_error_from_elsewhere(ctx, elsewhere):
         handle.result(20)
 
 
+@of_celery
+def test_timeout(ctx):
+    """A task past its timeout gets a TaskTimeout, which code for Celery catches as well; its caller gets the first."""
+    start = background.using(timeout=0.3)
+    ours, celerys = start(jobs.catch_timeout, "TaskTimeout"), start(jobs.catch_timeout, "SoftTimeLimitExceeded")
+    task = start(jobs.catch_timeout, "KeyError")
+
+    assert (ours.result(20), celerys.result(20)) == ("caught TaskTimeout", "caught SoftTimeLimitExceeded")
+    with pytest.raises(TaskTimeout, match="has reached its time limit"):
+        task.result(20)
+    assert task.state == "failed"
+
+
 def test_result_that_cannot_be_sent(ctx, elsewhere):
     """A value that cannot be kept is not None: the handle says why there is none."""
     handle = elsewhere(background(jobs.not_json).id)
@@ -87,16 +112,18 @@ def test_progress_travels(ctx, other, elsewhere, tmp_path, wait_until):
 def test_progress_of_the_next_attempt(ctx, elsewhere, tmp_path, wait_until):
     """The progress of an attempt that failed is shown until the next one begins."""
     ran, gate = tmp_path / "ran", tmp_path / "gate"
-    task = background.using(retries=1, backoff=2)(jobs.count_and_fail, str(ran), str(gate))
-    handle = elsewhere(task.id)
+    late = background.using(retries=1, backoff=600)(jobs.count_and_fail, str(ran), str(gate))
+    task = background.using(retries=1, backoff=0.1)(jobs.count_and_fail, str(ran), str(gate))
+    waits, handle = elsewhere(late.id), elsewhere(task.id)
 
-    wait_until(lambda: handle.state == "waiting", what="the wait for the retry")
-    waiting = handle.progress
+    wait_until(lambda: waits.state == "waiting", what="the wait for the retry")
+    waiting = waits.progress
     wait_until(lambda: lines(ran), what="the second attempt")
     running = handle.progress
     gate.touch()
     handle.join(20)
 
+    assert waits.cancel()
     assert waiting.done == 7
     assert running is None
     assert (handle.attempts, handle.state, handle.progress) == (2, "succeeded", None)
@@ -159,6 +186,7 @@ def test_waiting_in_a_task_for_one_of_another_process(ctx):
     late.cancel()
 
 
+@of_celery
 def test_record_that_is_gone(ctx, elsewhere, redis):
     """A handle elsewhere ends as abandoned when Redis has lost the record, and says so."""
     handle = elsewhere(background.using(delay=60)(jobs.add, 1).id)

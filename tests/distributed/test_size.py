@@ -9,6 +9,8 @@ import redis as redis_py
 from flask_asok import BackendUnavailable, FlaskAsok, background
 from flask_asok.rooms import SETTINGS
 
+ON_POSTGRES = True
+
 asok = FlaskAsok()
 
 

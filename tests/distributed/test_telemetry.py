@@ -3,8 +3,8 @@
 import logging
 import os
 import socket
-import urllib.request
 
+import counted
 import jobs
 import pytest
 import seen
@@ -160,26 +160,8 @@ def test_metrics(config, start_worker, free_port, tmp_path, monkeypatch, wait_un
     worker.ready()
     app = jobs.create_app(**config)
 
-    with app.app_context():
-        tasks = [background(jobs.add, number) for number in range(20)]
-        failed = background.using(retries=1, backoff=0.1)(jobs.close_shop, "now")
-        for task in (*tasks, failed):
-            task.join(WAIT)
-        background.using(queue="mail")(jobs.add, 1)
-
-    def scraped():
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=WAIT) as answer:
-            text = answer.read().decode()
-        return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in text.splitlines() if line[0] != "#"}
-
-    series = 'asok_tasks_total{{outcome="{}",queue="default",task="jobs.{}"}}'
-    wait_until(lambda: scraped().get(series.format("failed", "close_shop")) == 1, what="the count")
-    found = scraped()
-    assert found[series.format("succeeded", "add")] == 20
-    assert found['asok_task_retries_total{queue="default",task="jobs.close_shop"}'] == 1
-    assert found['asok_queue_latency_seconds_count{queue="default"}'] == 22
-    assert found['asok_queue_tasks{queue="mail",state="queued"}'] == 1
-    assert found['asok_queue_tasks{queue="default",state="queued"}'] == 0
+    counted.assert_counted(app, port, wait_until)
+    worker.end()
 
 
 def test_metrics_that_cannot_be_served(config, free_port, tmp_path, monkeypatch):

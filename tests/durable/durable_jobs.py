@@ -73,6 +73,10 @@ def fail(text):
     raise ConnectionError(text)
 
 
+def fail_whatever_it_gets(value):
+    raise ConnectionError
+
+
 def plain_copy():
     """Return `add_nothing` anew, to be decorated, under the name by which it is found."""
 

@@ -1,6 +1,7 @@
 """The call of a durable task: written down before `background()` returns, and made as another process would make it."""
 
 import contextvars
+import json
 import logging
 import sqlite3
 import threading
@@ -11,7 +12,13 @@ import pytest
 from flask import current_app, g, url_for
 
 from flask_asok import BackendUnavailable, FlaskAsok, NotConfigured, ResultNotKept, background, task
+from flask_asok.errors import MessageRefused
+from flask_asok.messages.message import Message
+from flask_asok.packing import Packer
+from flask_asok.record_writer import traceback_of
+from flask_asok.results import packer_of
 from flask_asok.sharing import open_store
+from flask_asok.state import state_of
 
 WAIT = 10
 
@@ -55,6 +62,35 @@ def test_it_is_written_down(threads):
     assert record(threads, done.id).message is None
     assert waiting.cancel()
     assert record(threads, waiting.id).message is None
+
+
+def test_every_field_is_written_down():
+    """A message is read as it was written, whatever it says; what it does not say is left out."""
+    said = Message(
+        v=2, id="a1", fn="jobs:note", args=["x", 1.5], kwargs={"to": [1]}, g={"user": 7}, url=["a", "/", "", "https"],
+        trace={"traceparent": "00-1"}, name="note", queue="mail", options={"retries": 3}, once=True, timeout=2.0,
+        attempt=2, enqueued=1.25, due=2.5, scheduled=3.0, keep=True, unique_until="start", recorded=True,
+        unknown={"later": [None]},
+    )  # fmt: skip
+    short = Message(id="a1", fn="jobs:note", name="note", queue="mail")
+
+    assert Message.from_payload(json.loads(said.as_text())) == said
+    assert Message.from_payload(json.loads(short.as_text())) == short
+    assert len(said.as_text()) > 4 * len(short.as_text())
+
+
+def test_a_rotated_key_signs(threads):
+    """A call is signed with the key that the application has then, though the process has signed with another one."""
+    first = durable.using(delay=3600)(jobs.note, "x")
+    threads.config.update(SECRET_KEY="another", SECRET_KEY_FALLBACKS=[threads.secret_key])
+    second = durable.using(delay=3600)(jobs.note, "x")
+
+    packer = Packer(threads, state_of(threads).config)
+    assert packer.read(record(threads, first.id).message).id == first.id
+    threads.config["SECRET_KEY_FALLBACKS"].clear()
+    assert packer.read(record(threads, second.id).message).id == second.id
+    with pytest.raises(MessageRefused):
+        packer.read(record(threads, first.id).message)
 
 
 def test_a_failed_task_keeps_its_call(either):
@@ -128,6 +164,21 @@ def test_what_cannot_be_written_down(either, fn, args, error, text):
     assert asok.tasks() == []
 
 
+class User:
+    """A name that begins with a vowel, and not with its sound."""
+
+
+class Upload:
+    """A name that begins with both."""
+
+
+@pytest.mark.parametrize(("value", "kind"), [(User(), "a User"), (Upload(), "an Upload")])
+def test_refused_argument_is_named(either, value, kind):
+    """The error says in English what the argument is."""
+    with pytest.raises(TypeError, match=f"Argument 1 of add is {kind}, which cannot travel"):
+        durable(jobs.add, value, 2)
+
+
 def test_without_secret_key(make_durable):
     """Messages are signed."""
     app = make_durable()
@@ -161,6 +212,41 @@ def test_arguments_are_those_of_the_message(either):
 
     assert waiting.state == "succeeded", waiting.exception()
     assert jobs.noted(current_app.config["ROWS"]) == ["['a', 'ann']"] * 2
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        1,
+        -(2**70),
+        True,
+        None,
+        0.5,
+        -1e300,
+        float("inf"),
+        'a "b"\n\u2028é\ud800',
+        [],
+        [1, "b", [None]],
+        list(range(20)),
+        {"a": [1]},
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_each_value_arrives(threads, value):
+    """A task gets what its caller has passed, whichever way its message is written."""
+    task = durable.using(name='a "name"')(jobs.fail_whatever_it_gets, value)
+    task.join(WAIT)
+
+    message = packer_of(threads).read_for(task.id, record(threads, task.id).message)
+    assert (message.name, message.url) == ('a "name"', None)
+    assert packer_of(threads).unpack(message)[0][1] == (value,)
+
+
+def test_half_a_character_in_an_error():
+    """What a file may be named, SQLite refuses: the traceback of an error with such a name is kept all the same."""
+    traceback = traceback_of(ValueError("photo\udce9.jpg"))
+
+    assert traceback.encode().endswith(b"ValueError: photo\\udce9.jpg\n")
 
 
 def test_g_holds_the_plain_values(either):
@@ -247,6 +333,19 @@ def test_keys_that_differ(app, make_durable, caplog):
 
     assert caplog.text.count("This process has another SECRET_KEY") == 1
     assert "tests" not in caplog.text.split("another SECRET_KEY")[1]
+
+
+def test_a_key_that_has_changed(app, make_durable, caplog):
+    """After a deploy with a new key the first process that serves says so; the ones after it find their own."""
+    first, second = make_durable(), make_durable()
+    first.secret_key = second.secret_key = "another one of the tests"
+
+    for each in (app, first, second):
+        each.test_client().get("/")
+        with each.app_context():
+            durable(jobs.add, 1, 2).join(WAIT)
+
+    assert caplog.text.count("This process has another SECRET_KEY") == 1
 
 
 def test_a_key_that_is_rotated(app, make_durable, caplog):

@@ -1,6 +1,7 @@
 """What a durable task sees: the same on its first run and when another process goes on with it, row by row."""
 
 import re
+import sys
 from pathlib import Path
 
 import durable_jobs as jobs
@@ -79,6 +80,19 @@ def test_first_run_and_resumed_run(app, next_app, sweep, call, rows, row):
     sweep()
 
     assert jobs.noted(rows) == [expected] * 3
+
+
+def test_trace_of_ones_own_spans(app, next_app, sweep, call, rows, monkeypatch):
+    """An application that makes its spans itself, without any instrumentation, keeps its trace in the next process."""
+    monkeypatch.delitem(sys.modules, "opentelemetry.propagate")
+    call(jobs.see_variables, delay=60)
+    asok.close(app, 5)
+    monkeypatch.delitem(sys.modules, "opentelemetry.propagate", raising=False)
+    open_store(next_app).now = lambda: jobs.time.time() + 61
+
+    sweep()
+
+    assert jobs.noted(rows) == ["True"]
 
 
 def test_variables_of_the_first_run(app, call, rows):

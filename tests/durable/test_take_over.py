@@ -284,6 +284,40 @@ def test_asked_to_stop(next_app, sweep, leave, rows):
     assert read(next_app, record.id).state == "cancelled"
 
 
+def test_asked_to_stop_and_handed_over(app, next_app, sweep, rows, tmp_path):
+    """A task that was asked to stop, and is handed over before it hears of it, is cancelled, and does not run again."""
+    gate = tmp_path / "gate"
+    with app.app_context():
+        left = durable(jobs.wait_for, str(gate))
+        while jobs.noted(rows) != ["waits"]:
+            left.join(0.01)
+        asked = asok.cancel(left.id, running=True)
+        asok.close(app, 0.05)
+        thread = next(each for each in threading.enumerate() if each.ident == left.ident)
+    gate.touch()
+    thread.join(WAIT)
+
+    sweep()
+
+    assert asked
+    assert jobs.noted(rows) == ["waits", "waited"]
+    assert read(next_app, left.id).state == "cancelled"
+
+
+@pytest.mark.parametrize("state", ["waiting", "failed"])
+def test_another_attempt_than_the_one_asked_to_stop(next_app, sweep, leave, rows, state):
+    """What waits for a retry by itself, or is retried by hand, runs though an earlier attempt was asked to stop."""
+    record = leave(jobs.note, "x", state=state, stopping=1, finished=time.time() if state == "failed" else 0.0)
+    if state == "failed":
+        with next_app.app_context():
+            assert asok.retry(record.id)
+
+    sweep()
+
+    assert jobs.noted(rows) == ["x"]
+    assert read(next_app, record.id).state == "succeeded"
+
+
 def test_cancelled_while_nobody_has_it(next_app, sweep, leave, rows):
     """An orphan can be cancelled."""
     record = leave(jobs.note, "x")
@@ -396,6 +430,32 @@ def test_what_can_be_run_is_not_held_up(app, next_app, sweep, leave, change_reco
     assert sorted(jobs.noted(rows)) == ["6", "7"]
 
 
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("progress", "no json"), ("progress", "[1]"), ("progress", 7), ("claim", "x"), ("deaths", "x"),
+        ("attempts", b""), ("state", "lost"), ("owner", "a\0b"), ("owner", "x" * 5_000), ("owner", b"\xff"),
+    ],
+)  # fmt: skip
+def test_a_damaged_row(app, next_app, sweep, change_record, rows, caplog, column, value):
+    """A row that no process can have written keeps none of the others from being run, listed and counted."""
+    with app.app_context():
+        damaged, other = (durable.using(delay=1)(jobs.note, name) for name in ("damaged", "other"))
+    change_record(app, damaged.id, "state", "running")
+    change_record(app, damaged.id, column, value)
+    asok.close(app, 5)
+    open_store(next_app).now = lambda: time.time() + 2
+
+    sweep()
+
+    assert "other" in jobs.noted(rows)
+    assert read(next_app, other.id).state == "succeeded"
+    with next_app.app_context():
+        assert {damaged.id, other.id} == {found.id for found in asok.tasks()}
+        assert asok.queues() is not None
+    assert "Traceback" not in caplog.text
+
+
 def test_unknown_queue(app, make_durable, rows, caplog):
     """A queue that this process does not know is left to others as well, and named."""
     wide = make_durable(ASOK_QUEUES={"faxes": 1})
@@ -409,6 +469,69 @@ def test_unknown_queue(app, make_durable, rows, caplog):
 
     assert read(app, left.id).state == "waiting"
     assert "The queue 'faxes' is not in ASOK_QUEUES" in caplog.text
+
+
+def look_at(app, seconds):
+    """Look for tasks at each of these seconds of the sweeper's clock."""
+    sweeper = sweeper_of(app)
+    for now in seconds:
+        sweeper.now = lambda now=now: now
+        with app.app_context():
+            sweeper.look()
+
+
+def test_unknown_queue_is_given_up(app, make_durable, rows, caplog):
+    """It is looked at more rarely than others, and told of as they are: once, and after ten minutes it has failed."""
+    wide = make_durable(ASOK_QUEUES={"faxes": 1})
+    with wide.app_context():
+        left = durable.using(delay=1, queue="faxes")(jobs.note, "fax")
+    asok.close(wide, 5)
+    open_store(app).now = lambda: time.time() + 2
+
+    look_at(app, [0.5 * number for number in range(1, 50)])
+    look_at(app, [590.0, 599.0, 615.0, 616.0, 630.0])
+
+    assert read(app, left.id).state == "failed"
+    assert caplog.text.count("is left to others for 10 min") == 1
+    assert caplog.text.count("failed: no process could run it") == 1
+
+
+def test_full_queue_forgets_nothing(app, next_app, change_record, rows, monkeypatch, caplog):
+    """While a queue has no room it is not looked at; what was left to others there is still known."""
+    with app.app_context():
+        left = durable.using(delay=1)(jobs.note, "forged")
+    change_record(app, left.id, "message", "forged")
+    asok.close(app, 5)
+    open_store(next_app).now = lambda: time.time() + 2
+
+    look_at(next_app, [0.0])
+    with monkeypatch.context() as full:
+        full.setattr(sweeper, "BATCH", 0)
+        look_at(next_app, [1.0])
+    look_at(next_app, [2.0, 601.0])
+
+    assert read(next_app, left.id).state == "failed"
+    assert caplog.text.count("is left to others for 10 min") == 1
+
+
+def test_left_to_others_and_taken(app, next_app, change_record, rows, caplog):
+    """What another process has taken meanwhile is forgotten: left once more, it has its ten minutes again."""
+    with app.app_context():
+        left = durable.using(delay=1)(jobs.note, "forged")
+    change_record(app, left.id, "message", "forged")
+    owner = read(app, left.id).owner
+    asok.close(app, 5)
+    store = open_store(next_app)
+    store.now = lambda: time.time() + 2
+
+    look_at(next_app, [0.0])
+    change_record(next_app, left.id, "owner", store.me)
+    look_at(next_app, [300.0])
+    change_record(next_app, left.id, "owner", owner)
+    look_at(next_app, [310.0, 601.0, 909.0])
+
+    assert read(next_app, left.id).state == "waiting"
+    assert caplog.text.count("is left to others for 10 min") == 2
 
 
 # Unique, retry

@@ -1,6 +1,5 @@
 """Applications with periodic tasks, and a clock whose hands a test sets."""
 
-import socket
 from datetime import UTC, datetime
 
 import pytest
@@ -90,9 +89,3 @@ def make_process(tmp_path):
 @pytest.fixture
 def process(make_process):
     return make_process()
-
-
-@pytest.fixture
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]

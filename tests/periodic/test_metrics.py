@@ -39,6 +39,8 @@ def test_last_success(measured):
     assert began <= first <= time.time()
     assert value("asok_periodic_last_success_timestamp_seconds", task=label(report)) == first
     assert value("asok_tasks_total", queue="default", task=label(report), outcome="failed") == 1
+    # Before the first one, so that Prometheus sees that as an increase.
+    assert [value("asok_periodic_skipped_total", task=label(report), why=why) for why in ("late", "overlap")] == [0, 0]
 
 
 def test_skipped(measured):

@@ -86,7 +86,7 @@ times = st.floats(FIRST, LAST - 40 * DAY)
 near_changes = st.sampled_from(sorted(itertools.chain(*CHANGES.values())))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     line=st.sampled_from(LINES),
     name=st.sampled_from(ZONES),
@@ -161,7 +161,6 @@ def test_period(line, period):
 # Intervals
 
 
-@settings(deadline=None)
 @given(
     period=st.one_of(st.integers(1, 10**6), st.floats(1, 10**6)),
     time=st.floats(FIRST, LAST),

@@ -173,8 +173,9 @@ def test_drain_limit(gunicorn, control):
 def test_a_task_that_kills_its_process(gunicorn, control):
     """It is abandoned after three; the others go on."""
     server = gunicorn("--worker-class=gthread", "--threads=2", "--workers=2")
+    others = [server.get(f"/start/note/other{number}.?delay=2") for number in range(20)]
+    # The last one: it must not end the process that is to answer for another one.
     deadly = server.get("/start/die/deadly?delay=0.5")
-    others = [server.get(f"/start/note/other{number}.?delay=0.5") for number in range(20)]
 
     found = wait_for_state_over_deaths(server, deadly["id"])
 
@@ -288,6 +289,7 @@ def test_worker(flask, flask_run, control):
     assert flask("leave").wait() == 0
     idle = flask("asok", "worker", "-q", "mail")
     idle.wait_for_line("The worker .* runs the durable tasks that others have left, in: mail")
+    idle.wait_for_line(r"Running the durable tasks that others have left, in: mail\. Ctrl-C to quit\.")
     worker = flask("asok", "worker", FLASK_ASOK_SHUTDOWN_TIMEOUT=20)
     assert pid_of(control.wait_for("left attempt 1")) != idle._popen.pid
     server = flask_run()

@@ -120,7 +120,8 @@ def test_ctrl_c_twice_leaves_at_once(flask_run, control):
     server.send(signal.SIGINT)
     server.wait()
 
-    assert re.findall(r"ERROR asok.background: (.*)", server.log) == [
+    # Ctrl-C may come in the middle of the first line, which is then written again rather than lost.
+    assert list(dict.fromkeys(re.findall(r"ERROR asok.background: (.*)", server.log))) == [
         f"Background task work ({waiting}) abandoned while waiting: the application shuts down.",
         f"Background task work ({queued}) abandoned while queued: the shutdown was interrupted.",
         f"Background task held ({running}) abandoned while running: the shutdown was interrupted.",

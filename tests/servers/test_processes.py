@@ -286,6 +286,34 @@ sys.stderr = Watch()
     ]
 
 
+def test_ctrl_c_before_the_end_has_begun(script):
+    """Ctrl-C just before that, when the end has not yet made its first step: every task is named all the same."""
+    process = script(
+        HEAD
+        + """
+from flask_asok.backends import shutdown
+
+close = shutdown.close
+
+def interrupted(*args, **kwargs):
+    shutdown.close = close
+    raise KeyboardInterrupt
+
+shutdown.close = interrupted
+make_app(ASOK_SHUTDOWN_TIMEOUT=0.01).app_context().push()
+background(held)
+background.using(delay=1000)(int)
+assert began.wait(30)
+"""
+    )
+
+    assert process.wait() == 0
+    assert re.findall(r"task (\w+) \(.*\) abandoned (while \w+)", process.log) == [
+        ("int", "while waiting"),
+        ("held", "while running"),
+    ]
+
+
 def test_exit_without_time_to_wait(script):
     """With ASOK_SHUTDOWN_TIMEOUT = 0 there is nothing to announce: what is not finished is named at once."""
     process = script(

@@ -53,6 +53,7 @@ def test_reloader(serve, python_module, tmp_path):
     server.wait_for_line("IMPORTED", count=3)
     before = pids(server, "SERVES")
     second = str(server.get("/")["pid"])
+    server.wait_for_line(f"SERVES {second}")
 
     assert before == [first]
     assert pids(server, "SERVES") == [first, second]

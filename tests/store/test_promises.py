@@ -1,8 +1,12 @@
-"""What every store promises: in memory, in a file, in Redis."""
+"""What every store promises: in memory, in a file, in Redis, in PostgreSQL."""
+
+from importlib.resources import files
 
 import pytest
 import redis
 
+from flask_asok.store.postgres.connections import Connections
+from flask_asok.store.postgres.store import PostgresStore
 from flask_asok.testing.promises import DurableStorePromises, StorePromises
 
 
@@ -24,3 +28,31 @@ class TestRedis(StorePromises):
         with redis.Redis(port=redis_port) as client:
             client.flushall()
         return lambda **config: make_app(ASOK_STORE=f"redis://127.0.0.1:{redis_port}", **config)
+
+
+@pytest.fixture(scope="session")
+def tables(postgres):
+    """A database with the tables, and nothing in them."""
+    name = postgres.database("store")
+    postgres.execute((files("flask_asok.store.postgres") / "schema.sql").read_text(), database=name)
+    return name
+
+
+class TestPostgreSQL(StorePromises):
+    @pytest.fixture
+    def store(self, postgres, tables, clock):
+        postgres.execute("TRUNCATE asok_tasks, asok_processes, asok_ticks, asok_about", database=tables)
+        store = PostgresStore(Connections(postgres.url(tables), 4), "shop")
+        store.enter("command", [])
+        store.now = clock
+        yield store
+        store.close()
+
+    def test_text_that_postgresql_refuses(self, store, make, me):
+        """A text with a NUL, or half a character, is kept as near as can be: no task is lost for its error."""
+        record = make(name="a\0b")
+
+        store.settle(record.id, store.claim(record.id, me), "failed", error="half \ud83d", traceback="\0")
+
+        found = store.read(record.id)
+        assert (found.name, found.error, found.traceback) == ("a\\0b", "half \\ud83d", "\\0")

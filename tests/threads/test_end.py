@@ -7,7 +7,8 @@ import threading
 import pytest
 
 from flask_asok import FlaskAsok, TaskAbandoned, background
-from flask_asok.signals import task_abandoned
+from flask_asok.backends import shutdown
+from flask_asok.signals import task_abandoned, task_retried, task_succeeded
 
 WAIT = 10
 ONE_THREAD = {"default": 1}
@@ -85,6 +86,60 @@ def test_abandoned_stays_abandoned(make_app, gate, busy):
     assert abandoned == [running]
 
 
+def test_close_names_what_is_between_two_attempts(make_app, gate, caplog, busy):
+    """A task whose attempt has just failed, while those that are told of it still work, is abandoned by name too."""
+    app = make_app(ASOK_QUEUES={"default": 2})
+    told, others = threading.Event(), threading.Event()
+
+    def wait(sender, task, **_):
+        told.set()
+        others.wait(WAIT)
+
+    def listen(sender, task):
+        others.set()
+
+    task_retried.connect(wait, app)
+    task_abandoned.connect(listen, app)
+    with app.app_context(), busy(gate) as (running,):
+        failing = background.using(name="letter", retries=1, backoff=3600)(fail)
+        assert told.wait(WAIT)
+        FlaskAsok().close(app, timeout=0.01)
+        states = running.state, failing.state
+        lines = list(caplog.messages)
+
+    assert states == ("abandoned", "abandoned")
+    assert lines[-1] == f"Background task letter ({failing.id}) abandoned while waiting: the application shuts down."
+
+
+def test_close_names_all_before_it_waits_for_a_receiver(make_app, gate, monkeypatch):
+    """What is left in any queue is named before the end waits for a thread that still tells a receiver of its task."""
+    app = make_app()
+    monkeypatch.setattr(shutdown, "SETTLE_SECONDS", 2 * WAIT)
+    told, named, begun = threading.Event(), threading.Event(), threading.Event()
+    answers = []
+
+    def wait(sender, task):
+        told.set()
+        answers.append(named.wait(WAIT))
+
+    def listen(sender, task):
+        named.set()
+
+    def hold():
+        begun.set()
+        gate.wait(WAIT)
+
+    with app.app_context(), task_succeeded.connected_to(wait, app), task_abandoned.connected_to(listen, app):
+        background(int)
+        assert told.wait(WAIT)
+        running = background.using(queue="mail")(hold)
+        assert begun.wait(WAIT)
+        FlaskAsok().close(app, timeout=0)
+
+    assert running.state == "abandoned"
+    assert answers == [True]
+
+
 def test_after_close_the_caller_runs(make_app):
     """A task started after the end runs in its caller, on a queue that was never used too, and starts no thread."""
     app = make_app()
@@ -157,6 +212,30 @@ def test_interrupted_close(make_app, gate, monkeypatch, caplog, waited_for, busy
     assert caplog.messages == [
         f"Background task hold ({running.id}) abandoned while running: the shutdown was interrupted."
     ]
+
+
+def test_interrupted_close_names_what_is_between_two_attempts(make_app, gate, monkeypatch, caplog):
+    """So does a task whose retry is still told of: it is named, though nothing is waited for any more."""
+    app = make_app()
+    told = threading.Event()
+
+    def wait(sender, task, **_):
+        told.set()
+        gate.wait(WAIT)
+
+    def interrupted(self, timeout=None):
+        raise KeyboardInterrupt
+
+    with app.app_context(), task_retried.connected_to(wait, app), monkeypatch.context() as patch:
+        failing = background.using(retries=1, backoff=3600)(fail)
+        assert told.wait(WAIT)
+        patch.setattr(threading.Thread, "join", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            FlaskAsok().close(app, WAIT)
+        state, line = failing.state, caplog.messages[-1]
+
+    assert state == "abandoned"
+    assert line == f"Background task fail ({failing.id}) abandoned while waiting: the application shuts down."
 
 
 AT_EXIT = """

@@ -44,7 +44,11 @@ def test_close_waits_for_a_thread_that_is_being_started(make_app, monkeypatch):
 def test_close_names_what_no_thread_has_taken_yet(make_app, gate, monkeypatch, caplog):
     """While a worker starts another one, which may take long, the task that it will run is not forgotten."""
     app = make_app(ASOK_QUEUES={"default": 2})
-    start, entered, go = threading.Thread.start, threading.Event(), threading.Event()
+    start, begun, entered, go = threading.Thread.start, threading.Event(), threading.Event(), threading.Event()
+
+    def hold():
+        begun.set()
+        gate.wait(WAIT)
 
     def slow_start(self):
         if self.name == "asok-default-2":
@@ -56,7 +60,8 @@ def test_close_names_what_no_thread_has_taken_yet(make_app, gate, monkeypatch, c
         raise RuntimeError("can't start new thread")
 
     with app.app_context():
-        held = background(gate.wait, WAIT)
+        held = background(hold)
+        assert begun.wait(WAIT)
         monkeypatch.setattr(threading.Thread, "start", no_start)
         tasks = [background(int), background(int)]
         monkeypatch.setattr(threading.Thread, "start", slow_start)
@@ -68,6 +73,32 @@ def test_close_names_what_no_thread_has_taken_yet(make_app, gate, monkeypatch, c
 
     assert states == ("succeeded", "abandoned", "abandoned")
     assert len(caplog.messages) == 2
+
+
+def test_abandoned_on_its_first_step(make_app, monkeypatch):
+    """A task that is abandoned when its attempt is just about to begin is not begun, and stays abandoned."""
+    app = make_app()
+    ran = []
+
+    class Busy(dict):
+        """The attempts that are under way; an end of the app comes right after one is noted."""
+
+        def __setitem__(self, task, context):
+            super().__setitem__(task, context)
+            backend.abandon(task, "the application shuts down")
+
+    backend = app.extensions["asok"].backend
+    monkeypatch.setattr(backend.runner("default"), "running", Busy())
+    with app.app_context():
+        plain = background(ran.append, 1)
+        plain.join(WAIT)
+        tracked = background.using(tracked=True)(ran.append, 2)
+        tracked.join(WAIT)
+        FlaskAsok().close(app, WAIT)
+        stored = FlaskAsok().get(tracked.id)
+
+    assert (plain.state, tracked.state, stored.state) == ("abandoned",) * 3
+    assert (plain.attempts, ran) == (0, [])
 
 
 def test_retry_during_close(make_app, gate):

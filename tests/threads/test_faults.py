@@ -206,7 +206,11 @@ def test_raising_teardown(make_app, caplog):
         results = [background(int).result(WAIT), background(int).result(WAIT)]
 
     assert results == [0, 0]
-    assert caplog.messages == ["Teardown after background task int failed: ValueError('boom')"] * 2
+    assert len(caplog.messages) == 2
+    # From Flask 3.2 on the error is in a group.
+    for message in caplog.messages:
+        assert message.startswith("Teardown after background task int failed: ")
+        assert "ValueError('boom')" in message
 
 
 def test_raising_push(make_app, caplog):

@@ -380,9 +380,10 @@ def test_an_exit_at_the_release(make_app):
     leaving, other = after_response(leave), after_response(int)
     # From now on the caller runs each task itself.
     app.extensions["asok"].close()
-    with pytest.raises(SystemExit):
+    with pytest.raises(BaseException) as raised:  # noqa: PT011 - Flask 3.2 puts it into a group
         context.pop()
 
+    assert raised.type is SystemExit or raised.group_contains(SystemExit)
     assert isinstance(leaving.exception(0), SystemExit)
     assert other.result(0) == 0
 

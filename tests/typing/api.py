@@ -10,6 +10,7 @@ from flask import Flask
 
 from flask_asok import (
     FlaskAsok,
+    Mail,
     Progress,
     Retry,
     Task,
@@ -17,6 +18,7 @@ from flask_asok import (
     background,
     current_task,
     report_progress,
+    send_mail,
     task,
     track,
 )
@@ -46,15 +48,17 @@ def shrink(path: Path) -> None: ...
 
 def door() -> None:
     assert_type(background(add, 1, right=2), Task[int])
-    assert_type(background(fetch, "https://example.org"), Task[bytes])
+    assert_type(background(fetch, "https://example.org").result(), bytes)
     assert_type(background(ship, 42, express=True), Task[str])
     assert_type(background(lambda: 1), Task[int])
     assert_type(background.using(retries=3, delay=timedelta(minutes=1), when="response")(add, 1), Task[int])
-    assert_type(background.using(delay=60.0, when="commit")(fetch, "https://example.org"), Task[bytes])
+    assert_type(background.using(delay=60.0, when="commit")(fetch, "https://example.org").result(timeout=5), bytes)
 
-    background(add, "one")  # type: ignore[call-overload]
-    background(add, 1, wrong=2)  # type: ignore[call-arg, arg-type]
-    background(ship)  # type: ignore[call-overload]
+    # Each error is of the argument, and not that no overload fits.
+    background(add, "one")  # type: ignore[arg-type]
+    background(add, 1, wrong=2)  # type: ignore[call-arg]
+    background(ship)  # type: ignore[call-arg]
+    background(fetch, 3)  # type: ignore[arg-type]
     background.using(retry=3)  # type: ignore[call-arg]
     background.using(when="later")  # type: ignore[arg-type]
     background.using(prepare=prepared)  # type: ignore[call-arg]
@@ -105,6 +109,14 @@ def extension(app: Flask) -> None:
     assert_type(asok.tasks(), list[TaskSummary])
     assert_type(asok.get("id"), Task[Any] | None)
     asok.close(app, timeout=2.5)
+
+
+def mail() -> None:
+    Mail.send(to="ann@example.com", subject="Hello", body="World")
+    Mail.send(to=["ann@example.com", ("Doe, John", "john@example.com")], bcc=("Archive", "archive@example.com"))
+    background.using(when="commit")(send_mail, to="ann@example.com", subject="Hello", template="welcome")
+    Mail.send(to=3)  # type: ignore[arg-type]
+    Mail.send(to="ann@example.com", sender=["shop@example.com"])  # type: ignore[arg-type]
 
 
 def signals(app: Flask) -> None:

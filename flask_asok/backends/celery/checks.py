@@ -6,13 +6,13 @@ import contextlib
 import logging
 
 from ...errors import BackendUnavailable
+from ...key_probe import check_key
 from ...logs import log
-from .engine_store import EngineStore
-from .hub import Hub
-from .key_probe import check_key
+from .engine_store import RedisEngineStore
+from .hub import CeleryHub
 
 
-def check_worker(hub: Hub) -> None:
+def check_worker(hub: CeleryHub) -> None:
     """Log what the operator ought to know; NotConfigured for a worker that could run no task."""
     # Raises without a SECRET_KEY: such a worker would refuse every task.
     hub.packer.signer  # noqa: B018
@@ -25,7 +25,7 @@ def check_worker(hub: Hub) -> None:
         )
         return
     try:
-        check_key(hub, hub.store)
+        check_key(hub.packer, hub.store.read_probe())
         _check_redis(hub, hub.store)
         if count := hub.store.unswept(hub.config["ASOK_QUEUES"]):
             log(
@@ -39,7 +39,7 @@ def check_worker(hub: Hub) -> None:
         log(logging.WARNING, "%s", error, app=hub.app)
 
 
-def _check_redis(hub: Hub, store: EngineStore) -> None:
+def _check_redis(hub: CeleryHub, store: RedisEngineStore) -> None:
     info: dict[str, object] = {}
     # A user whose ACL forbids it is told nothing, and can do nothing about it.
     with contextlib.suppress(BackendUnavailable), store.reached:

@@ -16,22 +16,26 @@ put_in(id, due, now)
 return {id, now}
 """
 _BEGIN = """
-local id, owner, sent = unpack(ARGV)
+local id, owner, sent, claim = unpack(ARGV)
 local now = clock('')
 local task = prefix .. 'task:' .. id
-local state, due, queue = unpack(redis.call('HMGET', task, 'state', 'due', 'queue'))
+local found = redis.call('HMGET', task, 'state', 'due', 'queue', 'kept', 'claim', 'attempts')
+local state, due, queue, kept = unpack(found, 1, 4)
 if not state then return {-1, 0} end
 if tonumber(sent) then
     local latest = redis.call('HGET', prefix .. 'claimed', queue)
     if not latest or tonumber(latest) < tonumber(sent) then redis.call('HSET', prefix .. 'claimed', queue, sent) end
 end
+if state == 'running' and found[5] == claim then return {claim, found[6]} end
 if state ~= 'queued' and (state ~= 'waiting' or tonumber(due) > tonumber(now)) then return {0, 0} end
-if redis.call('HEXISTS', task, 'message') == 0 then return {0, 0} end
-taken_out(id)
+if not kept then return {0, 0} end
+local attempts = (found[6] or 0) + 1
+taken_out(id, queue)
 redis.call('SADD', prefix .. 'running', id)
 redis.call('HDEL', task, 'progress', 'left')
-redis.call('HSET', task, 'state', 'running', 'owner', owner, 'started', now, 'stopping', '')
-return {redis.call('HINCRBY', task, 'claim', 1), redis.call('HINCRBY', task, 'attempts', 1)}
+redis.call('HSET', task, 'state', 'running', 'owner', owner, 'started', now, 'stopping', '', 'claim', claim,
+    'attempts', attempts)
+return {claim, attempts}
 """
 _LEAVE = """
 local id, error, seconds, keep = unpack(ARGV)
@@ -109,16 +113,20 @@ end
 return found
 """
 _TAKE_BACK = """
-local id, claim, owner, deaths = unpack(ARGV)
+local id, claim, owner, deaths, heir = unpack(ARGV)
 local now = clock('')
 local task = prefix .. 'task:' .. id
 local found = redis.call('HMGET', task, 'state', 'claim', 'owner')
 if found[1] ~= 'running' or found[2] ~= claim or found[3] ~= owner then return 0 end
-redis.call('HSET', task, 'state', 'queued', 'owner', '')
+redis.call('HSET', task, 'owner', heir)
 redis.call('HINCRBY', task, 'attempts', -1)
 redis.call('HINCRBY', task, 'deaths', deaths)
-taken_out(id)
-redis.call('ZADD', prefix .. 'later', now, id)
+-- For an heir, which ends it, it stays running: nobody else may begin it meanwhile.
+if heir == '' then
+    redis.call('HSET', task, 'state', 'queued')
+    taken_out(id)
+    redis.call('ZADD', prefix .. 'later', now, id)
+end
 return redis.call('HINCRBY', task, 'claim', 1)
 """
 _PROBE = """

@@ -1,4 +1,4 @@
-"""The store of a distributed backend: a record keeps its message until the task is settled, the engine moves copies."""
+"""The store of the celery backend, in Redis."""
 
 from __future__ import annotations
 
@@ -8,17 +8,9 @@ from typing import Any, NamedTuple
 
 from ...store.base import KEEP_SECONDS, LONGEST_TRACEBACK, LOST, Record
 from ...store.hashes import NAMES, fields_of, record_of
-from ...store.redis import RedisStore
+from ...store.redis import Reached, RedisStore
+from ..distributed.engine_store import BATCH, OTHERS_SECONDS, SENDING_SECONDS, EngineStore, new_claim
 from .engine_scripts import SCRIPTS
-
-SENDING_SECONDS = 10.0
-"""How long a message has to be claimed, at the least, before it may count as dropped."""
-
-OTHERS_SECONDS = 600.0
-"""How long a task that one worker cannot run is left to others."""
-
-BATCH = 200
-"""How many tasks are sent again at a time."""
 
 READ = tuple(name for name in NAMES if name != "message")
 
@@ -30,14 +22,10 @@ class Sending(NamedTuple):
     at: str
 
 
-class EngineStore(RedisStore):
-    """
-    The records of the tasks that an engine delivers. Redis has the time.
+class RedisEngineStore(RedisStore, EngineStore):
+    """The records of the tasks that Celery delivers. Redis has the time."""
 
-    What reads a record leaves out its message, which may be large: "" stands for it, and `message_of` reads it.
-    """
-
-    def __init__(self, redis: Any, app_name: str, *, prefix: str = "", reached: Any = None) -> None:
+    def __init__(self, redis: Any, app_name: str, *, prefix: str = "", reached: Reached | None = None) -> None:
         super().__init__(redis, app_name, prefix=prefix, reached=reached)
         self.add_scripts(SCRIPTS)
 
@@ -59,7 +47,6 @@ class EngineStore(RedisStore):
         return Sending(*found)
 
     def message_of(self, id: str) -> str | None:
-        """Return the signed message that a record keeps, or None."""
         with self.reached:
             return self.redis.hget(self.key(f"task:{id}"), "message")  # type: ignore[no-any-return]
 
@@ -71,43 +58,29 @@ class EngineStore(RedisStore):
             return pipe.execute()  # type: ignore[no-any-return]
 
     def sent_at(self, queue: str, id: str) -> str:
-        """Return when a queued task was last sent, or ""."""
         with self.reached:
             score = self.redis.zscore(self.key(f"sent:{queue}"), id)
         return "" if score is None else repr(score)
 
     # For workers
 
-    def begin(self, id: str, owner: str, sent: str) -> tuple[int, int]:
-        """
-        Begin the attempt that a message asks for which was sent at `sent`, and return its claim and its number.
-
-        The claim is 0 where the task is not to be run now, and -1 where it has no record.
-        """
-        claim, attempt = self.run("begin", id, owner, sent)
-        return claim, attempt
+    def begin(self, id: str, owner: str, sent: str, *, claim: int = 0, once: bool = False) -> tuple[int, int]:
+        found, attempt = self.run("begin", id, owner, sent, claim or new_claim())
+        return int(found), int(attempt)
 
     def leave(self, id: str, error: str) -> int:
-        """
-        Leave a task that this process cannot run to others, and write down why.
-
-        1 where it is the first one to do so; 2 where all have done so for long enough: then the task has failed.
-        """
         return int(self.run("leave", id, error, OTHERS_SECONDS, int(KEEP_SECONDS)))
 
     def put_off(self, id: str, claim: int, seconds: float, *, attempts: int, error: str, traceback: str) -> bool:
-        """Make a running record wait for its next attempt, as `postpone`, but for so many seconds from now."""
         traceback = traceback[-LONGEST_TRACEBACK:]
         return bool(self.run("postpone", id, claim, f"+{max(0.0, seconds)!r}", attempts, error, traceback, ""))
 
     def release_in(self, id: str, delay: float, key: str, message: str) -> str:
-        """Release a deferred record, as `release`, to be due in `delay` seconds."""
         due = f"+{max(0.0, delay)!r}"
         return str(self.run("release", id, due, key, "", int(KEEP_SECONDS), LOST, message))
 
     def hand_over(self, id: str, claim: int) -> bool:
-        """Let another worker run what this process runs; the attempt is not counted, nor is a death."""
-        return bool(self.run("take_back", id, claim, self.me, 0))
+        return bool(self.run("take_back", id, claim, self.me, 0, ""))
 
     def end_process(self, token: str, pid: int) -> None:
         """Note that the process `token` has ended, if it is the process `pid` of this machine."""
@@ -136,24 +109,19 @@ class EngineStore(RedisStore):
         return _sendings(self.run("dropped", queue, int(is_empty), SENDING_SECONDS, BATCH))
 
     def orphans(self) -> list[Record]:
-        """Return the running records whose process has ended."""
         found = map(self.read, self.run("orphans"))
         return [record for record in found if record is not None]
 
     def take_back(self, record: Record) -> int:
-        """
-        Make an orphan queued again, to be sent at once, and return its new claim; 0 if it has changed meanwhile.
+        return int(self.run("take_back", record.id, record.claim, record.owner, 1, ""))
 
-        A death is counted, and the attempt that was lost is not.
-        """
-        return int(self.run("take_back", record.id, record.claim, record.owner, 1))
+    def take_over(self, record: Record) -> int:
+        return int(self.run("take_back", record.id, record.claim, record.owner, 1, self.me))
 
     def probe(self, value: str, *, replaces: str = "") -> str:
-        """Keep `value` as the probe of the signing key, unless there is one besides `replaces`; return what is kept."""
         return str(self.run("probe", value, replaces))
 
     def read_probe(self) -> str | None:
-        """Return the probe of the signing key, or None."""
         with self.reached:
             return self.redis.get(self.key("probe"))  # type: ignore[no-any-return]
 
@@ -168,7 +136,7 @@ class EngineStore(RedisStore):
         return found[0] if found else None
 
     def read_all(self, ids: Sequence[str]) -> list[Record]:
-        """Return the records that there are of these; a key that holds something else hides none."""
+        # A key that holds something else hides none.
         with self.reached, self.redis.pipeline(transaction=False) as pipe:
             for id in ids:
                 pipe.hmget(self.key(f"task:{id}"), *READ, "kept")

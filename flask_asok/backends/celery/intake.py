@@ -11,6 +11,7 @@ from celery.worker.consumer import Tasks
 from kombu.exceptions import KombuError
 
 from ...logs import log
+from .channels import keep_client
 
 MALFORMED = (ValueError, TypeError, LookupError, AttributeError, RecursionError, KombuError)
 """What the libraries raise for text that is not a message of theirs; none of these means a lost connection."""
@@ -33,6 +34,7 @@ class _Intake(bootsteps.StartStopStep):  # type: ignore[misc]
     def start(self, consumer: Any) -> None:
         """Guard what reads messages, and what handles them."""
         channel = consumer.task_consumer.channel
+        keep_client(channel)
         # kombu reads them itself on Redis only.
         handlers = getattr(channel, "handlers", {})
         if "BRPOP" in handlers:

@@ -12,7 +12,8 @@ from kombu.exceptions import KombuError
 from kombu.pools import ProducerPool
 
 from ...errors import BackendUnavailable, NotConfigured
-from .causes import address_of, at
+from ...store.causes import address_of, at
+from .channels import keep_client
 from .redis_server import urls_of
 
 PUBLISH_SECONDS = 1.0
@@ -84,8 +85,10 @@ class Publisher:
             try:
                 if anew:
                     producer.connection.collect()
+                # Redis has a list from its first message on; to declare it each time costs more than to send.
+                declared = {"declare": ()} if keep_client(producer.channel) else {}
                 with _limited(producer.channel.connection):
-                    task.apply_async(producer=producer, retry=False, timeout=PUBLISH_SECONDS, **options)
+                    task.apply_async(producer=producer, retry=False, timeout=PUBLISH_SECONDS, **declared, **options)
             except self._errors:
                 # Abort rather than close: a hung broker would block the closing handshake.
                 producer.connection.collect()

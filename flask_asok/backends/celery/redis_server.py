@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...errors import NotConfigured
-from .causes import address_of
+from ...store.causes import address_of
 
 REDIS_URLS = ("redis://", "rediss://", "redis+socket://", "socket://", "unix://")
 """How the URL of a Redis begins in Celery's settings."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ...messages.message import Message
 from ...summaries import SETTLED
-from .engine_store import EngineStore
+from .engine_store import RedisEngineStore
 
 
-def is_over_in_records_before(store: EngineStore, message: Message) -> bool:
+def is_over_in_records_before(store: RedisEngineStore, message: Message) -> bool:
     """Return True for a task that the release before has settled, or cancelled."""
     with store.reached:
         state, claim = store.redis.hmget(store.key(message.id), "state", f"claim:{message.attempt}")

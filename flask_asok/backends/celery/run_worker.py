@@ -14,15 +14,18 @@ from celery.worker import state as celery_state
 
 from ...logs import log
 from .app import queue_name, run_celery_worker
-from .hub import Hub
+from .hub import CeleryHub
 from .sweeper import Sweeper
 from .worker import Worker
 
 AGAIN_SECONDS = 2.0
 """The pause before a worker begins again that an error has ended."""
 
+BEGUN = "_ASOK_WORKER_HAS_BEGUN"
+"""The variable by which such a worker knows that it had begun before: it goes on though Redis is still away."""
 
-def run_worker(hub: Hub, worker: Worker, queues: Sequence[str], arguments: Sequence[str]) -> None:
+
+def run_worker(hub: CeleryHub, worker: Worker, queues: Sequence[str], arguments: Sequence[str]) -> None:
     """
     Run Celery's worker until it is told to stop.
 
@@ -32,6 +35,8 @@ def run_worker(hub: Hub, worker: Worker, queues: Sequence[str], arguments: Seque
     sweeper = Sweeper(hub, worker, queues)
     begun: list[Any] = []
     ready: list[Any] = []
+    # Taken out, for no other program that a task starts is meant.
+    had_begun = os.environ.pop(BEGUN, "") != ""
 
     def on_init(sender: Any = None, **_: Any) -> None:
         begun.append(sender)
@@ -54,11 +59,12 @@ def run_worker(hub: Hub, worker: Worker, queues: Sequence[str], arguments: Seque
     code = begun[-1].exitcode if begun else 0
     if not code:
         return
-    if not ready or _was_asked():
+    if not (ready or had_begun) or _was_asked():
         raise SystemExit(code)
     log(logging.ERROR, "The worker has ended by an error, and begins again in %g s.", AGAIN_SECONDS, app=hub.app)
     hub.app.extensions["asok"].close(1)
     time.sleep(AGAIN_SECONDS)
+    os.environ[BEGUN] = "1"
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 

@@ -1,57 +1,24 @@
-"""The Task of a call that runs in another process: its state is looked up in the store."""
+"""The Task of a call that a Celery worker runs."""
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from ...attempt import RunnableTask
 from ...calls import Parts
-from ...errors import BackendUnavailable, MessageRefused, TaskAbandoned, TaskFailed
-from ...messages.message import Message
-from ...progress import Progress
-from ...record_writer import attach
-from ...store.base import Record
-from ...summaries import TaskSummary
-from ...task_log import log_cancelled, log_of
-from ...waiting import Runner
-from .hub import Hub, keep_trying
-from .task_record import AttemptRecord
-
-if TYPE_CHECKING:
-    from blinker import NamedSignal
+from ...errors import BackendUnavailable
+from ..distributed.hub import keep_trying
+from ..distributed.task import Remote, RemoteTask
 
 R = TypeVar("R", covariant=True)
-
-SHORT_PAUSE = 0.05
-"""Seconds before the store is asked again for a task that it does not give."""
 
 KILLED = range(-255, -191)
 """The exit codes with which billiard ends a worker's process on a signal: the signal's number less 256."""
 
 
-def update(summary: TaskSummary, record: Record, now: float) -> None:
-    """Write what a record says into a summary."""
-    summary.state, summary.attempts, summary.error = record.state, record.attempts, record.error or None
-    if record.state == "waiting" and record.due and record.due <= now:
-        # Queued: a task that waits for it in the last free process then runs it in place.
-        summary.state = "queued"
-    summary.started, summary.finished, summary.progress = record.started, record.finished, record.progress
-    summary.scheduled = record.scheduled
-
-
-class Remote:
-    """The runner of the tasks that other processes run."""
-
-    def __init__(self, hub: Hub) -> None:
-        self.hub = hub
-        self.running: dict[RunnableTask[Any], Any] = {}
-        """The tasks that this process does run: in a worker, or in place of a task that waits for them."""
-
-    def watch(self, task: RunnableTask[Any], timeout: float) -> None:
-        """Do nothing: Celery watches the timeout."""
+class CeleryRemote(Remote):
+    """The runner of the tasks that Celery's workers run; Celery watches their timeouts."""
 
     def wait(self, task: RunnableTask[Any], seconds: float) -> None:
         """Leave the next attempt to the store, whose sweeper sends it; without one the broker has it meanwhile."""
@@ -60,128 +27,12 @@ class Remote:
             task.send_next(seconds)
 
 
-class CeleryTask(RunnableTask[R]):
+class CeleryTask(RemoteTask[R]):
     """A Task whose state is looked up in Redis each time: in its caller's process, its worker, and any other."""
-
-    message: Message
-    runner: Remote | Runner
-    key = ""
-    """The unique key."""
-    sent = ""
-    """When its message counts as sent; "" where none is to be sent now."""
-    signed = ""
-    """The message as it is sent."""
-    is_written = False
-    """Does a record keep the message?"""
-
-    @property
-    def state(self) -> Any:
-        """As on every Task; asks the store until the task is settled."""
-        self._look()
-        return self.summary.state
-
-    @property
-    def progress(self) -> Progress | None:
-        """What the record has of the progress; each report in the process that runs the task."""
-        self._look()
-        return self.summary.progress
-
-    def is_alive(self) -> bool:
-        """Return True until the task is settled; asks Redis."""
-        self._look()
-        return not self._done
-
-    def __repr__(self) -> str:
-        # Without asking Redis: a log shows it, perhaps since Redis is down.
-        return f"<Task {self.name} {self.summary.state} {self.id}>"
-
-    def cancel(self) -> bool:
-        """Keep the task from running. False when it already runs, or ran. NotConfigured without a Redis."""
-        hub = self._hub
-        if self._done or self.trigger is not None or hub is None:
-            return super().cancel()
-        if hub.need_store().cancel(self.id):
-            log_cancelled(self, "cancel() was called")
-        self._look()
-        return self.summary.state == "cancelled"
-
-    def join(self, timeout: float | None = None) -> None:
-        """Wait until the task is settled. NotConfigured without a Redis, which alone could tell."""
-        if not self._done and self._hub is not None and self not in self.runner.running:
-            self._hub.need_store()
-        super().join(timeout)
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        """As on every Task."""
-        try:
-            return super().exception(timeout)
-        except TaskAbandoned:
-            # The record says more about the reason.
-            if self._error is None:
-                raise
-            raise self._error from None
-        except TimeoutError as error:
-            if self.summary.state != "queued":
-                raise
-            raise TimeoutError(
-                f"{error} Is a worker running, and not busy with others? Start one with `flask --app APP asok worker`."
-            ) from None
-
-    # For its backend and its worker
-
-    def run_here(self, runner: Runner) -> None:
-        """Become a task of this process, which `runner` runs: no message was sent."""
-        self.runner = runner
-
-    def begin(self, sent: str = "") -> int:
-        """
-        Claim the attempt that is due, whose message was sent at `sent`: then this process must run it.
-
-        Returns 0 where the attempt is not to be made, -1 where the task has no record. Without a store every message is
-        an attempt.
-        """
-        hub = self._remote_hub
-        if hub.store is None:
-            return 1
-        store = hub.enter()
-        claim, attempt = keep_trying(lambda: store.begin(self.id, store.me, sent))
-        if claim > 0:
-            self.summary.state, self.summary.attempts = "queued", attempt - 1
-            if self.message.unique_until == "start":
-                store.free(self.id)
-            attach(self, AttemptRecord(hub, store, claim))
-        return claim
-
-    def perform(self, thread: threading.Thread) -> BaseException | None:
-        """Run the attempt here, in place of a task that waits for it, unless another process has it."""
-        if self._hub is None:
-            return super().perform(thread)
-        try:
-            if self.begin() <= 0:
-                self._look()
-                if self._is_claimable():
-                    # Not yet, by the clock of Redis.
-                    time.sleep(SHORT_PAUSE)
-                return None
-            return self.perform_begun(thread)
-        except BackendUnavailable as error:
-            # Some worker gets its message.
-            log_of(self, logging.WARNING, "Background task %s (%s) goes on elsewhere: %s", self.name, self.id, error)
-            return None
-
-    def perform_begun(self, thread: threading.Thread) -> BaseException | None:
-        """Run the attempt that this process has claimed."""
-        try:
-            return super().perform(thread)
-        except BaseException:
-            # There is no outcome: the process must end. Another one takes over.
-            if isinstance(self.journal, AttemptRecord):
-                self.journal.give_back(self)
-            raise
 
     def send_next(self, seconds: float) -> None:
         """Send the next attempt, which is due in `seconds`, where no store has it."""
-        hub, message = self._remote_hub, self.message
+        hub, message = self.remote_hub, self.message
         message.attempt = self.attempts + 1
         message.due = time.time() + seconds
         try:
@@ -192,100 +43,8 @@ class CeleryTask(RunnableTask[R]):
                 raise
             self.abandon("not tried again: its retry could not be sent")
 
-    def abandon_claimed(self, claim: int, why: str) -> None:
-        """Abandon the task, of which this process has a claim and no attempt, for every process to see."""
-        hub = self._remote_hub
-        if hub.store is not None:
-            attach(self, AttemptRecord(hub, hub.store, claim))
-        self._error = TaskAbandoned(f"The task was {why}.")
-        self.summary.error = why
-        self.abandon(why)
-
-    def fail_claimed(self, claim: int, why: str, error: BaseException, signal: NamedSignal) -> None:
-        """Settle the task as failed, of which this process has a claim and no attempt."""
-        hub = self._remote_hub
-        if hub.store is not None:
-            attach(self, AttemptRecord(hub, hub.store, claim))
-        if self.claim() is not None:
-            self.summary.error, self._error = why, error
-            self.settle("failed", signal, error=error)
-
-    def abandon(self, why: str) -> None:
-        """As on every task, without asking Redis for the state, which may be away."""
-        if self._hub is None or self.call is None:
-            super().abandon(why)
-            return
-        self.runner.running[self] = None
-        try:
-            super().abandon(why)
-        finally:
-            self.runner.running.pop(self, None)
-
-    # Inside
-
-    @property
-    def _hub(self) -> Hub | None:
-        """None for a task that this process runs on its own threads."""
-        return self.runner.hub if isinstance(self.runner, Remote) else None
-
-    @property
-    def _remote_hub(self) -> Hub:
-        assert isinstance(self.runner, Remote)
-        return self.runner.hub
-
-    def _is_claimable(self) -> bool:
-        return not self._done and super()._is_claimable()
-
     def _fail_or_wait(self, call: Parts, error: BaseException) -> None:
-        if self._hub is not None and isinstance(error, SystemExit) and error.code in KILLED:
+        if isinstance(self.runner, Remote) and isinstance(error, SystemExit) and error.code in KILLED:
             # The worker was told to end, which this error does; the message goes to another one.
             raise error
         super()._fail_or_wait(call, error)
-
-    def _wait_for_change(self, seconds: float, in_task: bool) -> None:
-        """Ask Redis again and again: 5 ms after the start, and ever more rarely, down to ten times a second."""
-        if self._hub is None:
-            super()._wait_for_change(seconds, in_task)
-            return
-        deadline = None if seconds < 0 else time.monotonic() + seconds
-        pause = 0.005
-        gate = threading.Event()
-        while not (self._done or (in_task and self._is_claimable())):
-            left = pause if deadline is None else min(pause, deadline - time.monotonic())
-            if left <= 0:
-                return
-            gate.wait(left)
-            pause = min(pause * 1.5, 0.1)
-            self._look()
-
-    def _look(self) -> None:
-        """Update this Task from its record."""
-        hub = self._hub
-        if self._done or hub is None or self.trigger is not None or self in self.runner.running:
-            return
-        store = hub.store
-        if store is None:
-            return
-        record = store.get(self.id)
-        if record is not None:
-            self._take_over(hub, record)
-
-    def _take_over(self, hub: Hub, record: Record) -> None:
-        update(self.summary, record, time.time())
-        if not record.is_settled:
-            return
-        try:
-            if record.outcome is not None:
-                self._value, self._error = hub.read_outcome(self.id, record.outcome)
-            elif record.state == "abandoned":
-                self._error = TaskAbandoned(f"The task was {record.error or 'not finished'}.")
-            elif record.state == "failed":
-                self._error = TaskFailed(record.error or f"Task {self.name} failed.")
-            elif record.state == "succeeded":
-                raise MessageRefused("The record has no outcome.")
-        except MessageRefused as refused:
-            # Signed with a key that is gone, or forged: only a caller that asks for the result hears of it.
-            self._error = refused
-        self._box.clear()
-        self._done = True
-        self.wake()

@@ -105,6 +105,21 @@ class DurableStorePromises(WithStore):
         assert not durable.settle(record.id, running.claim, "succeeded")
         assert durable.orphans("default", 10) == []
 
+    def test_handed_over_and_asked_to_stop(self, durable: DurableStore, make: Make, me: str) -> None:
+        """What was asked to stop still is when its process hands it over, and no more when it is retried by hand."""
+        record = make(message="a")
+        running = claimed(durable, record.id, me)
+        durable.stop(record.id)
+
+        durable.hand_over(record.id, running.claim)
+
+        handed = kept(durable, record.id)
+        durable.settle(record.id, handed.claim, "failed")
+        again = durable.retry(record.id)
+        assert handed.stopping
+        assert again is not None
+        assert not again.stopping
+
     def test_claim_after(self, durable: DurableStore, make: Make, me: str) -> None:
         """A process that was taken for dead begins nothing that another one has taken over."""
         record = make(owner=GONE, message="a")

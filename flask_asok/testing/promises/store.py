@@ -154,6 +154,39 @@ class StorePromises(PagePromises, KeyPromises):
         assert kept(store, record.id).attempts == 0
         assert claimed(store, record.id, me).attempts == 1
 
+    def test_history(self, store: Store, make: Make, me: str, clock: Clock) -> None:
+        """Attempts that another one has followed are remembered, with times and errors; a retry forgets them."""
+        record = make(message="signed")
+        for attempt, error in ((1, "OSError('\\n')"), (2, 'É "' + "\N{GRINNING FACE}")):
+            claim = claimed(store, record.id, me).claim
+            clock.time += attempt
+            store.postpone(record.id, claim, clock.time, attempts=attempt, error=error)
+        claim = claimed(store, record.id, me).claim
+        store.settle(record.id, claim, "failed", error="last")
+
+        past = kept(store, record.id).past_attempts
+
+        assert [(one.started, one.finished, one.error) for one in past] == [
+            (1_000_000.0, 1_000_001.0, "OSError('\\n')"),
+            (1_000_001.0, 1_000_003.0, 'É "' + "\N{GRINNING FACE}"),
+        ]
+        store.retry(record.id)
+        assert kept(store, record.id).past_attempts == []
+
+    def test_long_history(self, store: Store, make: Make, me: str) -> None:
+        """Of many attempts the latest are remembered."""
+        record = make()
+        for attempt in range(1, 41):
+            claim = claimed(store, record.id, me).claim
+            store.postpone(record.id, claim, 0.0, attempts=attempt, error=f"É{attempt} " + "É" * 100)
+
+        past = kept(store, record.id)
+
+        errors = [one.error.split()[0] for one in past.past_attempts]
+        assert errors == [f"É{number}" for number in range(41 - len(errors), 41)]
+        assert len(errors) >= 5
+        assert len(past.history) <= 4_000
+
     def test_abandoned_with_its_process(self, store: Store, make: Make) -> None:
         """What was lost with its process is abandoned when it is asked for; what is durable waits for another one."""
         lost = make(owner="0" * 32, state="running", claim=1)

@@ -54,8 +54,11 @@ class WithStore(WithApp):
         """Add a record, which this process owns, and return it."""
 
         def make(**fields: Any) -> Record:
-            values = {"id": secrets.token_hex(16), "name": "work", "queue": "default", "owner": me}
-            record = Record(**{**values, "enqueued": clock.time, "due": clock.time, **fields})
+            enqueued = fields.get("enqueued", clock.time)
+            # As real ones are: the time of the call comes first.
+            id = f"{int(enqueued * 1e6):013x}{secrets.token_hex(10)[1:]}"
+            values = {"id": id, "name": "work", "queue": "default", "owner": me}
+            record = Record(**{**values, "enqueued": enqueued, "due": clock.time, **fields})
             assert store.add(record) == record.id
             return record
 

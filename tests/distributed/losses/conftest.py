@@ -1,6 +1,7 @@
 """Workers and brokers that these tests may harm: each test has an application, and a name for it, of its own."""
 
 import os
+import signal
 
 import jobs
 import pytest
@@ -31,3 +32,17 @@ def start(ctx, config, start_worker):
         return start_worker({**config, "NAME": ctx.name}, *(options or ("--concurrency", "1")))
 
     return start
+
+
+@pytest.fixture
+def lose():
+    """Kill a worker of an application, all its processes with -9, whose leases count as over at once."""
+
+    def lose(worker, app):
+        worker.tell_all(signal.SIGKILL)
+        worker.process.wait(10)
+        store = app.extensions["asok"].backend.hub.store
+        for key in store.redis.scan_iter(store.key("process:*")):
+            store.redis.delete(key)
+
+    return lose

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from ...attempt import RunnableTask
@@ -13,8 +13,7 @@ from ...record_writer import RecordWriter, traceback_of
 from ...store.away import warn_of_store
 from ...summaries import State
 from ...task_log import log_of
-from .causes import ForeignRecord
-from .engine_store import EngineStore
+from .engine_store import EngineStore, ForeignRecord
 from .hub import Hub
 from .outcomes import signed_outcome
 
@@ -25,7 +24,7 @@ LONGEST_PAUSE = 5.0
 """Seconds between two tries to write down what was done."""
 
 
-class CeleryRecord(RecordWriter):
+class RemoteRecord(RecordWriter):
     """The record of a task that this process runs on its own threads."""
 
     __slots__ = ("_engine_store", "_hub")
@@ -40,8 +39,8 @@ class CeleryRecord(RecordWriter):
         return signed_outcome(self._hub, task.id, task.name, state, value, error)
 
 
-class DeferredRecord(CeleryRecord):
-    """The record of a task that waits for a response or a commit: `CeleryBackend.start` releases it."""
+class DeferredRecord(RemoteRecord):
+    """The record of a task that waits for a response or a commit: `start` of its backend releases it."""
 
     __slots__ = ()
 
@@ -50,19 +49,38 @@ class DeferredRecord(CeleryRecord):
         return True
 
 
-class AttemptRecord(CeleryRecord):
+class AttemptRecord(RemoteRecord):
     """
     The record of a task whose attempt this process has claimed.
 
-    An outcome is written however long Redis is away: the process does nothing else meanwhile, and one that is killed is
-    lost with its attempt, which another one repeats.
+    An outcome is written however long the store is away: the process does nothing else meanwhile, and one that is
+    killed is lost with its attempt, which another one repeats.
     """
 
-    __slots__ = ()
+    __slots__ = ("_once",)
+
+    def __init__(self, hub: Hub, store: EngineStore, claim: int, *, once: bool) -> None:
+        super().__init__(hub, store, claim)
+        self._once = once
 
     def begin(self, task: RunnableTask[Any]) -> State | None:
         """Return None: it has begun with the claim."""
         return None
+
+    def hand_over(self, task: RunnableTask[Any]) -> bool:
+        """Leave the attempt, which the end of this process interrupts, to another worker; False if none may make it."""
+        if not self._once:
+            self.give_back(task)
+        return not self._once
+
+    def free(self, task: RunnableTask[Any]) -> None:
+        """Free the unique key of the task."""
+
+        def do() -> bool:
+            self._store.free(task.id)
+            return True
+
+        self._write(task, do, ())
 
     def give_back(self, task: RunnableTask[Any]) -> None:
         """Leave the attempt, of which there is no outcome, to another worker, which makes it again."""
@@ -80,6 +98,7 @@ class AttemptRecord(CeleryRecord):
             lambda: self._engine_store.put_off(
                 task.id, self._claim, seconds, attempts=task.summary.attempts, error=said, traceback=frames
             ),
+            ("waiting", "queued"),
         )
 
     def settle(self, task: RunnableTask[Any], state: State, value: Any, error: BaseException | None) -> None:
@@ -95,19 +114,23 @@ class AttemptRecord(CeleryRecord):
             said = task.summary.error or ""
             return self._store.settle(task.id, self._claim, state, error=said, traceback=frames, outcome=outcome)
 
-        self._write(task, write)
+        self._write(task, write, (state,))
 
-    def _write(self, task: RunnableTask[Any], do: Callable[[], bool]) -> None:
+    def _write(self, task: RunnableTask[Any], do: Callable[[], bool], states: Sequence[State]) -> None:
+        """Write down what makes the state of the record one of `states`; warn where it does not count any more."""
         pause = FIRST_PAUSE
+        is_sure = True
         while True:
             try:
-                written = do()
+                written = do() or not (is_sure or self._is_lost(task, states))
                 break
             except ForeignRecord as error:
                 warn_of_store(task, error)
                 return
             except BackendUnavailable as error:
                 warn_of_store(task, error)
+                # It may be written down all the same.
+                is_sure = False
                 time.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
         if not written:
@@ -117,3 +140,7 @@ class AttemptRecord(CeleryRecord):
                 "not count.",
                 task.name, task.id,
             )  # fmt: skip
+
+    def _is_lost(self, task: RunnableTask[Any], states: Sequence[State]) -> bool:
+        record = self._store.read(task.id)
+        return record is None or record.claim != self._claim or record.state not in states

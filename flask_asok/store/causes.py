@@ -9,8 +9,6 @@ import ssl
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from ...errors import BackendUnavailable
-
 SAID = {
     # redis-py
     "AuthenticationError": "the user or password is refused",
@@ -85,31 +83,3 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
-
-
-class ForeignRecord(BackendUnavailable):
-    """Raised where the key of a record holds something else."""
-
-
-class Reached:
-    """In a with statement: makes what Redis raises BackendUnavailable, without its text, which may hold a password."""
-
-    def __init__(self, address: str, keys: str) -> None:
-        self._address = address
-        self._keys = keys
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if error is None:
-            return
-        from redis.exceptions import NoPermissionError, RedisError, ResponseError
-
-        if isinstance(error, ResponseError) and "WRONGTYPE" in str(error):
-            raise ForeignRecord(f"Another program keeps something under one of the keys {self._keys}") from None
-        if isinstance(error, (RedisError, OSError)):
-            needed = f" It needs the keys {self._keys}" if isinstance(error, NoPermissionError) else ""
-            raise BackendUnavailable(
-                f"The Redis that keeps the tasks' records cannot be used: {at(self._address, error)}{needed}"
-            ) from None

@@ -1,4 +1,4 @@
-"""The context variables of a task in a worker: those of the tools there, such as the Sentry scope of Celery."""
+"""The context variables of a task in a worker: those of the tools there, such as the Sentry scope of an engine."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""A store in the application's PostgreSQL. START HERE: store.py."""

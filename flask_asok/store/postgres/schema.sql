@@ -1,0 +1,103 @@
+-- What Flask-Asok keeps in PostgreSQL. Each statement may be run again, and does nothing then. What another release
+-- would not understand gets another name.
+
+CREATE TABLE IF NOT EXISTS asok_tasks (
+    id text COLLATE "C" PRIMARY KEY,
+    app text NOT NULL,
+    name text NOT NULL,
+    queue text NOT NULL,
+    function text NOT NULL DEFAULT '',
+    origin text NOT NULL DEFAULT '',
+    state text NOT NULL,
+    attempts integer NOT NULL DEFAULT 0,
+    enqueued double precision NOT NULL,
+    due double precision NOT NULL DEFAULT 0,
+    scheduled double precision NOT NULL DEFAULT 0,
+    started double precision NOT NULL DEFAULT 0,
+    finished double precision NOT NULL DEFAULT 0,
+    owner text NOT NULL DEFAULT '',
+    claim bigint NOT NULL DEFAULT 0,
+    deaths integer NOT NULL DEFAULT 0,
+    key text NOT NULL DEFAULT '',
+    unique_key text NOT NULL DEFAULT '',
+    stopping boolean NOT NULL DEFAULT false,
+    progress text,
+    error text NOT NULL DEFAULT '',
+    traceback text NOT NULL DEFAULT '',
+    outcome text,
+    message text,
+    history text NOT NULL DEFAULT '',
+    -- The key that the first claim takes: of a task that was enqueued in a transaction of the application, where to
+    -- take it would wait for every other transaction that wants it.
+    wanted_key text NOT NULL DEFAULT '',
+    -- The engine's row that carries the task to a worker, and when it was inserted.
+    job bigint,
+    sent double precision NOT NULL DEFAULT 0,
+    -- When the first worker could not run it.
+    left_at double precision NOT NULL DEFAULT 0
+);
+
+CREATE UNIQUE INDEX IF NOT EXISTS asok_tasks_key ON asok_tasks (app, key) WHERE key <> '';
+CREATE INDEX IF NOT EXISTS asok_tasks_wanted_key ON asok_tasks (app, wanted_key) WHERE wanted_key <> '';
+CREATE INDEX IF NOT EXISTS asok_tasks_open ON asok_tasks (app, state, due) WHERE finished = 0;
+CREATE INDEX IF NOT EXISTS asok_tasks_lost ON asok_tasks (app, owner) WHERE finished = 0 AND message IS NULL;
+CREATE INDEX IF NOT EXISTS asok_tasks_finished ON asok_tasks (app, finished) WHERE finished > 0;
+
+CREATE TABLE IF NOT EXISTS asok_processes (
+    token text PRIMARY KEY,
+    app text NOT NULL,
+    host text NOT NULL,
+    pid bigint NOT NULL,
+    kind text NOT NULL,
+    since double precision NOT NULL,
+    queues text NOT NULL,
+    seen timestamp with time zone NOT NULL DEFAULT clock_timestamp()
+);
+
+CREATE TABLE IF NOT EXISTS asok_ticks (
+    app text NOT NULL,
+    name text NOT NULL,
+    at double precision NOT NULL,
+    task_id text NOT NULL DEFAULT '',
+    PRIMARY KEY (app, name)
+);
+
+CREATE TABLE IF NOT EXISTS asok_about (
+    app text NOT NULL,
+    name text NOT NULL,
+    value text NOT NULL,
+    PRIMARY KEY (app, name)
+);
+
+-- A call, enqueued: a worker gets it with the commit, or in `_delay` seconds. Returns its id, or the id of the task that
+-- has its key. As a function it is planned once for each connection, and not for each call.
+CREATE OR REPLACE FUNCTION asok_enqueue_v1(
+    _app text, _id text, _name text, _queue text, _function text, _origin text, _enqueued double precision,
+    _delay double precision, _scheduled double precision, _key text, _message text, _line text, _now double precision
+) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    _holder text;
+    _job bigint;
+BEGIN
+    IF _now IS NULL THEN
+        _now := extract(epoch FROM clock_timestamp());
+    END IF;
+    IF _key <> '' THEN
+        SELECT id INTO _holder FROM asok_tasks WHERE app = _app AND (key = _key OR wanted_key = _key) LIMIT 1;
+        IF FOUND THEN
+            RETURN _holder;
+        END IF;
+    END IF;
+    IF _delay = 0 THEN
+        _job := (procrastinate_defer_jobs_v1(ARRAY[CAST(
+            ROW(_line, 'flask_asok.run', 0, NULL, NULL, jsonb_build_object('id', _id), NULL)
+            AS procrastinate_job_to_defer_v1
+        )]))[1];
+    END IF;
+    INSERT INTO asok_tasks (app, id, name, queue, function, origin, state, enqueued, due, scheduled, unique_key,
+        wanted_key, message, job, sent)
+    VALUES (_app, _id, _name, _queue, _function, _origin, CASE WHEN _delay = 0 THEN 'queued' ELSE 'waiting' END,
+        _enqueued, _now + _delay, _scheduled, _key, _key, _message, _job, _now);
+    RETURN _id;
+END;
+$$;

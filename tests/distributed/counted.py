@@ -1,0 +1,34 @@
+"""What Prometheus reads off a worker of these tests, whichever engine it works for."""
+
+import urllib.request
+
+import jobs
+
+from flask_asok import background
+
+WAIT = 30
+
+SETTLED = 'asok_tasks_total{{outcome="{}",queue="default",task="jobs.{}"}}'
+
+
+def assert_counted(app, port, wait_until):
+    """Run tasks on the worker that serves its metrics on `port`, leave one in another queue, and see them counted."""
+    with app.app_context():
+        tasks = [background(jobs.add, number) for number in range(20)]
+        failed = background.using(retries=1, backoff=0.1)(jobs.close_shop, "now")
+        for task in (*tasks, failed):
+            task.join(WAIT)
+        background.using(queue="mail")(jobs.add, 1)
+
+    def scraped():
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=WAIT) as answer:
+            text = answer.read().decode()
+        return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in text.splitlines() if line[0] != "#"}
+
+    wait_until(lambda: scraped().get(SETTLED.format("failed", "close_shop")) == 1, what="the count")
+    found = scraped()
+    assert found[SETTLED.format("succeeded", "add")] == 20
+    assert found['asok_task_retries_total{queue="default",task="jobs.close_shop"}'] == 1
+    assert found['asok_queue_latency_seconds_count{queue="default"}'] == 22
+    assert found['asok_queue_tasks{queue="mail",state="queued"}'] == 1
+    assert found['asok_queue_tasks{queue="default",state="queued"}'] == 0
