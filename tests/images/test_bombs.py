@@ -16,16 +16,16 @@ REFUSED_WITHIN = 0.1
 """Seconds that a bomb may take at most; asserted at three times that."""
 
 
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
 def png_bomb(width, height, depth, colour):
     """A PNG of zeros, packed by hand: Pillow would need the memory that it asks for."""
     channels = {0: 1, 2: 3, 6: 4}[colour]
     row = b"\0" * (1 + (width * channels * depth + 7) // 8)
     packer = zlib.compressobj(1)
     body = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
 
@@ -76,6 +76,17 @@ def test_animation_that_grows(studio):
 
     assert reason == "too_many_pixels"
     assert seconds < 3 * REFUSED_WITHIN
+
+
+def test_animation_with_a_large_frame_outside(studio):
+    """A frame that is much larger than the screen of a GIF is not decoded, though it is within the limit."""
+    small = studio.encoded(Image.new("P", (10, 10)), "GIF")
+    large = gif_bomb(studio, 1, (9900, 9900))
+    path = studio.put(small[:-1] + large[large.index(b",", 13) :], "bomb.gif")
+
+    reason, _ = studio.refused(path)
+
+    assert reason == "damaged"
 
 
 @pytest.mark.parametrize("format", ["gif", "png"])
@@ -138,11 +149,29 @@ def test_head_in_many_pieces(studio, format):
     start = {"JPEG": 2, "PNG": 33, "GIF": data.index(b",", 13)}[format]
     piece = {"JPEG": b"\xff\xe5\0\2", "PNG": EMPTY_CHUNK, "GIF": b"!\xfe\0"}[format]
     path = studio.put(data[:start] + piece * 1_000_000 + data[start:], "bomb")
+    # The first image of a format loads what reads it.
+    resize_image(studio.put(data, "whole"))
 
     reason, seconds = studio.refused(path)
 
     assert reason == "damaged"
     assert seconds < 3 * REFUSED_WITHIN
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_png_of_many_profiles(studio, monkeypatch, before):
+    """Of the profiles of a PNG the first alone is unfolded, wherever the others stand: each takes its time."""
+    profile = chunk(b"iCCP", b"p\0\0" + zlib.compress(bytes(100_000)))
+    data = studio.encoded(Image.new("L", (100, 100)), "PNG")
+    start, many = (33, b"") if before else (-12, chunk(b"IDAT", b"") * 11_000)
+    path = studio.put(data[:start] + many + profile * 500 + data[start:], "a.png")
+    unfolded = []
+    real = zlib.decompressobj
+    monkeypatch.setattr(zlib, "decompressobj", lambda *args: (unfolded.append(1), real(*args))[1])
+
+    resize_image(path, 50)
+
+    assert len(unfolded) < 20
 
 
 @pytest.mark.parametrize("format", ["PNG", "GIF"])

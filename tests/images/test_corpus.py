@@ -41,10 +41,10 @@ def corpus():
 
 @pytest.fixture(scope="module")
 def verdicts(corpus, folder, tmp_path_factory):
-    """What became of each file, under its own name and under one that lies."""
+    """What became of each file, and of some under a name that lies."""
     # In a process of its own: the memory of a forked child is counted with that of the one it came from.
     out = tmp_path_factory.mktemp("corpus") / "verdicts.json"
-    command = [sys.executable, corpus.__file__, str(folder), "--names", corpus.OWN, "photo.jpg", "--json", str(out)]
+    command = [sys.executable, corpus.__file__, str(folder), "--lie", "photo.jpg", "--json", str(out)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return json.loads(out.read_text())
 
@@ -59,9 +59,9 @@ def test_table(corpus, verdicts, capfd):
 
     with capfd.disabled():
         print("", *(f"{name:45} {count:6}" for name, count in lines.items()), sep="\n", file=sys.stderr)
-    assert lines["files"] > 2000
-    assert lines["decodable, in an accepted format"] > 1000
-    assert lines["written"] + lines["unchanged"] > 1000
+    assert lines["files"] > 1200
+    assert lines["decodable, in an accepted format"] > 600
+    assert lines["written"] + lines["unchanged"] > 600
 
 
 def test_one_error(verdicts):

@@ -268,6 +268,18 @@ MOVES = {
         gif([(0, WHOLE, b"", 1, None, 10), (2, HALF, b"", 2, None, 10), (1, (0, 0, 8, 8), b"", 1, None, 10)], PALETTE),
         [[RED, RED], [RED, BLUE], [RED, NOTHING]],
     ),
+    "gif gives back and goes outside": (
+        gif(
+            [
+                (0, WHOLE, b"", 1, None, 10), (2, (32, 0, 300, 200), b"", 3, None, 10),
+                (1, (99, 99, 140, 140), b"", 2, None, 10), (2, WHOLE, b"", 1, None, 10),
+                (0, (32, 9, 300, 200), b"", 3, None, 10), (1, (99, 9, 140, 14), b"", 3, None, 10),
+                (0, WHOLE, b"", 1, None, 10),
+            ],
+            PALETTE,
+        ),
+        [[RED, RED], [RED, BLUE], [RED, RED], [BLUE, BLUE], [BLUE, RED], [BLUE, BLUE], [RED, RED]],
+    ),
     "gif draws a part first": (
         gif([(0, HALF, b"", 1, None, 10), (2, (48, 0, 64, 48), b"", 1, None, 10)], PALETTE),
         [[NOTHING, RED], [NOTHING, BLUE]],

@@ -172,3 +172,24 @@ def test_fractions_add_up(studio, format):
     picture = resize_image(path, 50, to=f"{path}.{format}", format=format)
 
     assert sum(time for _, time in seen(picture.path)) == 1000
+
+
+@pytest.mark.parametrize("colours", [2, 5, 150])
+@pytest.mark.parametrize("size", [30, 60, 149])
+def test_transparent_logo(studio, colours, size):
+    """A still GIF of a few colours on a transparent ground keeps both at any size."""
+    image = Image.new("RGBA", (150, 110), (0, 0, 0, 0))
+    for number in range(colours):
+        shade = (250 - number % 5 * 50, number * 13 % 256, number * 29 % 256, 255)
+        ImageDraw.Draw(image).rectangle((20 + number // 4, 20, 129 - number // 4, 89), fill=shade)
+    path = studio.save(image, "logo.gif")
+    meant = image.resize((15, 11), Image.Resampling.BOX)
+
+    resize_image(path, size)
+
+    with Image.open(path) as written:
+        found = written.convert("RGBA").resize((15, 11), Image.Resampling.BOX)
+    assert max(written.size) == size
+    for place in [(x, y) for x in range(4, 12) for y in range(4, 7)]:
+        assert are_near(found.getpixel(place), meant.getpixel(place))
+    assert found.getpixel((0, 0))[3] == found.getpixel((14, 10))[3] == 0

@@ -178,10 +178,31 @@ def test_multi_picture(studio):
 
     picture = resize_image(path)
 
-    assert picture.format == "jpeg"
+    assert (picture.format, picture.removed) == ("jpeg", ("images",))
     with Image.open(path) as image:
         assert image.format == "JPEG"
         assert image.size == (800, 533)
+
+
+@pytest.mark.parametrize("size", [(900, 600), (90, 60)], ids=["made smaller", "that fits"])
+@pytest.mark.parametrize("end", [b"", b"\xff\xd9"], ids=["google", "ending like a JPEG"])
+def test_motion_photo(studio, size, end):
+    """The video that phones append to a photo is cut off, and named."""
+    video = b"MotionPhoto_Data\0\0\0\x18ftypmp42\0\0\0\0isommp42" + bytes(500) + end
+    path = studio.put(studio.encoded(studio.photo(size), "JPEG") + video, "photo.jpg")
+
+    picture = resize_image(path)
+
+    assert picture.removed == ("video",)
+    assert b"ftyp" not in studio.read(path)
+
+
+def test_no_motion_photo(studio):
+    """What else follows an image is no video, and neither is such a word in its comment."""
+    data = studio.encoded(studio.photo((90, 60)), "JPEG", comment=b"\0\0\0\x18ftypmp42")
+    path = studio.put(data + b"an archive", "photo.jpg")
+
+    assert resize_image(path).removed == ("comment",)
 
 
 def test_multi_picture_that_fits(studio):
@@ -191,7 +212,7 @@ def test_multi_picture_that_fits(studio):
     with Image.open(path) as before:
         pixels = before.tobytes()
 
-    resize_image(path)
+    assert resize_image(path).removed == ("images",)
 
     with Image.open(path) as image:
         assert image.format == "JPEG"

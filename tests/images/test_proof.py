@@ -275,3 +275,20 @@ def test_animation_of_equal_frames(studio):
 
     with Image.open(path) as image:
         assert image.convert("RGB").getpixel((5, 5)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize("format", ["gif", "webp", "png", "avif"])
+@pytest.mark.parametrize("original", ["GIF", "PNG"])
+def test_a_fade_is_no_fault(studio, original, format):
+    """Nor that of small steps from one image to another a format shows several at once."""
+    ends = []
+    for colour, box in (("red", (20, 10, 90, 60)), ("gold", (60, 40, 130, 100))):
+        ends.append(Image.new("RGB", (150, 110), "linen"))
+        ends[-1].paste(colour, box)
+    steps = [Image.blend(*ends, step / 30) for step in range(31)]
+    path = studio.save(steps[0], "fade", original, save_all=True, append_images=steps[1:], duration=40, loop=0)
+    options = {} if format == original.lower() else {"to": f"{path}.{format}", "format": format}
+    if format == "gif" and options:
+        pytest.skip("No other format becomes a GIF.")
+
+    assert resize_image(path, 60, **options).frames == 31

@@ -29,6 +29,8 @@ _ANOTHER_COLOUR = 56
 """How far off, of 255, a pixel of a GIF is another colour."""
 _SPECK = 4
 """Pixels of another colour that go unnoticed, in a small image."""
+_HELD = 4.2
+"""Bytes for each pixel of all frames, which Pillow holds to write a PNG, and what goes with them."""
 _LONGEST = {"png": 65_535_000.0, "webp": float((1 << 24) - 1)}
 """Milliseconds that a frame can last; one of a GIF comes from a GIF."""
 
@@ -88,6 +90,8 @@ class _Look:
     """Compared, in the end, with those of the written file."""
     durations: list[float] = field(default_factory=list)
     is_opaque: bool = True
+    pixels: int = 0
+    """Of one frame of the result."""
     samples: list[Image.Image] = field(default_factory=list)
 
 
@@ -104,6 +108,8 @@ def encode_animation(
     if format == "gif":
         return _encode_gif(source, prepare, look, times), look.sights
     numbers, durations = _split(look.durations, _LONGEST.get(format))
+    if format == "png":
+        source.check_memory(True, ceil(look.pixels * len(numbers) * _HELD))
     options: dict[str, Any] = {"save_all": True, "duration": durations}
     if format == "png":
         # If the original had a stand-in, Pillow would write the first frame as one.
@@ -132,6 +138,7 @@ def _look(source: Source, prepare: Prepare, format: str) -> _Look:
         image = _prepared(source, prepare, decoded)
         look.sights.add(image, duration)
         look.durations.append(duration)
+        look.pixels = image.width * image.height
         look.is_opaque = look.is_opaque and colour.drop_idle_alpha(image).mode in ("L", "RGB")
         if format == "gif":
             look.samples.append(image.convert("RGB").resize((side, side), Image.Resampling.NEAREST))
@@ -192,10 +199,10 @@ def _common_palette(samples: list[Image.Image]) -> Image.Image:
 
 
 def _in_palette(image: Image.Image, common: Image.Image) -> Image.Image:
-    few, _ = to_gif_palette(image, common)
+    few = to_gif_palette(image, common)
     missed = _missed(image, few)
     if missed:
-        own, _ = to_gif_palette(image)
+        own = to_gif_palette(image)
         if 2 * _missed(image, own) < missed:
             return own
     return few

@@ -1,4 +1,4 @@
-"""The boxes of an AVIF: how large its samples are, its colours, and its crop."""
+"""The boxes of an AVIF: how large its frames and samples are, its colours, and its crop."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+
+from . import av1, avif_data
+from .errors import ImageError
 
 _CONTAINERS = {
     b"moov": 0,
@@ -42,6 +45,8 @@ class Head:
     """Left, top, right and bottom of the visible part, before it is turned."""
     code_points: tuple[int, int] | None = None
     """Primaries and transfer: nclx."""
+    coded_pixels: int = 0
+    """Of the largest frame that is decoded, whatever size the boxes say."""
 
 
 def is_avif(data: bytes) -> bool:
@@ -62,19 +67,22 @@ def why_not(data: bytes) -> tuple[str, str] | None:
 
 
 def read(data: bytes) -> Head:
-    """Return what the boxes say, as far as they can be followed."""
+    """Return what the boxes say, as far as they can be followed; ImageError if there are too many to look at."""
     boxes: dict[bytes, list[bytes]] = {}
     for number, (kind, body) in enumerate(_boxes(data)):
         if number == _MOST:
-            break
+            raise ImageError(f"The AVIF is in more than {_MOST:,} boxes.")
+        if kind == b"co64":
+            # The upper halves of these numbers are zero in a file that fits into memory.
+            kind, body = b"stco", body[:8] + b"".join(body[at + 4 : at + 8] for at in range(8, len(body), 8))
         boxes.setdefault(kind, []).append(body)
     try:
-        return _head(boxes)
+        return _head(boxes, data)
     except (struct.error, IndexError, ZeroDivisionError):
         return Head()
 
 
-def _head(boxes: dict[bytes, list[bytes]]) -> Head:
+def _head(boxes: dict[bytes, list[bytes]], data: bytes) -> Head:
     properties = [one for body in boxes.get(b"ipco", ()) for one in _children(body)]
     items = _items(boxes, properties)
     primary = items.get(_number(boxes.get(b"pitm", [b"\0\0\0\0\0\0"])[0]), [])
@@ -95,6 +103,7 @@ def _head(boxes: dict[bytes, list[bytes]]) -> Head:
         has_gain_map=any(body[8:12] == b"tmap" for one in boxes.get(b"iinf", ()) for body in _entries(one)),
         crop=_crop([*of_track, *primary], dict(primary).get(b"ispe")),
         code_points=code_points,
+        coded_pixels=av1.most_pixels(avif_data.coded(boxes, _coded_items(boxes), data)),
     )
 
 
@@ -123,6 +132,16 @@ def _children(data: bytes) -> Iterator[Property]:
 
 def _entries(body: bytes) -> Iterator[bytes]:
     return (entry for kind, entry in _children(body[8 if body[0] else 6 :]) if kind == b"infe")
+
+
+def _coded_items(boxes: dict[bytes, list[bytes]]) -> set[int]:
+    """Return the numbers of the items that are images, and not EXIF data or the like."""
+    items = set()
+    for entry in (entry for body in boxes.get(b"iinf", ()) for entry in _entries(body)):
+        end = 6 if entry[0] < 3 else 8
+        if entry[end + 2 : end + 6] == b"av01":
+            items.add(int.from_bytes(entry[4:end], "big"))
+    return items
 
 
 def _items(boxes: dict[bytes, list[bytes]], properties: list[Property]) -> dict[int, list[Property]]:

@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterable
 
 from PIL import Image, ImageCms
 
+from .errors import ImageError
+from .tiff import is_negative, is_unsigned, most_grey
+
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 _SHARED = {"RGB", "RGBA", "L", "LA", "CMYK", "LAB", "YCbCr"}
 """Modes that can be resized as they are. Palettes and 1-bit cannot: Pillow would take the nearest pixel, silently."""
@@ -23,7 +26,9 @@ def resizable(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
     mode = image.mode
     if mode in _SIXTEEN_BITS:
         # By way of 32 bits: of the kinds of 16 bits Pillow calculates with one only.
-        return lambda part: part.convert("I").point(lambda value: value * (1 / 256)).convert("L")
+        most = most_grey(image)
+        scale, start = (-256 / (most + 1), 256 * most / (most + 1)) if is_negative(image) else (256 / (most + 1), 0.0)
+        return lambda part: part.convert("I").point(lambda value: value * scale + start).convert("L")
     if mode in ("I", "F"):
         return _ranged(image)
     if mode in ("1", "P", "PA", "HSV", "RGBX", "RGBa", "La") or (mode in ("L", "RGB") and image.has_transparency_data):
@@ -45,10 +50,14 @@ def _resizable_mode(image: Image.Image) -> str:
 def _ranged(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
     """Scale integers or floats, whose white point is unknown, from the range that they seem to use."""
     low, high = (float(value) for value in image.getextrema())  # type: ignore[arg-type]
+    if low < 0 and is_unsigned(image):
+        raise ImageError("It has grey of 32 bits, which is not supported. Export it with 16.", reason="unsupported")
     white = next((white for white in (1.0, 255.0, 65535.0) if high <= white), high)
     if image.mode == "I" and white == 1.0:
         white = 255.0
     black = min(low, 0.0)
+    if is_negative(image):
+        black, white = white, black
     scale = 255.0 / (white - black)
     return lambda part: part.convert("F").point(lambda value: value * scale + -black * scale).convert("L")
 
@@ -59,8 +68,8 @@ class Colours:
     to be its own, of which the first that can be used counts.
     """
 
-    def __init__(self, image: Image.Image, profiles: Iterable[bytes]) -> None:
-        self._mode = _profiled_mode(image.mode)
+    def __init__(self, mode: str, profiles: Iterable[bytes]) -> None:
+        self._mode = _profiled_mode(mode)
         self._transform = next((one for icc in profiles if (one := _to_srgb(icc, self._mode))), None)
         if self._transform is not None and _is_identity(self._transform, self._mode):
             self._transform = None
@@ -75,7 +84,8 @@ class Colours:
 
     def convert(self, image: Image.Image) -> Image.Image:
         """Return `image`, resizable and of this image, in sRGB: L, LA, RGB or RGBA."""
-        if self._transform is None or _profiled_mode(image.mode) != self._mode:
+        is_grey = self._mode == "L" and image.mode in ("RGB", "RGBA")
+        if self._transform is None or not (is_grey or _profiled_mode(image.mode) == self._mode):
             return image if image.mode in ("L", "LA", "RGB", "RGBA") else image.convert("RGB")
         alpha = image.getchannel("A") if image.mode in ("LA", "RGBA") else None
         bare = image.convert(self._mode) if image.mode != self._mode else image

@@ -12,6 +12,7 @@ from PIL import Image, ImageChops, ImageFile, ImageStat, JpegImagePlugin
 from . import colour, webp
 from .errors import ImageError
 from .formats import FORMATS
+from .gif_writer import CLEAR, still_gif
 from .pillow import pillow_errors
 from .source import Source
 
@@ -58,7 +59,7 @@ def encode(
             if source is not None and source.image.info.get("compression") == "jpeg" and image.mode in ("L", "RGB"):
                 options = {"compression": "jpeg", "quality": 90}
         case "gif":
-            image, options = to_gif_palette(image)
+            return still_gif(to_gif_palette(image))
         case "bmp":
             image = image.convert("RGBA") if image.mode == "LA" else image
             options = {}
@@ -66,7 +67,7 @@ def encode(
             options = {}
     if exif and format == "tiff":
         options["tiffinfo"] = _tags(exif)
-    elif exif and format not in ("gif", "bmp"):
+    elif exif and format != "bmp":
         options["exif"] = exif
     try:
         data = save(image, format, options)
@@ -97,10 +98,11 @@ def encode_small(
         return None
     smallest = None
     for colours in (255, 64, 16) if format in ("png", "gif") else ():
-        few, options = to_gif_palette(image, colours) if format == "gif" else _to_palette(image, colours)
+        few = to_gif_palette(image, colours) if format == "gif" else _to_palette(image, colours)
         if not _looks_alike(image, few, format):
             break
-        smallest = save(few, format, {**options, **({"exif": exif} if exif and format == "png" else {})})
+        options = {"optimize": True, **({"exif": exif} if exif else {})}
+        smallest = still_gif(few) if format == "gif" else save(few, format, options)
         if len(smallest) <= most:
             break
     return smallest
@@ -123,9 +125,9 @@ def save(image: Image.Image, format: str, options: Mapping[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def to_gif_palette(image: Image.Image, colours: int | Image.Image = 255) -> tuple[Image.Image, dict[str, Any]]:
+def to_gif_palette(image: Image.Image, colours: int | Image.Image = 255) -> Image.Image:
     """
-    Return `image` in some colours, a number up to 255 or the palette of another one, and what its file must say.
+    Return `image` in some colours: a number up to 255, or the palette of another one.
 
     GIF has no partial transparency: pixels that are less than half opaque become clear.
     """
@@ -136,20 +138,20 @@ def to_gif_palette(image: Image.Image, colours: int | Image.Image = 255) -> tupl
         else:
             few = opaque.quantize(palette=colours, dither=Image.Dither.NONE)
         if image.mode not in ("LA", "RGBA"):
-            return few, {}
+            return few
         clear = image.getchannel("A").point(lambda value: 255 if value < 128 else 0)
-        few.paste(255, mask=clear)
-        few.info["transparency"] = 255
-        return few, {"transparency": 255}
+        few.paste(CLEAR, mask=clear)
+        few.info["transparency"] = CLEAR
+        return few
 
 
-def _to_palette(image: Image.Image, colours: int) -> tuple[Image.Image, dict[str, Any]]:
+def _to_palette(image: Image.Image, colours: int) -> Image.Image:
     if image.mode == "LA":
         image = image.convert("RGBA")
     # Only the octree supports transparency.
     method = Image.Quantize.FASTOCTREE if image.mode == "RGBA" else Image.Quantize.MEDIANCUT
     with pillow_errors("The image cannot get a palette", "cannot_write"):
-        return image.quantize(colours, method=method, dither=Image.Dither.NONE), {"optimize": True}
+        return image.quantize(colours, method=method, dither=Image.Dither.NONE)
 
 
 def _looks_alike(image: Image.Image, few: Image.Image, format: str) -> bool:

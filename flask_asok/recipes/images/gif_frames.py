@@ -10,6 +10,8 @@ from . import gif
 
 _BAND = 1 << 20
 """Pixels that are drawn at a time: it bounds the memory for their colours."""
+_BEYOND = 1 << 24
+"""Pixels that a frame may have if the screen has fewer: those outside are decoded, too."""
 _CLEAR = (0, 0, 0, 0)
 _BACKGROUND, _PREVIOUS = 2, 3
 """What happens to the area of a frame after its time; higher numbers mean the same as the last."""
@@ -23,15 +25,20 @@ def shown(data: bytes, screen: tuple[int, int]) -> Iterator[tuple[Image.Image, f
     """
     canvas = Image.new("RGBA", screen, _CLEAR)
     for block in gif.images(data):
-        kept = canvas.crop(block.box) if block.disposal >= _PREVIOUS else None
+        left, top, right, bottom = block.box
+        if (right - left) * (bottom - top) > max(screen[0] * screen[1], _BEYOND):
+            raise ValueError("a frame is larger than the image")
+        # What is outside would be kept in memory, too.
+        box = min(left, screen[0]), min(top, screen[1]), min(right, screen[0]), min(bottom, screen[1])
+        kept = canvas.crop(box) if block.disposal >= _PREVIOUS else None
         frame = _decode(block)
         if frame is not None:
             _draw(frame, canvas, block.box[:2])
         yield canvas, block.hundredths * 10.0
         if block.disposal == _BACKGROUND:
-            canvas.paste(_CLEAR, block.box)
+            canvas.paste(_CLEAR, box)
         elif kept is not None:
-            canvas.paste(kept, block.box[:2])
+            canvas.paste(kept, box[:2])
 
 
 def still(data: bytes, screen: tuple[int, int]) -> Image.Image:

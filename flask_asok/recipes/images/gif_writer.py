@@ -1,4 +1,4 @@
-"""Write an animated GIF frame by frame, with one frame in memory at a time."""
+"""Write a GIF frame by frame, with one frame in memory at a time."""
 
 from __future__ import annotations
 
@@ -73,6 +73,17 @@ class GifWriter:
         packed = image.point(numbers).tobytes("gif", ("P", 8, 0))
         self._file += b"\x08" + packed + b"\0"
         self._pending = None
+
+
+def still_gif(image: Image.Image) -> bytes:
+    """
+    Return an image of at most 255 colours as a file; pixels of the index `CLEAR` are transparent.
+
+    Not by Pillow, which writes other colours where the transparent index is not the one behind the last colour.
+    """
+    writer = GifWriter(image, image.size, loops=None, is_opaque="transparency" not in image.info)
+    writer.add(image, 0)
+    return writer.finish()
 
 
 class _Table:

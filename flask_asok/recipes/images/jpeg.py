@@ -12,6 +12,8 @@ from typing import BinaryIO
 
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 """The beginning of a segment, and the end of coded data: 0xFF that is neither escaped nor a restart."""
+_VIDEO = re.compile(rb"ftyp(?<=\0\0\0[\x08-\xff]ftyp)")
+"""The head of an MP4; its word comes first, since it is found faster than zeros."""
 _START, END = b"\xff\xd8", b"\xff\xd9"
 _END, _SCAN = 0xD9, 0xDA
 _SEGMENTS = frozenset({*range(0xC0, 0xD0), *range(_END, 0xF0), 0xFE}) - {0xC8}
@@ -79,6 +81,13 @@ def missing_end(file: BinaryIO) -> bytes:
 def end_of(data: bytes) -> int | None:
     """Return where the end mark stands, None if there is none."""
     return next((start for kind, start, _ in _segments(data) if kind == _END), None)
+
+
+def has_video(data: bytes) -> bool:
+    """Return True if a video follows the image, as phones append it: a motion photo."""
+    # Few files have the word anywhere, and the end of an image is not found as quickly.
+    end = end_of(data) if _VIDEO.search(data) else None
+    return end is not None and _VIDEO.search(data, end) is not None
 
 
 def scans(data: bytes, most: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image
 
-from . import gif, jpeg, png, webp
+from . import cost, gif, jpeg, png, tag_counts, webp
 from .source import GPS, ORIENTATION, Source
 
 ARTIST, COPYRIGHT = 0x013B, 0x8298
@@ -19,7 +19,7 @@ _TIFF_PLAIN = frozenset(
 
 
 def found(source: Source) -> tuple[str, ...]:
-    """Return what the file holds, if readable, of "gps", "exif", "xmp", "iptc", "comment" and "gain_map"."""
+    """Return what is found of "gps", "exif", "xmp", "iptc", "comment", "gain_map", "images" and "video"."""
     image = source.image
     info = image.info
     names: list[str] = []
@@ -51,6 +51,11 @@ def found(source: Source) -> tuple[str, ...]:
         names.append("comment")
     if _has_gain_map(source):
         names.append("gain_map")
+    if image.format == "MPO":
+        # Behind the first one: its preview, or the view of the other eye.
+        names.append("images")
+    if source.format == "jpeg" and jpeg.has_video(source.data()):
+        names.append("video")
     return tuple(names)
 
 
@@ -70,6 +75,8 @@ def _has_gain_map(source: Source) -> bool:
 def rights(source: Source) -> bytes:
     """Return EXIF data with nothing but the artist and the copyright notice; empty if there is neither."""
     kept = Image.Exif()
+    if tag_counts.has_long_tag(source.image.info.get("exif") or b""):
+        return b""
     try:
         exif = source.image.getexif()
         for tag in (ARTIST, COPYRIGHT):
@@ -87,8 +94,12 @@ def strip(source: Source, exif: bytes = b"") -> bytes | None:
     Return the file without metadata and with its pixels unchanged, or None if it has to be encoded again for that.
 
     `exif` takes the place of the EXIF data that was there. A clean file comes back unchanged, without what
-    follows the image, such as an appended archive.
+    follows the image, such as an appended archive. ImageError if that takes too much memory.
     """
+    size = source.stat.st_size
+    needed = cost.memory_to_strip(source.image, size)
+    is_animated = source.format != "tiff" and source.frames > 1
+    cost.check_bytes(source.name, source.limits.memory, size, source.format, is_animated=is_animated, other=needed)
     match source.format:
         case "jpeg":
             return jpeg.strip(source.data(), exif)

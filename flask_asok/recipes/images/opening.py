@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterator
 from typing import cast
 
+from . import avif
 from .errors import ImageError
 
 
@@ -33,6 +34,17 @@ class File(io.BufferedReader):
             if self._left < 0:
                 raise OSError("it is in too many pieces")
         return super().read(size)
+
+
+def claim(file: File) -> str:
+    """Return the format that a file claims to be, if it is one that is read as a whole; otherwise an empty str."""
+    head = file.read(72)
+    file.seek(0)
+    if head.startswith(b"\xff\xd8"):
+        return "jpeg"
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return "webp"
+    return "avif" if avif.is_avif(head) else ""
 
 
 def in_memory(data: bytes) -> io.RawIOBase:

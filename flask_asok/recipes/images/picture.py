@@ -24,7 +24,8 @@ class Picture:
     frames: int = 1
     """1, or the number of frames of the original animation; an encoder may merge equal ones."""
     removed: tuple[str, ...] = ()
-    """Metadata of the original that is no longer in the file: "gps", "exif", "xmp", "iptc", "comment", "gain_map"."""
+    """Metadata of the original that is no longer in the file: "gps", "exif", "xmp", "iptc", "comment", "gain_map", and
+    "images" or a "video" behind the first image of a JPEG."""
     original_width: int
     """Width of the upright original; `original_height` is its height."""
     original_height: int

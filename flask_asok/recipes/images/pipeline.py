@@ -46,7 +46,7 @@ class Work:
         # The order matters: frames and pages come before the orientation, which decodes some formats.
         self.is_animated: bool = source.is_animated()
         self.has_pages: bool = source.has_pages
-        self.colours: Colours = Colours(source.image, source.profiles)
+        self.colours: Colours = Colours(source.colour_mode, source.profiles)
         self.orientation: int = source.orientation()
         self.found: tuple[str, ...] = metadata.found(source)
         width, height = source.image.size

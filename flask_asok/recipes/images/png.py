@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -23,12 +24,19 @@ _KEPT = frozenset(
 _TEXTS = 4 << 20
 """Bytes of all texts together that are unfolded, to see that each is small."""
 
+_PIECES_OF_CHUNK = 3
+_GREY, _RGB, _GREY_ALPHA = 0, 2, 4
+
 
 @dataclass(slots=True)
 class Head:
     """What the chunks of one PNG say."""
 
-    is_grey: bool = False
+    kind: int = _RGB
+    bits: int = 8
+    """Of a sample."""
+    has_transparency: bool = False
+    """True if it says which pixels are transparent, not counting a channel for that."""
     code_points: tuple[int, int, bool] | None = None
     """Primaries, transfer, and whether the range is full: cICP."""
     profile: bytes | None = None
@@ -40,6 +48,15 @@ class Head:
     """Where each chunk that Pillow would refuse starts, and its length in the file."""
     hidden_texts: list[bytes] = field(default_factory=list)
     """The keywords of those that are texts."""
+
+    @property
+    def is_grey(self) -> bool:
+        return self.kind in (_GREY, _GREY_ALPHA)
+
+    @property
+    def is_misread(self) -> bool:
+        """Return True if one colour is transparent, and Pillow would look for it in the wrong bits."""
+        return self.has_transparency and self.kind in (_GREY, _RGB) and self.bits not in (1, 8)
 
     def profiles(self, icc: bytes | None) -> list[bytes]:
         """Return profiles of the colours, the one that counts first; `icc` is what Pillow read."""
@@ -54,21 +71,26 @@ class Head:
         return [one for one in found if one]
 
 
-def read(file: BinaryIO, most: int) -> Head | None:
-    """Return what the first `most` chunks say, None if this is not a PNG. Broken chunks are left to Pillow."""
+def read(file: BinaryIO, most_before: int, most: int) -> Head | None:
+    """
+    Return what the chunks say, None if this is not a PNG; OSError if Pillow would read them in too many
+    pieces, before the pixels or in all.
+
+    Broken chunks are left to Pillow.
+    """
     is_png = file.read(8) == SIGNATURE
-    head = _read(file, most) if is_png else None
+    head = _read(file, most_before // _PIECES_OF_CHUNK, most // _PIECES_OF_CHUNK) if is_png else None
     file.seek(0)
     return head
 
 
-def _read(file: BinaryIO, most: int) -> Head:
+def _read(file: BinaryIO, most_before: int, most: int) -> Head:
     head = Head()
-    texts, is_before = _TEXTS, True
+    texts, is_before, has_profile = _TEXTS, True, False
     for number, (kind, start, length) in enumerate(_chunks(file)):
-        if number == most:
-            break
         is_before = is_before and kind != b"IDAT"
+        if number > (most_before if is_before else most):
+            raise OSError("it is in too many pieces")
         if kind in (b"zTXt", b"iTXt", b"tEXt"):
             body = file.read(min(length, _PLAIN))
             size = _unfolded(kind, body, min(_PLAIN, texts + 1))
@@ -76,7 +98,11 @@ def _read(file: BinaryIO, most: int) -> Head:
             if size >= _PLAIN or not texts:
                 head.hidden.append((start, length + 12))
                 head.hidden_texts.append(body.partition(b"\0")[0])
+        elif kind == b"iCCP" and (has_profile or not is_before):
+            # Only the first counts. Pillow would unfold a megabyte of each, which may be one of thousands.
+            head.hidden.append((start, length + 12))
         elif kind == b"iCCP":
+            has_profile = True
             unfolded = _unfold(file.read(min(length, _PROFILE)).partition(b"\0")[2][1:], _PROFILE)
             if len(unfolded) >= _PLAIN:
                 head.hidden.append((start, length + 12))
@@ -118,8 +144,11 @@ class _Without(io.RawIOBase):
     def __init__(self, file: BinaryIO, hidden: list[tuple[int, int]]) -> None:
         super().__init__()
         self._file = file
-        self._size = file.seek(0, io.SEEK_END) - sum(length for _, length in hidden)
-        self._hidden = hidden
+        self._starts, self._skipped = [0], [0]
+        for start, length in hidden:
+            self._starts.append(start - self._skipped[-1])
+            self._skipped.append(self._skipped[-1] + length)
+        self._size = file.seek(0, io.SEEK_END) - self._skipped[-1]
         self._position = 0
 
     def readable(self) -> bool:
@@ -133,14 +162,10 @@ class _Without(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
-        there, most = self._position, len(buffer)
-        for start, length in self._hidden:
-            if there < start:
-                most = min(most, start - there)
-                break
-            there += length
-        self._file.seek(there)
-        data = self._file.read(most)
+        part = bisect_right(self._starts, self._position)
+        left = self._starts[part] - self._position if part < len(self._starts) else len(buffer)
+        self._file.seek(self._position + self._skipped[part - 1])
+        data = self._file.read(min(left, len(buffer)))
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)
@@ -165,7 +190,9 @@ def _note(head: Head, kind: bytes, body: bytes) -> bool:
         match kind:
             case b"IHDR":
                 # Of one that is cut off there is nothing to hide.
-                head.is_grey = body[9:10] in (b"\0", b"\4")
+                head.bits, head.kind = int.from_bytes(body[8:9], "big"), int.from_bytes(body[9:10], "big")
+            case b"tRNS":
+                head.has_transparency = True
             case b"cICP":
                 primaries, transfer, matrix, is_full = body
                 head.code_points = head.code_points or ((primaries, transfer, is_full != 0) if matrix == 0 else None)

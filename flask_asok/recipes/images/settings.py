@@ -14,7 +14,7 @@ SETTINGS = (
     ),
     Setting(
         "ASOK_IMAGE_MAX_MEMORY", 208 * 1024 * 1024, whole(1),
-        "Bytes that it takes to decode an image, as its head tells.",
+        "Bytes that it takes to decode an image, as its head tells, with the copies of its file.",
     ),
     Setting("ASOK_IMAGE_MAX_BYTES", 32 * 1024 * 1024, whole(1), "Size of a file that `save_upload()` accepts."),
 )  # fmt: skip

@@ -15,7 +15,7 @@ from PIL import (
     WebPImagePlugin,  # noqa: F401
 )
 
-from . import apng, avif, cost, gif, gif_frames, jpeg, jpeg_decoder, opening, png, profile, strict
+from . import apng, avif, cost, gif, gif_frames, jpeg, jpeg_decoder, opening, png, profile, strict, tag_counts
 from .errors import ImageError
 from .formats import FORMATS, READABLE
 from .geometry import Size
@@ -28,8 +28,6 @@ GPS = 0x8825
 
 _LEAST_FRAME = 40_000
 """Pixels that a frame counts as at least: 40,000 frames of one pixel take half a minute."""
-_SCANS = 100
-"""How often a progressive JPEG may go through its pixels, which takes time but hardly any bytes; ten times is usual."""
 _FINE = 32
 """Largest error of mean colours at a glance, in eighths of a level of 255."""
 _HEAD_PIECES, _PIECES, _PIECE_BYTES = 10_000, 1_000_000, 64
@@ -44,9 +42,14 @@ class Source:
         self.limits = limits
         self.file = file
         self.stat: os.stat_result = os.fstat(file.fileno())
+        self._claim: str = opening.claim(file)
+        cost.check_file(self.name, file, limits.memory, self.stat.st_size, self._claim)
         self._end: bytes = jpeg.missing_end(file)
         """What `data()` adds to a JPEG that ends without it."""
-        self.png: png.Head | None = png.read(file, _HEAD_PIECES)
+        self._pieces: int = _PIECES + self.stat.st_size // _PIECE_BYTES
+        with pillow_errors(f"{self.name} cannot be opened"):
+            self.png: png.Head | None = png.read(file, _HEAD_PIECES, self._pieces)
+        self._is_misread: bool = self.png is not None and self.png.is_misread
         self._shown: File = self._for_pillow()
         self.image: Image.Image = self._identify(formats)
         self.format: str = {"MPO": "jpeg"}.get(str(self.image.format), str(self.image.format).lower())
@@ -56,7 +59,7 @@ class Source:
             cost.check_parts(self.name, self.image, self.stat.st_size, self.limits.pixels)
         self._layout: jpeg.Layout | None = jpeg.layout(file) if self.format == "jpeg" else None
         self.avif: avif.Head | None = avif.read(self.data()) if self.format == "avif" else None
-        self._check_memory(False)
+        self.check_memory(self._is_misread)
         self.profiles: list[bytes] = self._profiles()
         """Profiles of its colours; the first that can be used counts."""
         self.screen: Size = self.image.size
@@ -119,7 +122,7 @@ class Source:
             )
         if frames > 1:
             self._check_pixels(frames)
-            self._check_memory(True)
+            self.check_memory(True)
         return frames > 1
 
     @property
@@ -158,9 +161,9 @@ class Source:
         if self.format == "tiff":
             return 1
         # Not `getexif`, which looks into XMP as well. For an AVIF, Pillow puts what the container says in here.
-        exif = Image.Exif()
+        exif, data = Image.Exif(), self.image.info.get("exif") or b""
         try:
-            exif.load(self.image.info.get("exif") or b"")
+            exif.load(b"" if tag_counts.has_long_tag(data) else data)
             found = exif.get(ORIENTATION, 1)
         except Exception:
             # Unreadable: the pixels may still be fine.
@@ -178,6 +181,11 @@ class Source:
         if self.avif is not None and self.avif.crop is not None and self.image.size == self.screen:
             # Pillow leaves the hidden part in.
             self.image = self.image.crop(self.avif.crop)
+
+    @property
+    def colour_mode(self) -> str:
+        """The mode that its profiles are for; Pillow reads some grey as RGB."""
+        return "L" if self.png is not None and self.png.is_grey else self.image.mode
 
     @property
     def is_cropped(self) -> bool:
@@ -204,14 +212,14 @@ class Source:
                 is_coarse = is_glance and eighths == 1 and self._has_fine_means()
                 first_scan = jpeg.first_scan(data, len(image.getbands())) if is_coarse else None
                 if first_scan is None:
-                    self._check_scans(data)
+                    cost.check_scans(self.name, self._layout, data)
                 data = first_scan or data
             with pillow_errors(f"{self.name} is damaged"):
                 decoded = jpeg_decoder.decode(image, data, eighths)
                 if not is_glance:
                     jpeg_decoder.check_pixels(image, data, decoded)
             return decoded, (image.width * eighths / 8, image.height * eighths / 8)
-        if self.format == "gif" or (self.format == "png" and self.frames > 1):
+        if self.format == "gif" or self._is_misread or (self.format == "png" and self.frames > 1):
             # Not by Pillow, which has seen other frames meanwhile, and leaves no area clear that no frame draws.
             with pillow_errors(f"{self.name} is damaged"):
                 first = gif_frames.still(self.data(), self.screen) if self.format == "gif" else apng.still(self.data())
@@ -256,7 +264,7 @@ class Source:
                 return Image.open(self._shown, formats=names)
         except ImageError as error:
             if isinstance(error.__cause__, (UnidentifiedImageError, UserWarning)):
-                if "avif" in formats and (why := avif.why_not(self.data())):
+                if self._claim == "avif" in formats and (why := avif.why_not(self.data())):
                     raise ImageError(f"{self.name} {why[1]}", reason=why[0]) from error.__cause__
                 raise ImageError(
                     f"{self.name} is not an image in an accepted format ({accepted}).",
@@ -268,7 +276,7 @@ class Source:
         """Limit the pieces in which the rest is read; only these two formats are read in pieces."""
         if self.format not in ("png", "gif"):
             return contextlib.nullcontext()
-        return self._shown.patience(_PIECES + self.stat.st_size // _PIECE_BYTES)
+        return self._shown.patience(self._pieces)
 
     def _check_pixels(self, frames: int) -> None:
         width, height = self.image.size
@@ -278,18 +286,15 @@ class Source:
             times = f" x {frames} frames" if frames > 1 else ""
             raise cost.too_many_pixels(self.name, f"{width} x {height}{times}; {most:,} are accepted")
 
-    def _check_memory(self, is_animated: bool) -> None:
+    def check_memory(self, is_animated: bool, held: int = 0) -> None:
+        """Raise ImageError if decoding takes too much memory, beside the bytes that are `held` to write the result."""
         with pillow_errors(f"{self.name} cannot be opened"):
             needed = cost.memory(self.image, self.format, is_animated, layout=self._layout, boxes=self.avif)
-        cost.check(self.name, self.limits.memory, needed)
+        cost.check(self.name, self.limits.memory, needed, held)
+        size, most = self.stat.st_size, self.limits.memory
+        cost.check_bytes(self.name, most, size, self.format, is_animated=is_animated, other=needed + held)
 
     def _has_fine_means(self) -> bool:
         """Return True if a first scan, of half the precision, has nearly the mean colours of the image."""
         tables: dict[int, list[int]] = getattr(self.image, "quantization", {})
         return all(table[0] <= _FINE for table in tables.values())
-
-    def _check_scans(self, data: bytes) -> None:
-        samples = self._layout.samples if self._layout is not None else 0
-        most = min(_SCANS, cost.SAMPLES_OF_SCANS // max(1, samples))
-        if jpeg.scans(data, most) > most:
-            raise ImageError(f"{self.name} goes through its pixels more than {most} times.", reason="damaged")
