@@ -1,16 +1,14 @@
 """A real Redis, a clock that the test turns, and an application on each kind of store."""
 
-import contextlib
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import time
 
 import flask_caching
 import pytest
+from ports import free_port
 
 from flask_asok.recipes.cache import decorator
 from flask_asok.recipes.cache.loader import Loader
@@ -35,7 +33,7 @@ class RedisServer:
     """A redis-server of the test's own, on a free port."""
 
     def __init__(self, folder, options=""):
-        self.port = _free_port()
+        self.port = free_port()
         self._folder = folder
         self._options = options
         self._process = None
@@ -77,14 +75,6 @@ class RedisServer:
     def thaw(self):
         """Make it answer again, with what it had."""
         self._process.send_signal(signal.SIGCONT)
-
-
-def _free_port():
-    """Find a port that the system gives to no outgoing connection, not even while the server is stopped for a test."""
-    for port in random.sample(range(20_000, 32_000), 100):
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
-    raise RuntimeError("no free port")
 
 
 def _new_server(folder, options=""):

@@ -80,10 +80,17 @@ def test_two_domains(make_app, domain, field, refused):
     assert "xn--" in str(error)
 
 
+# Ideographs, Hangul syllables and what is for private use are alike to both standards: one of 32 stands for them.
+CHARACTERS = (
+    *range(0x80, 0x3400), *range(0x3400, 0xA000, 32), *range(0xA000, 0xAC00), *range(0xAC00, 0xD800, 32),
+    *range(0xE000, 0xF900, 32), *range(0xF900, 0x10000),
+)  # fmt: skip
+
+
 def test_domains_as_by_idna_2008():
     """Whatever character a domain has, the name used has one meaning in IDNA 2003 and 2008."""
     disagreed, taken = [], 0
-    for number in (*range(0x80, 0xD800), *range(0xE000, 0x10000)):
+    for number in CHARACTERS:
         name = f"a{chr(number)}b"
         if encoded := ascii_domain(name):
             taken += 1
@@ -95,7 +102,7 @@ def test_domains_as_by_idna_2008():
                 disagreed.append((name, encoded, other))
 
     assert disagreed == []
-    assert taken > 40_000
+    assert taken > 10_000
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def test_name_of_a_file(written, name, line):
 names = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=300)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(name=names)
 @example("\\")
 @example('a\\"; filename=evil.exe; x="')

@@ -18,11 +18,7 @@ text = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=120)
 names = text.map(lambda name: " ".join(name.split()))
 
 
-@settings(
-    max_examples=100,
-    deadline=None,
-    phases=[Phase.generate],
-)
+@settings(max_examples=100, phases=[Phase.generate])
 @given(
     name=names,
     subject=names,

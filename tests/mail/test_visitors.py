@@ -94,6 +94,27 @@ def test_message(app, handler, field):
     assert handler.connections == 0
 
 
+@pytest.mark.parametrize("field", ["subject", "body", "html"])
+def test_half_of_a_character(app, handler, field, refused):
+    """Text that cannot be encoded, as JSON brings half of an emoji, fails the task; the error names the field."""
+    error = refused(**{field: "so good \ud83d"})
+
+    assert f"{field} cannot be encoded" in str(error)
+    assert str(error).isprintable()
+    assert handler.connections == 0
+
+
+def test_charset_of_a_message(app, handler):
+    """So does text that the charset of a Flask-Mail Message has no letters for."""
+    message = flask_mail.Message("Hello", ["user@example.com"], body="so good \U0001f600", charset="iso-8859-1")
+
+    error = Mail.send_message(message).exception(TIMEOUT)
+
+    assert isinstance(error, MailRefused)
+    assert "body cannot be encoded" in str(error)
+    assert handler.connections == 0
+
+
 def test_message_that_signs(app):
     """A Message of a class of yours is not asked for bytes that it cannot make."""
 

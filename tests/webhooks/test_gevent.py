@@ -76,13 +76,19 @@ FlaskAsok().close(app, 1)
 """
 
 
-def test_gevent(authority: object, ca_file: Path, tmp_path: Path) -> None:
+EARLY = "from flask_asok.recipes import import_late; import_late()"
+"""As `asok.preload()` does it, and gunicorn's --preload before gevent replaces anything."""
+
+
+@pytest.mark.parametrize("before", ["", EARLY], ids=["first", "preloaded"])
+def test_gevent(authority: object, ca_file: Path, tmp_path: Path, before: str) -> None:
     """Webhooks are delivered, over one connection, and a drip ends at the timeout, TLS handshake included."""
     certificate = tmp_path / "server.pem"
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(certificate))  # type: ignore[attr-defined]
 
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(certificate), str(ca_file)], capture_output=True, text=True, timeout=60
-    )
+        [sys.executable, "-c", before + PROGRAM, str(certificate), str(ca_file)],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
 
     assert done.returncode == 0, done.stderr

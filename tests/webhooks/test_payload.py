@@ -86,6 +86,13 @@ def test_no_json(payload: Any) -> None:
         encode(payload, MOST)
 
 
+@pytest.mark.parametrize(("name", "called"), [("Order", "an Order"), ("User", "a User"), ("object", "an object")])
+def test_named_with_its_article(name: str, called: str) -> None:
+    """The type of what cannot be sent is named as one says it."""
+    with pytest.raises(TypeError, match=f"payload cannot hold {called}: make it"):
+        encode({"value": type(name, (), {})()}, MOST)
+
+
 @pytest.mark.parametrize(
     "payload",
     [

@@ -211,11 +211,9 @@ def test_many_threads(app: Flask, tls_receiver: Any) -> None:
     assert tls_receiver.handshakes <= 6
 
 
-def test_second_address_is_tried(receiver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_address_is_tried(receiver: Any, free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the first address of a name does not answer, the next one is tried."""
-    closed = socket.create_server(("127.0.0.1", 0))
-    dead = closed.getsockname()
-    closed.close()
+    dead = ("127.0.0.1", free_port)
     transport = Transport()
     monkeypatch.setattr(
         transport._resolver,

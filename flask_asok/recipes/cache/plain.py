@@ -17,7 +17,7 @@ from typing import Any
 from werkzeug.local import LocalProxy
 
 from ...context import is_bound_to_session
-from ...validate import single_values
+from ...validate import a_kind, single_values
 
 SCALARS = frozenset({str, bytes, int, float, bool, type(None)})
 """Types of values that need no check."""
@@ -42,8 +42,8 @@ def refuse_what_runs_out(key: str, value: Any) -> None:
         if inspect.iscoroutine(value):
             # Otherwise Python warns that it was never awaited, and does not say where.
             value.close()
-        kind = type(value).__name__
-        raise TypeError(f"{key!r} cannot be cached: a {kind} can be read only once or only here. Cache what it gives.")
+        kind = a_kind(type(value))
+        raise TypeError(f"{key!r} cannot be cached: {kind} can be read only once or only here. Cache what it gives.")
 
 
 def check_object(key: str, value: Any) -> None:
@@ -61,7 +61,7 @@ def check_object(key: str, value: Any) -> None:
         if type(item) not in CONTAINERS:
             if is_open:
                 refuse_what_runs_out(key, item)
-            if is_bound_to_session(item) or _has_session(item):
+            if is_bound_to_session(item) or _is_scoped_session(item):
                 _warn(type(item).__name__)
                 return
         if depth < DEEPEST:
@@ -109,9 +109,9 @@ def _refuse_equal_names(key: str, value: dict[Any, Any]) -> None:
         )
 
 
-def _has_session(value: object) -> bool:
+def _is_scoped_session(value: object) -> bool:
     orm = sys.modules.get("sqlalchemy.orm")
-    return orm is not None and isinstance(value, (orm.Session, orm.scoped_session, orm.Query))
+    return orm is not None and isinstance(value, orm.scoped_session)
 
 
 def _items(value: Any) -> tuple[Iterable[Any], bool]:

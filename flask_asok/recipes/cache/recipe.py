@@ -154,7 +154,7 @@ def warm_all(
 def _is_late() -> bool:
     """Return True in a task that runs later than its call: a run since then, say before the commit, is too old."""
     attempt = running_task()
-    return attempt is not None and (attempt.options.when != "now" or attempt.options.delay > 0 or attempt.attempts > 1)
+    return attempt is not None and (attempt.options.is_deferred or attempt.options.delay > 0 or attempt.attempts > 1)
 
 
 def _for_worker(key: str, load: Callable[[], Any], ttl: Ttl, stale: Stale, cache: Cache) -> Warming:

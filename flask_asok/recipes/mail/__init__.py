@@ -28,6 +28,6 @@ RECIPE = Recipe(
     settings=SETTINGS,
     queues={"mail": 2},
     commands=(send_test_mail,),
-    late_imports=("batch",),
+    late_imports=("batch", "draft", "templates"),
     set_up=set_up,
 )

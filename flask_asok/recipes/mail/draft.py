@@ -129,11 +129,14 @@ def composed(draft: Draft) -> Composed:
     charset = checked_charset(draft.charset)
     files = [attached_file(attachment, problems) for attachment in draft.attachments]
     refuse_form("alts", draft.alternatives)
+
+    def encodable(name: str, text: Any) -> str | None:
+        return _or_problem(problems, lambda name, text: checked_text(name, text, charset), name, text)
+
     parts = {
-        checked_token("alts", subtype): checked_text(subtype, text, charset) or ""
-        for subtype, text in draft.alternatives.items()
+        checked_token("alts", subtype): encodable(subtype, text) or "" for subtype, text in draft.alternatives.items()
     }
-    body = checked_text("body", draft.body, charset)
+    body = encodable("body", draft.body)
     date = time.time() if draft.date is None else _checked_date(draft.date)
     mail_options = [checked_option("mail_options", option) for option in draft.mail_options]
     rcpt_options = [checked_option("rcpt_options", option) for option in draft.rcpt_options]

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from .batch import Later
     from .outgoing import Composed, OutgoingMail
 
+    Address = str | tuple[str, str]
+    """`"user@example.com"`, `"Name <user@example.com>"`, or `("Name", "user@example.com")`."""
+
 BACKOFF = (2.0, 30.0, 360.0)
 """
 Seconds before attempts 2 to 4. The first is for a broken connection; the last exceeds the 300 s for which greylisting
@@ -115,15 +118,15 @@ def _send_later(mails: list[OutgoingMail]) -> None:
 
 @task(**OPTIONS, prepare=compose, run=deliver_mail)
 def send_mail(
-    to: Any,
+    to: Address | Iterable[Address] | Message,
     subject: Any = "",
     body: Any = None,
     *,
     html: Any = None,
-    cc: Any = None,
-    bcc: Any = None,
-    sender: Any = None,
-    reply_to: Any = None,
+    cc: Address | Iterable[Address] | None = None,
+    bcc: Address | Iterable[Address] | None = None,
+    sender: Address | None = None,
+    reply_to: Address | None = None,
     attachments: Iterable[Any] = (),
     headers: Mapping[str, Any] | None = None,
     template: str | None = None,
@@ -145,8 +148,8 @@ def send_mail(
 
     `background` renders, reads and checks all of this in the caller's thread. It raises ValueError for no recipient, no
     sender or a line break in `headers`; TypeError for an argument of another type; OSError for a file that cannot be
-    read; TemplateNotFound. Text that a visitor may have typed never raises there: an invalid address, or a line break
-    in an address, the subject or a file name, makes the task fail with MailRefused.
+    read; TemplateNotFound. Text that a visitor may have typed never raises there: an invalid address, a line break in
+    an address, the subject or a file name, or a text that cannot be encoded, makes the task fail with MailRefused.
 
     Returns a Receipt. Raises MailUnavailable (no connection, connection lost, SMTP 4xx: the task is tried again 3
     times, with the same Message-ID, after about 2 s, 30 s and 6 minutes; a durable one 6 times

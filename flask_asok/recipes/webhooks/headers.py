@@ -9,6 +9,8 @@ from email.utils import parsedate_to_datetime
 
 from werkzeug.datastructures import MultiDict
 
+from ...validate import a_kind
+
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"(?:[!-~](?:[ -~]*[!-~])?)?")
 
@@ -41,7 +43,7 @@ def checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
     Names are tokens of RFC 9110, values printable ASCII. The text of an error quotes no value: it may be a credential.
     """
     if headers is not None and not hasattr(headers, "items"):
-        raise TypeError(f"headers must map names to values, not be a {type(headers).__name__}.")
+        raise TypeError(f"headers must map names to values, not be {a_kind(type(headers))}.")
     checked: dict[str, str] = {}
     seen: set[str] = set()
     # Only `multi` shows a header that a MultiDict holds twice.

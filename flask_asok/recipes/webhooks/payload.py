@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from ...validate import single_values
+from ...validate import a_kind, single_values
 
 DEEPEST = 100
 """Levels of nesting; a payload with more is a mistake."""
@@ -73,7 +73,7 @@ def _plain(value: Any, depth: int) -> Any:
     if isinstance(value, (datetime, date, time)):
         # pandas' NaT is a datetime, and no time.
         if value != value:
-            raise ValueError(f"it holds a {type(value).__name__}, which is no time")
+            raise ValueError(f"it holds {a_kind(type(value))}, which is no time")
         return value.isoformat()
     if isinstance(value, Decimal) and not value.is_finite():
         raise ValueError("it holds a Decimal that is not a finite number")
@@ -82,6 +82,5 @@ def _plain(value: Any, depth: int) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name), depth + 1) for field in dataclasses.fields(value)}
     single_values("A webhook's payload", value)
-    raise TypeError(
-        f"A webhook's payload cannot hold a {type(value).__name__}: make it a str, list, dict or dataclass first."
-    )
+    kind = a_kind(type(value))
+    raise TypeError(f"A webhook's payload cannot hold {kind}: make it a str, list, dict or dataclass first.")

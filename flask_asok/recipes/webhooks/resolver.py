@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import queue
 import socket
 import threading
-from queue import Empty, SimpleQueue
 
 from ...helper_thread import HelperThread
 from .deadline import Deadline
@@ -17,7 +17,7 @@ IDLE_SECONDS = 10.0
 
 Addresses = list[tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int]]]
 Name = tuple[str, int]
-Waiter = tuple[Deadline, "SimpleQueue[Addresses | OSError]"]
+Waiter = tuple[Deadline, "queue.SimpleQueue[Addresses | OSError]"]
 
 
 class Resolver:
@@ -30,7 +30,8 @@ class Resolver:
     """
 
     def __init__(self, size: int = SIZE) -> None:
-        self._jobs: SimpleQueue[Name | None] = SimpleQueue()
+        # By its module: gevent may replace it after this file was imported.
+        self._jobs: queue.SimpleQueue[Name | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._waiters: dict[Name, list[Waiter]] = {}  # guarded by the lock
         self._threads = HelperThread("asok-webhooks-dns", self._turn, lambda: not self._jobs.empty(), most=size)
@@ -42,7 +43,7 @@ class Resolver:
             return _lookup(host, port, socket.AI_NUMERICHOST)
         except OSError:
             pass
-        answer: SimpleQueue[Addresses | OSError] = SimpleQueue()
+        answer: queue.SimpleQueue[Addresses | OSError] = queue.SimpleQueue()
         with self._lock:
             is_first = (host, port) not in self._waiters
             if is_first and len(self._waiters) >= MOST_NAMES:
@@ -55,7 +56,7 @@ class Resolver:
             self._add_thread()
         try:
             found = answer.get(timeout=deadline.left())
-        except Empty:
+        except queue.Empty:
             raise TimeoutError(f"name not resolved within {deadline.seconds:g} s") from None
         if isinstance(found, OSError):
             # An error of its own: several threads raise it.
@@ -80,7 +81,7 @@ class Resolver:
         """Resolve the next name; False after idling."""
         try:
             job = self._jobs.get(timeout=IDLE_SECONDS)
-        except Empty:
+        except queue.Empty:
             return False
         if job is None:
             return not self._jobs.empty()

@@ -9,7 +9,7 @@ from flask import current_app, has_app_context
 
 from ...settings import Setting
 from ...state import KEY
-from ...validate import flag, or_none, text, whole
+from ...validate import a_kind, flag, or_none, text, whole
 from . import signing
 from .policy import Policy
 from .url import parse_proxy
@@ -39,7 +39,7 @@ def _proxy(name: str, value: object) -> str:
 
 def _secrets(name: str, value: object) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise TypeError(f"{name} must map names to secrets, not be a {type(value).__name__}.")
+        raise TypeError(f"{name} must map names to secrets, not be {a_kind(type(value))}.")
     for entry, secret in value.items():
         if not isinstance(entry, str) or signing.is_literal(entry):
             raise ValueError(f"{name} maps names to secrets; a name does not begin with whsec_.")
