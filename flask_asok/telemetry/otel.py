@@ -100,8 +100,9 @@ _tracers: list[tuple[TracerProvider, trace.Tracer]] = []
 def tracer_in_use() -> trace.Tracer | None:
     """Return our tracer; None where the application has set no tracer provider."""
     provider = trace.get_tracer_provider()
+    if _tracers and _tracers[0][0] is provider:
+        return _tracers[0][1]
     if isinstance(provider, (trace.ProxyTracerProvider, trace.NoOpTracerProvider)):
         return None
-    if not _tracers or _tracers[0][0] is not provider:
-        _tracers[:] = [(provider, provider.get_tracer("flask_asok", _version()))]
+    _tracers[:] = [(provider, provider.get_tracer("flask_asok", _version()))]
     return _tracers[0][1]

@@ -29,12 +29,11 @@ _captured: ContextVar[Any] = ContextVar("asok.captured", default=None)
 
 
 class AttemptScope:
-    """The scopes of one attempt, and its transaction where Sentry traces."""
+    """The scopes of one attempt, and its transaction where Sentry traces. Its methods are called in its context."""
 
-    __slots__ = ("_spans", "_task")
+    __slots__ = ("_spans",)
 
-    def __init__(self, task: Any, spans: list[Span]) -> None:
-        self._task = task
+    def __init__(self, spans: list[Span]) -> None:
         self._spans = spans
 
     def failed(self, error: BaseException, *, is_last: bool) -> None:
@@ -50,7 +49,7 @@ class AttemptScope:
             mechanism={"type": "asok", "handled": False},
         )
         sentry_sdk.capture_event(event, hint=hint)
-        _captured.set(self._task)
+        _captured.set(current.get())
 
     def ended(self, state: str) -> None:
         """Finish the transaction."""
@@ -59,6 +58,9 @@ class AttemptScope:
                 span.set_status(_STATUS.get(state, "ok"))
             span.__exit__(None, None, None)
 
+
+_WITHOUT_SPANS = AttemptScope([])
+"""That of most attempts: it has no state."""
 
 _STATUS = {"cancelled": "cancelled", "abandoned": "aborted"}
 
@@ -72,17 +74,17 @@ def begin(task: Any, fn: Callable[..., Any]) -> AttemptScope | None:
     _describe_tasks()
     if task.is_in_worker:
         _name_in_worker(label_of(fn))
-        return AttemptScope(task, [])
+        return _WITHOUT_SPANS
     if task.options.retries:
         # What the call has captured stays as it was, for the attempts to come.
         Scope.set_current_scope(sentry_sdk.get_current_scope().fork())
         Scope.set_isolation_scope(sentry_sdk.get_isolation_scope().fork())
-    return AttemptScope(task, _transaction(task, label_of(fn)) if _makes_spans(task, client) else [])
+    return AttemptScope(_transaction(task, label_of(fn))) if _makes_spans(task, client) else _WITHOUT_SPANS
 
 
 def publish(task: Any, fn: Callable[..., Any], scope: Any) -> None:
-    """Note in the caller's transaction that `task` was queued; its own is to go on from there, with this `scope`."""
-    if sentry_sdk.get_current_span() is None or not _makes_spans(task, sentry_sdk.get_client()):
+    """Note in the transaction of the caller, from whose `scope` its own is to go on, that `task` was queued."""
+    if not _makes_spans(task, sentry_sdk.get_client()):
         return
     with sentry_sdk.start_span(op=PUBLISH, name=label_of(fn), origin=ORIGIN) as span:
         _describe(span, task)
@@ -122,9 +124,11 @@ def _name_in_worker(label: str) -> None:
 def _makes_spans(task: Any, client: Any) -> bool:
     """Return False where spans are streamed as well, for which this version of the SDK has other functions."""
     options = client.options
+    if not has_tracing_enabled(options):
+        return False
     experiments = options.get("_experiments") or {}
     streams = "stream" in (options.get("trace_lifecycle"), experiments.get("trace_lifecycle"))
-    return has_tracing_enabled(options) and not streams and task.app.extensions["asok"].config["ASOK_SENTRY_SPANS"]
+    return not streams and task.app.extensions["asok"].config["ASOK_SENTRY_SPANS"]
 
 
 @functools.cache

@@ -14,7 +14,7 @@ def _metrics(name: str, value: Any) -> Any:
     if value not in (None, "prometheus"):
         raise ValueError(f'{name} must be None or "prometheus", not {value!r}.')
     if value is not None and importlib.util.find_spec("prometheus_client") is None:
-        raise NotConfigured(f"{name} needs a package: pip install flask-asok[prometheus].")
+        raise NotConfigured(f"{name} needs a package: pip install 'flask-asok[prometheus]'.")
     return value
 
 

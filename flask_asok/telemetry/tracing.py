@@ -80,10 +80,10 @@ def begin(task: Any, fn: Callable[..., Any]) -> Tracing | None:
 
 def published(task: Any, fn: Callable[..., Any], captured: Variables) -> None:
     """Let Sentry note in the caller that `task` was queued, and which context variables go with it."""
-    scope = next((value for variable, value in captured if variable.name == "current_scope"), None)
     try:
-        if scope is not None:
-            _room("sentry").publish(task, fn, scope)
+        for variable, value in captured:
+            if variable.name == "current_scope" and value.span is not None:
+                _room("sentry").publish(task, fn, value)
     except BaseException as wrong:
         _complain(task, wrong)
 

@@ -14,6 +14,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from flask_asok import FlaskAsok, QueueFull, Retry, background, current_task, report_progress
 from flask_asok.errors import NotConfigured
+from flask_asok.signals import task_retried
 from flask_asok.telemetry import prometheus
 
 WAIT = 20
@@ -85,6 +86,21 @@ def test_counts(app_and_queue):
     assert value("asok_task_duration_seconds_count", **of_work) == 1
     assert value("asok_task_duration_seconds_count", **of_fail) == 3
     assert value("asok_queue_latency_seconds_count", queue=queue) == 4
+
+
+def test_first_failure_is_an_increase(app_and_queue):
+    """A function's counters are there, at zero, before anything of it is counted there."""
+    app, queue = app_and_queue
+
+    with app.app_context():
+        background.using(queue=queue)(work).join(WAIT)
+
+    labels = {"queue": queue, "task": label(work)}
+    found = [
+        prometheus_client.REGISTRY.get_sample_value("asok_tasks_total", {**labels, "outcome": outcome})
+        for outcome in ("failed", "cancelled", "abandoned")
+    ]
+    assert [*found, prometheus_client.REGISTRY.get_sample_value("asok_task_retries_total", labels)] == [0, 0, 0, 0]
 
 
 def test_counted_when_settled(app_and_queue):
@@ -173,6 +189,24 @@ def test_gauges(measured, gate):
     assert value("asok_tasks_total", queue=queue, task=label(work), outcome="cancelled") == 2
 
 
+def test_gauges_of_two_applications(measured, gate):
+    """The series of a queue count the tasks of all applications of the process that have a queue of that name."""
+    (first, queue), (second, _) = measured(), measured()
+    apps = [first, second]
+
+    for app in apps:
+        with app.app_context():
+            hold_thread(background.using(queue=queue), gate)
+            background.using(queue=queue)(work)
+    while_held = gauges(queue), value("asok_queue_threads", queue=queue)
+    gate.set()
+    for app in apps:
+        FlaskAsok().close(app, WAIT)
+
+    assert while_held == ({"queued": 2, "running": 2, "waiting": 0}, 2)
+    assert gauges(queue) == {"queued": 0, "running": 0, "waiting": 0}
+
+
 def test_gauges_of_retries(measured):
     """A task that waits for its retry waits; once it runs it does not."""
     app, queue = measured()
@@ -187,6 +221,22 @@ def test_gauges_of_retries(measured):
         background.using(queue=queue, retries=1)(ask).join(WAIT)
 
     assert waiting == [0, 0]
+    assert value("asok_queue_tasks", queue=queue, state="waiting") == 0
+
+
+def test_gauges_of_a_retry_that_a_receiver_cancels(measured):
+    """A task that a receiver of `task_retried` cancels waits no more, whatever its thread still does with it."""
+    app, queue = measured()
+
+    def cancel(sender, task, **_):
+        task.cancel()
+
+    with app.app_context(), task_retried.connected_to(cancel, app):
+        cancelled = background.using(queue=queue, retries=1, backoff=3600)(fail)
+        cancelled.join(WAIT)
+        FlaskAsok().close(app, WAIT)
+
+    assert cancelled.state == "cancelled"
     assert value("asok_queue_tasks", queue=queue, state="waiting") == 0
 
 
@@ -298,7 +348,7 @@ def test_without_the_package(make_app, monkeypatch):
     """Without the package the error names the extra."""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
 
-    with pytest.raises(NotConfigured, match=r"pip install flask-asok\[prometheus\]"):
+    with pytest.raises(NotConfigured, match=r"pip install 'flask-asok\[prometheus\]'"):
         make_app(ASOK_METRICS="prometheus")
 
 

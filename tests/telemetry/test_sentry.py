@@ -131,6 +131,24 @@ def test_tags_of_a_task_stay_there(app, sentry):
     assert [event["tags"] for event in sent.events] == [{"mine": "cli"}] * 2
 
 
+@pytest.mark.filterwarnings("ignore:.*Hub.* is deprecated")
+def test_hub_of_old(app, sentry):
+    """What a task sets by the hub of older versions of Sentry stays in the task as well."""
+    sent = sentry()
+
+    def work():
+        with sentry_sdk.Hub.current:
+            sentry_sdk.set_tag("leak", "1")
+
+    with app.app_context():
+        assert sentry_sdk.Hub.current.scope is sentry_sdk.get_isolation_scope()
+        background(work).join(WAIT)
+        with sentry_sdk.Hub.current:
+            sentry_sdk.capture_message("of the command")
+
+    assert "leak" not in sent.events[0].get("tags", {})
+
+
 def test_the_call_is_what_counts(threads_app, sentry, gate):
     """A task has the user of its call, though the caller goes on to the next one before the task begins."""
     sent = sentry()
