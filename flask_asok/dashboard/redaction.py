@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
+import base64
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -10,6 +10,7 @@ from typing import Any
 
 from flask import Flask
 
+from ..callables import really_called
 from ..logs import log_exception
 from ..messages.serializer import TAG
 from ..results import packer_of
@@ -19,11 +20,18 @@ Arguments = bool | Callable[[str, Any], Any]
 
 SECRET_WORDS = (
     "password", "passwd", "passphrase", "pwd", "secret", "token", "authorization", "auth", "credential", "cookie",
-    "session", "api_key", "apikey", "access_key", "private_key", "signature", "otp", "pin", "card", "cvv", "iban",
+    "session", "signature", "otp", "pin", "card", "cvv", "iban", "passcode", "bearer", "jwt",
 )  # fmt: skip
 """A name with one of these in it is of a secret."""
 
-ADDRESS = re.compile(r"\s*([a-z][a-z0-9+.-]*://)(?:[^/?#]*@)?([^/?#@]*)", re.IGNORECASE)
+SECRET_KEYS = ("apikey", "accesskey", "privatekey")
+"""And one with these in its letters: `api_key`, `apiKey`, `API key`."""
+
+HOST = re.compile(r"([\w.-]+|\[[0-9a-f:.]+\])(:\d*)?", re.IGNORECASE)
+"""The host of an address, and its port."""
+
+NAMES = ("bytes", "tuple", "enum")
+"""The kinds of keys, beside texts, that may name a secret."""
 
 HIDDEN = "(hidden)"
 UNREADABLE = "(cannot be read)"
@@ -48,52 +56,71 @@ def shown_arguments(app: Flask, id: str, signed: str, arguments: Arguments) -> l
         names = []
     pairs = [(names[n] if n < len(names) else "", value) for n, value in enumerate(message.args)]
     return [
-        (name or "(unnamed)", _text(_redacted(name, value, arguments)))
+        (name or "(unnamed)", _redacted(name, value, arguments))
         for name, value in [*pairs, *message.kwargs.items()][:MOST]
     ]
 
 
 def _names_of(fn: Callable[..., Any]) -> list[str]:
-    return [
-        one.name
-        for one in inspect.signature(fn).parameters.values()
-        if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
-    ]
+    """Return the names of positional arguments: those of a wrapper itself, which may call what it wraps with others."""
+    called, filled, _ = really_called(fn, (), {})
+    return list(called.__code__.co_varnames[len(filled) : called.__code__.co_argcount])
 
 
 def _is_secret(name: str) -> bool:
-    plain = name.lower().replace("-", "_")
-    return any(word in plain for word in SECRET_WORDS)
+    plain = name.casefold()
+    letters = re.sub(r"[\W_]", "", plain)
+    return any(word in plain for word in SECRET_WORDS) or any(word in letters for word in SECRET_KEYS)
 
 
-def _redacted(name: str, value: Any, arguments: Arguments) -> Any:
+def _redacted(name: str, value: Any, arguments: Arguments) -> str:
     # What has no name may be anything.
     if not name or _is_secret(name):
         return HIDDEN
-    if callable(arguments):
-        try:
-            value = arguments(name, value)
-        except Exception as error:  # of the application's function
-            log_exception("arguments= of the dashboard failed: %r", error)
-            return HIDDEN
-    return _within(value)
+    if not callable(arguments):
+        return _text(_within(value))
+    try:
+        return _text(_within(arguments(name, value)))
+    except Exception as error:  # of the application's function, or of what it returned
+        log_exception("arguments= of the dashboard failed: %r", error)
+        return HIDDEN
 
 
 def _within(value: Any) -> Any:
     """Return a value as JSON has it, without its secrets; what stands for another kind is shown as its data."""
     if isinstance(value, dict) and TAG in value:
-        return {value[TAG]: _within(value.get(""))}
+        kind: Any = value[TAG]
+        data: Any = value.get("")
+        if kind in ("bytes", "bytearray"):
+            data = base64.b64decode(data).decode(errors="replace")
+        return {kind: _within(data)}
     if isinstance(value, dict):
-        return {str(key): HIDDEN if _is_secret(str(key)) else _within(item) for key, item in _first(value.items())}
+        return {
+            _within(str(key)): HIDDEN if _is_secret(str(key)) else _within(item) for key, item in _first(value.items())
+        }
     if isinstance(value, (list, tuple)):
-        if len(value) == 2 and isinstance(value[0], str) and _is_secret(value[0]):
+        shown = [_within(item) for item in _first(value)]
+        if len(value) == 2 and _may_be_name(value[0]) and _is_secret(str(shown[0])):
             # An item of a form, or of a dict whose keys are no texts.
-            return [value[0], HIDDEN]
-        return [_within(item) for item in _first(value)]
-    if isinstance(value, str) and (address := ADDRESS.match(value)):
-        # Its path and query, or its user, may be the secret.
-        return f"{address[1]}{address[2]}/..."
-    return value
+            return [shown[0], HIDDEN]
+        return shown
+    return _without_path(value) if isinstance(value, str) else value
+
+
+def _may_be_name(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, dict) and value.get(TAG) in NAMES)
+
+
+def _without_path(text: str) -> str:
+    """Return a text up to the host of the first address in it: what follows, or its user, may be the secret."""
+    before, mark, rest = text.partition("://")
+    if not mark:
+        return text
+    authority = re.split(r"[/?#\\\s\"'<>]", rest, maxsplit=1)[0]
+    host = authority.rpartition("@")[2]
+    # A password may have a slash in it: then that was not the host.
+    is_host = "@" not in rest[len(authority) :] and HOST.fullmatch(host)
+    return f"{before}://{host}/..." if is_host else f"{before}://..."
 
 
 def _first(items: Any) -> Iterator[Any]:

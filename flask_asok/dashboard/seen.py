@@ -156,12 +156,12 @@ def ended_of(app: Flask, now: float) -> list[Ended]:
 
 
 def by_minute(ended: Iterable[Ended], now: float) -> list[tuple[int, int]]:
-    """Return how many tasks have succeeded, and how many not, in each minute of the last hour, the latest last."""
+    """Return how many tasks have succeeded, and how many failed, in each minute of the last hour, the latest last."""
     good, bad = [0] * MINUTES, [0] * MINUTES
     for one in ended:
         minute = MINUTES - 1 - int((now - one.finished) // 60)
-        if 0 <= minute < MINUTES:
-            (bad if one.state in ("failed", "abandoned") else good)[minute] += 1
+        if 0 <= minute < MINUTES and one.state != "cancelled":
+            (good if one.state == "succeeded" else bad)[minute] += 1
     return list(zip(good, bad, strict=True))
 
 

@@ -20,12 +20,12 @@ asok = FlaskAsok()
 def failed(make_dashboard):
     """Call `charge` in an application whose dashboard shows arguments as told, and return client and page."""
 
-    def failed(arguments, *args, **kwargs):
+    def failed(arguments, *args, fn=jobs.charge, **kwargs):
         jobs.calls.clear()
         jobs.works.clear()
         app = make_dashboard(arguments=arguments, ASOK_TASK_MODULES=["dashboard_jobs"])
         with app.app_context():
-            task = background.using(durable=True)(jobs.charge, *args, **kwargs)
+            task = background.using(durable=True)(fn, *args, **kwargs)
             task.join(10)
         return app, app.test_client(), f"/tasks/tasks/{task.id}"
 
@@ -51,11 +51,12 @@ def test_retry(failed, press):
 
 def test_not_shown(failed):
     """Without `arguments=True` no argument is on the page."""
-    _, client, page = failed(False, 4711, url="visible")
+    # Long, for four digits may stand in an id on the page.
+    _, client, page = failed(False, 47114711471, url="visible")
 
     text = client.get(page).text
 
-    assert "4711" not in text and "visible" not in text and "Arguments" not in text
+    assert "47114711471" not in text and "visible" not in text and "Arguments" not in text
 
 
 def test_redacted(failed):
@@ -75,6 +76,82 @@ def test_redacted(failed):
     assert "(hidden)" in text
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "https://user:pass/hush@hooks.example/x",
+        "redis://:pass?hush@hooks.example",
+        "Go on at https://hooks.example/hush, please",
+        "<https://user:hush@hooks.example>",
+        ["https://hooks.example/hush"],
+        {"https://user:hush@hooks.example/": 1},
+        b"https://hooks.example/hush",
+    ],
+    ids=repr,
+)
+def test_addresses(failed, value):
+    """Of an address, wherever it stands, the path, the query and the user are hidden."""
+    _, client, page = failed(True, value)
+
+    text = client.get(page).text
+
+    assert "hush" not in text
+    assert "://" in text
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"accessKey": "hush"},
+        {"privateKey": "hush"},
+        {"API key": "hush"},
+        [(b"Authorization", b"hush")],
+        {b"password": "hush"},
+        {("ann", "password"): "hush"},
+        {jobs.Field.PASSWORD: "hush"},
+    ],
+    ids=repr,
+)
+def test_names_of_secrets(failed, value):
+    """A name of a secret is one in every spelling, and in every kind of key."""
+    _, client, page = failed(True, value)
+
+    text = client.get(page).text
+
+    assert "(hidden)" in text and "hush" not in text
+
+
+def test_wrapper(failed):
+    """Behind a decorator, which may add an argument, nobody knows the name of one: it is not shown."""
+    _, client, page = failed(True, "hush", fn=jobs.log_in)
+
+    text = client.get(page).text
+
+    assert "(hidden)" in text and "hush" not in text
+
+
+class Odd:
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+def loop():
+    found = []
+    found.append(found)
+    return found
+
+
+@pytest.mark.parametrize("shown", [Odd(), loop(), 10**5_000, {"__asok__": []}], ids=["odd", "loop", "long", "tag"])
+def test_function_that_returns_something_odd(failed, shown):
+    """What a function returns that cannot be shown is hidden, and the page is there."""
+    _, client, page = failed(lambda name, value: shown, "hush")
+
+    answer = client.get(page)
+
+    assert answer.status_code == 200
+    assert "(hidden)" in answer.text and "hush" not in answer.text
+
+
 def test_function_of_ones_own(failed):
     """A function of a name and a value says what is shown; what is a secret by its name it is not asked for."""
     asked = []
@@ -85,11 +162,11 @@ def test_function_of_ones_own(failed):
             raise RuntimeError("no")
         return f"<{name}>" if name == "order_id" else value
 
-    _, client, page = failed(shown, 4711, "hush", url="mine")
+    _, client, page = failed(shown, 47114711471, "hush", url="only-mine")
 
     text = client.get(page).text
 
-    assert "&lt;order_id&gt;" in text and "4711" not in text and "hush" not in text and "mine" not in text
+    assert "&lt;order_id&gt;" in text and "47114711471" not in text and "hush" not in text and "only-mine" not in text
     assert "password" not in asked
 
 

@@ -1,5 +1,7 @@
 """What the pages show, and how they answer."""
 
+import html
+import itertools
 import re
 
 import pytest
@@ -87,17 +89,48 @@ def test_one_task(shop, client):
     def create_order(secret):
         return background(fail, "the warehouse is closed").id
 
-    id = client.post("/orders/4711?token=abc").text
+    id = client.post("/orders/47~11?token=a~bc").text
     with shop.app_context():
         asok.get(id).join(10)
 
     text = client.get(f"/tasks/tasks/{id}").text
 
     assert "POST create_order" in text
-    assert "4711" not in text and "abc" not in text
+    # With a sign that no id and no token of a form has, in which chance may write any digits.
+    assert "47~11" not in text and "a~bc" not in text
     assert "the warehouse is closed" in text and "Traceback (most recent call last)" in text
     assert "Attempt 1" in text
     assert "Discard" in text and "Retry" not in text
+
+
+def test_attempts(shop, client, gate):
+    """A page of one task tells when each attempt began and what it failed with, also while it waits for the next."""
+    numbers = itertools.count(1)
+
+    def work():
+        raise ValueError(f"<b>no {next(numbers)}")
+
+    with shop.app_context():
+        failed = background.using(retries=2, backoff=0)(work)
+        failed.join(10)
+        waiting = background.using(retries=1, backoff=3_600)(work)
+        # The record, which the page is made of, says so a moment after the handle.
+        while "Next attempt" not in client.get(f"/tasks/tasks/{waiting.id}").text:
+            gate.wait(0.01)
+    over, open_ = (timeline(client.get(f"/tasks/tasks/{task.id}").text) for task in (failed, waiting))
+
+    assert re.fullmatch(
+        r"Called .* Attempt 1 began .* and failed after \d+ ms ValueError\('<b>no 1'\) "
+        r"Attempt 2 began .* and failed after \d+ ms ValueError\('<b>no 2'\) Attempt 3 began .* Failed .*",
+        over,
+    )
+    assert re.fullmatch(r"Called .* Attempt 1 began .* ValueError\('<b>no 4'\) Next attempt .*", open_)
+
+
+def timeline(page):
+    """Return the text of the timeline on the page of a task."""
+    text = re.sub(r"<[^>]*>", " ", re.search(r'<ol class="timeline">(.*?)</ol>', page, re.DOTALL)[1])
+    return html.unescape(" ".join(text.replace("\N{NO-BREAK SPACE}", " ").split()))
 
 
 def test_running(shop, client, gate):
@@ -166,6 +199,7 @@ def test_numbers(shop, client, gate):
             background.using(name="quick")(int).join(10)
         background.using(name="broken")(fail).join(10)
         background.using(delay=600, queue="mail")(int)
+        background.using(delay=600, queue="mail")(int).cancel()
         running = [background.using(queue="images")(gate.wait, 30) for _ in range(5)]
 
     text = client.get("/tasks/").text

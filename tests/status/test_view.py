@@ -143,6 +143,7 @@ def test_bar(status_app, progress, state, shown):
         ((1, 1), "100 %"),
         ((1_234, None), "1,234"),
         ((0.5, None), "0.5"),
+        ((1e307, 1), "1e+307"),
     ],
 )
 def test_number(status_app, start, progress, shown):
