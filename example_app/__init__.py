@@ -8,7 +8,7 @@ from typing import Any
 
 from flask import Flask, request
 
-from . import db, folder, log, views
+from . import db, folder, log, orders, views
 from .extensions import asok
 from .neighbours import Neighbours
 
@@ -35,11 +35,11 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     """
     Make the application. Everything it keeps is in one folder.
 
-    - `EXAMPLE_FOLDER` (None): the folder; by default a new temporary one, deleted at exit; on Celery one that stays.
+    - `EXAMPLE_FOLDER` (None): the folder; by default a new temporary one, deleted at exit; with workers one that stays.
     - `EXAMPLE_PAUSE` (0.7): seconds that the servers of others take: warehouse, stock, mail, webhooks.
     - `EXAMPLE_BACKOFF` (1.0, 2.0): seconds before a webhook is tried again, for a visitor who is watching.
     - `EXAMPLE_VISITS` (300,000): rows that the blog counts, so that its database has something to do.
-    - `MAIL_PORT` (0): port of the mail server that runs inside; 0 is any free one, and on Celery 2525.
+    - `MAIL_PORT` (0): port of the mail server that runs inside; 0 is any free one, and with workers 2525.
 
     All of them, and those of Flask and Flask-Asok, can be given as `FLASK_...` environment variables too.
     """
@@ -51,11 +51,16 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     asok.init_app(app)
     log.init_app(app)
     db.init_app(app)
+    orders.init_app(app)
     app.register_blueprint(views.bp)
     app.register_blueprint(asok.status(cancel=True), url_prefix="/status")
     app.register_blueprint(asok.dashboard(access=is_local), url_prefix="/dashboard")
     neighbours = app.extensions["example_neighbours"] = Neighbours(app)
     app.before_request(neighbours.start)
+    # So that the first visitor waits neither for Pillow, urllib3 and Flask-Mail nor for the template of an email.
+    asok.preload()
+    for name in ("mail/welcome.txt", "mail/welcome.html"):
+        app.jinja_env.get_template(name)
     atexit.register(close, app)
     return app
 

@@ -8,15 +8,18 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import stat
+import sys
 import tempfile
+import threading
 from pathlib import Path
 
 from flask import Flask
 
 
 def init_app(app: Flask) -> None:
-    """Find the folder: on threads a new one that is deleted at exit, on Celery the one of all processes."""
+    """Find the folder: on threads a new one that is deleted at exit, elsewhere the one of all processes."""
     config = app.config
     app.extensions["example_folder"] = None
     if config["EXAMPLE_FOLDER"] is None:
@@ -34,7 +37,7 @@ def init_app(app: Flask) -> None:
 
 def is_distributed(app: Flask) -> bool:
     """Return True if tasks run in other processes."""
-    return app.config.get("ASOK_BACKEND") == "celery"
+    return app.config.get("ASOK_BACKEND") in ("celery", "postgres")
 
 
 def is_private(app: Flask) -> bool:
@@ -59,12 +62,20 @@ def _temporary(app: Flask) -> str:
 
     # Registered before `close`, so that it runs after it.
     atexit.register(delete)
+    _end_in_order_at_sigterm()
     return folder
+
+
+def _end_in_order_at_sigterm() -> None:
+    """Let the process end as at Ctrl-C, unless a server has a way of its own: by default it would end at once."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 def shared() -> str:
     user = os.getuid() if hasattr(os, "getuid") else ""
-    folder = Path(tempfile.gettempdir(), f"flask-asok-example-celery-{user}")
+    folder = Path(tempfile.gettempdir(), f"flask-asok-example-shared-{user}")
     folder.mkdir(mode=0o700, exist_ok=True)
     # Its name can be guessed, so somebody else may have made it first.
     status = folder.lstat()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from flask import Flask, current_app
 
 TIME = "%Y-%m-%d %H:%M:%S"
 FORMAT = logging.Formatter("[%(asctime)s] %(levelname)s %(name)s: %(message)s", TIME)
+
+WENT_WELL = re.compile(r"GET /\S+ HTTP/[\d.]+\S* (2\d\d|304)\b")
+"""How Flask's server logs a file, or a look at how far things are; the page itself is `GET /`."""
 
 LONGEST_LOOK = 100_000
 """Bytes at the end of the log that are searched."""
@@ -24,10 +28,17 @@ def init_app(app: Flask) -> None:
         handler.setFormatter(FORMAT)
         logging.getLogger("asok").addHandler(handler)
     app.logger.addHandler(file)
+    logging.getLogger("werkzeug").addFilter(is_news)
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """Return False for what a page has asked for by itself, and got: it would hide the rest on the terminal."""
+    return not WENT_WELL.search(record.getMessage())
 
 
 def close(app: Flask) -> None:
     """Take the handlers of `app` away."""
+    logging.getLogger("werkzeug").removeFilter(is_news)
     for handler in app.extensions["example_log"]:
         logging.getLogger("asok").removeHandler(handler)
         app.logger.removeHandler(handler)

@@ -88,11 +88,11 @@ def leave_out(run: int) -> None:
     note(run, left_out=True)
 
 
-def recent_tasks(count: int) -> list[str]:
-    """Return the ids of the tasks that buttons started last, in whichever process."""
+def recent_tasks(visitor: str, count: int) -> list[str]:
+    """Return the ids of the tasks that the visitor's buttons started last, in whichever process."""
     rows = get_db().execute(
-        "SELECT task.value FROM (SELECT id, data FROM runs ORDER BY id DESC LIMIT ?) AS run, "
+        "SELECT task.value FROM (SELECT id, data FROM runs WHERE visitor = ? ORDER BY id DESC LIMIT ?) AS run, "
         "json_each(run.data, '$.tasks') AS task ORDER BY run.id DESC, task.key DESC LIMIT ?",
-        (count, count),
+        (visitor, count, count),
     )
     return [row["value"] for row in rows]

@@ -2,6 +2,9 @@
 
 const POLL_MS = 400;
 
+/** The page as it is now. By this address the server's log knows that nobody has pressed anything. */
+const LOOK = `${location.pathname}?look`;
+
 /** How long after its tick a task of the schedule is over. */
 const TICK_MS = 700;
 
@@ -36,7 +39,7 @@ async function follow() {
   try {
     while (document.querySelector("[data-busy]")) {
       await new Promise((resolve) => setTimeout(resolve, POLL_MS));
-      const [answer, page] = await load(location.pathname);
+      const [answer, page] = await load(LOOK);
       if (!answer.ok) break;
       update(page);
     }
@@ -49,6 +52,7 @@ async function follow() {
 /** Count the milliseconds in the large figure until the returned function is called. */
 function count(card) {
   const began = performance.now();
+  card.querySelector(".figures").classList.remove("untried");
   const figure = [...card.querySelectorAll(".figure")].find((each) => each.offsetParent);
   figure.classList.remove("untried");
   figure.querySelector(".what").textContent = "and the page has not answered";
@@ -62,6 +66,11 @@ function count(card) {
   return () => cancelAnimationFrame(frame);
 }
 
+/** Turn the switch of a card. */
+function choose(card, mode) {
+  card.querySelector(`.switch [value=${mode}]`).checked = true;
+}
+
 /** Say below the form why nothing came of it. */
 function complain(form, why) {
   const note = document.createElement("p");
@@ -73,41 +82,19 @@ function complain(form, why) {
   form.after(note);
 }
 
-document.addEventListener("submit", async (event) => {
-  const { target: form, submitter } = event;
-  // The cancel button of a bar is the bar's.
-  if (form.closest("asok-progress")) return;
-  const body = new FormData(form, submitter);
-  if (form.dataset.wholePage === body.get("mode")) return;
-  event.preventDefault();
-  const card = form.closest(".card");
-  if (card.ariaBusy === "true") return;
-  card.querySelector("form + .refusal")?.remove();
-  const figures = card.querySelector(".figures");
-  const before = figures.outerHTML;
+/** Press a button of a card, once; return why nothing came of it, if so. */
+async function press(card, url, body, redirect) {
+  const before = card.querySelector(".figures").outerHTML;
   const stop = count(card);
-  card.ariaBusy = "true";
   let why;
   try {
-    const [answer, page] = await load(submitter?.getAttribute("formaction") ?? form.action, { method: "POST", body });
+    let [answer, page] = await load(url, { method: "POST", body, redirect });
+    // The first of both: whatever it answers, an error page too, the second one follows.
+    if (redirect === "manual") [answer, page] = await load(LOOK);
     if (answer.ok) {
       for (const part of card.querySelectorAll("[data-live]")) shown.delete(part.id);
       update(page);
       follow();
-
-/** Look again a moment after each tick of the schedule, for as long as somebody looks. */
-async function keepTime() {
-  for (;;) {
-    const left = Number(document.getElementById("schedule-outcome").dataset.nextMs);
-    await new Promise((resolve) => setTimeout(resolve, Math.max(left, 0) + TICK_MS));
-    if (document.hidden) continue;
-    const [answer, page] = await load(location.pathname);
-    if (answer.ok) update(page);
-  }
-}
-
-// The server has gone. The next button says so.
-keepTime().catch(() => {});
     } else {
       why = page.querySelector(".lead")?.textContent ?? `${answer.status} ${answer.statusText}`;
     }
@@ -115,11 +102,46 @@ keepTime().catch(() => {});
     why = "The server cannot be reached. Is it still running?";
   }
   stop();
-  card.ariaBusy = "false";
-  if (why) {
-    figures.outerHTML = before;
-    complain(form, why);
+  if (why) card.querySelector(".figures").outerHTML = before;
+  return why;
+}
+
+document.addEventListener("submit", async (event) => {
+  const { target: form, submitter } = event;
+  // The cancel button of a bar is the bar's.
+  if (form.closest("asok-progress")) return;
+  const body = new FormData(form, submitter);
+  const isBoth = submitter?.hasAttribute("data-both");
+  if (!isBoth && form.dataset.wholePage === body.get("mode")) return;
+  event.preventDefault();
+  const card = form.closest(".card");
+  if (card.ariaBusy === "true") return;
+  card.querySelector("form + .refusal")?.remove();
+  card.ariaBusy = "true";
+  const url = new URL(submitter?.getAttribute("formaction") ?? form.action, location);
+  let why;
+  if (isBoth) {
+    choose(card, "blocking");
+    why = await press(card, url, body, "manual");
+    url.searchParams.set("both", "second");
+    choose(card, "background");
   }
+  why ??= await press(card, url, body, "follow");
+  card.ariaBusy = "false";
+  if (why) complain(form, why);
 });
 
+/** Look again a moment after each tick of the schedule, for as long as somebody looks. */
+async function keepTime() {
+  for (;;) {
+    const left = Number(document.getElementById("schedule-outcome").dataset.nextMs);
+    await new Promise((resolve) => setTimeout(resolve, Math.max(left, 0) + TICK_MS));
+    if (document.hidden) continue;
+    const [answer, page] = await load(LOOK);
+    if (answer.ok) update(page);
+  }
+}
+
 follow();
+// The server has gone. The next button says so.
+keepTime().catch(() => {});

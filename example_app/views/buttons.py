@@ -25,9 +25,9 @@ from flask_asok import (
 )
 from flask_asok.options import OptionValues
 
-from .. import catalogue, photos, posts, runs, tasks
+from .. import catalogue, orders, photos, posts, runs, tasks
 from .blueprint import bp
-from .every_request import elapsed_ms
+from .every_request import elapsed_ms, second_of_both
 
 PRODUCTS = ("Coffee mug", "Notebook", "Desk lamp")
 
@@ -88,6 +88,21 @@ def sign_up() -> Response:
     return answer(run)
 
 
+@bp.post("/refused")
+def refused() -> Response:
+    """Take an order whose payment is refused: nothing of it should be left."""
+    run = begin("refused")
+    order = orders.Order(email="ada@shop.example")
+    orders.db.session.add(order)
+    orders.db.session.flush()
+    door(run)(
+        send_mail, to=order.email, subject=f"Your order {order.id}", body="Thank you for your order.",
+        headers={"X-Sign-Up": str(run)},
+    )  # fmt: skip
+    orders.db.session.rollback()
+    return answer(run)
+
+
 @bp.post("/import")
 def import_csv() -> Response:
     """Import a price list. While one of this visitor is under way, a second press follows that one."""
@@ -111,7 +126,8 @@ def photo() -> Response:
     """Take a photo in, and make of it what the site shows."""
     uploads = Path(current_app.config["EXAMPLE_FOLDER"], "uploads")
     bundled, upload = request.form.get("bundled"), request.files.get("photo")
-    if bundled in photos.BUNDLED:
+    # "Run both" names one too, for a visitor who has chosen none.
+    if bundled in photos.BUNDLED and not (upload and "both" in request.args):
         upload = FileStorage(io.BytesIO((photos.FOLDER / bundled).read_bytes()), bundled)
     run = begin("photo")
     if not upload:
@@ -178,13 +194,14 @@ def begin(card: str, **data: Any) -> int:
 
 
 def answer(run: int) -> Response:
-    """Answer the button: back to the page, which shows how long this took."""
+    """Answer the button: back to the page, which shows how long this took; or on to the second of both."""
     card = runs.answered(run, elapsed_ms())
-    return redirect(url_for(".index", _anchor=card), 303)
+    return second_of_both() if g.is_first_of_both else redirect(url_for(".index", _anchor=card), 303)
 
 
 def refuse(run: int, why: str) -> Response:
     """Answer the button with the reason why nothing came of it."""
     runs.note(run, refused=why)
     runs.leave_out(run)
+    g.is_first_of_both = False
     return answer(run)

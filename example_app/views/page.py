@@ -11,16 +11,31 @@ from typing import Any
 
 from flask import current_app, g, render_template, request, url_for
 
-from flask_asok import TaskSummary
+from flask_asok import Task
 
-from .. import catalogue, cursors, folder, log, photos, posts, runs, tasks
+from .. import catalogue, cursors, folder, log, photos, posts, receiver, runs, tasks
 from ..db import get_db
 from ..extensions import asok
+from ..sources import source_of
+from . import buttons
 from .blueprint import bp
-from .buttons import PRODUCTS
 
-CARDS = ("order", "sign-up", "import", "photo", "blog", "report")
+CARDS = ("order", "sign-up", "import", "photo", "blog", "report", "refused")
 SETTLED = ("succeeded", "failed", "cancelled", "abandoned")
+
+CODE = {
+    "order": (buttons.order, buttons.door, tasks.fulfil_order),
+    "sign-up": (buttons.sign_up, buttons.door, receiver.create_receiver),
+    "refused": (buttons.refused, buttons.door),
+    "report": (buttons.report, buttons.door, tasks.monthly_report),
+    "import": (buttons.import_csv, buttons.door, tasks.import_products),
+    "photo": (buttons.photo, buttons.door, tasks.publish_photo),
+    "blog": (buttons.read_blog, buttons.write_post, buttons.door, posts.load_recent_posts),
+    "schedule": (tasks.count_products,),
+}
+"""What runs for each card: its views, `door`, and its tasks."""
+
+SHOWN_TASKS = 3
 
 LONGEST_WATCH = 60
 """Seconds after which the page no longer looks whether a task has got further."""
@@ -40,9 +55,10 @@ def index() -> str:
         is_followed=any(is_watched(task) for task in shown),
         next_look=next_look(latest.values()),
         is_distributed=folder.is_distributed(current_app),
+        backend=current_app.config["ASOK_BACKEND"],
         is_several=bool(request.environ.get("wsgi.multiprocess")),
         is_split=request.environ.get("wsgi.multiprocess") and folder.is_private(current_app),
-        products=PRODUCTS,
+        products=buttons.PRODUCTS,
         product_count=catalogue.count(g.visitor),
         went_on_at=went_on_at(latest["import"]),
         newest_products=catalogue.newest(g.visitor, 4),
@@ -50,6 +66,7 @@ def index() -> str:
         sizes=tasks.SIZES,
         deliveries=noted("deliveries", sign_up),
         mails=noted("mails", sign_up),
+        wrong_mails=noted("mails", latest["refused"]),
         visits=runs.recent(g.visitor, "blog", 50),
         cache_ttl=posts.TTL,
         last_error=log.last_error("in monthly_report", report.begun_at) if report else None,
@@ -57,6 +74,7 @@ def index() -> str:
         counts=catalogue.counts(),
         next_tick=asok.periodic_tasks()[0].next_at,
         now=datetime.now(UTC),
+        code={card: [source_of(each) for each in functions] for card, functions in CODE.items()},
         process=os.getpid(),
         example_folder=current_app.config["EXAMPLE_FOLDER"],
     )
@@ -68,14 +86,11 @@ def went_on_at(run: runs.Run | None) -> int | None:
     return cursors.went_on_at(task) if task else None
 
 
-def recent_tasks() -> list[TaskSummary]:
-    """Return the newest tasks, whichever process started them."""
-    # Not those of the schedule, which come all the time and have a card of their own.
-    started = [task.id for task in asok.tasks() if task.scheduled_at is None]
-    ids = set(started[-10:]) | set(runs.recent_tasks(10))
-    # By their ids, since on Celery they go on in another process: only then are they asked how far they are.
-    found = [task for task in map(asok.get, ids) if task]
-    return sorted(found, key=lambda task: task.enqueued_at, reverse=True)[:10]
+def recent_tasks() -> list[Task[Any]]:
+    """Return the newest tasks of the visitor, whichever process they run in."""
+    # One that a second press has followed is there twice.
+    ids = dict.fromkeys(runs.recent_tasks(g.visitor, 2 * SHOWN_TASKS))
+    return [task for task in map(asok.get, ids) if task][:SHOWN_TASKS]
 
 
 def next_look(latest: Iterable[runs.Run | None]) -> str:
@@ -91,7 +106,7 @@ def is_busy(run: runs.Run) -> bool:
     return any(task is not None and is_watched(task) for task in map(asok.get, run.data.get("tasks", [])))
 
 
-def is_watched(task: TaskSummary) -> bool:
+def is_watched(task: Task[Any]) -> bool:
     """Return True if the page should look again how far this task is."""
     return task.state not in SETTLED and time.time() - task.enqueued_at.timestamp() < LONGEST_WATCH
 
@@ -108,6 +123,12 @@ def ms(milliseconds: float) -> str:
     """Write milliseconds with as many digits as can be believed."""
     digits = 2 if milliseconds < 0.995 else 1 if milliseconds < 9.95 else 0
     return f"{milliseconds:,.{digits}f}"
+
+
+@bp.app_template_filter()
+def seconds(duration: float) -> str:
+    """Write seconds, or milliseconds where they are few."""
+    return f"{duration:,.1f} s" if duration >= 0.95 else f"{ms(duration * 1000)} ms"
 
 
 @bp.app_template_filter()

@@ -22,6 +22,10 @@ if "example_app" not in sys.modules:
     sys.modules["example_app"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules["example_app"])
 
+spec = importlib.util.spec_from_file_location("sites", Path(__file__).with_name("sites.py"))
+sys.modules["sites"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules["sites"])
+
 import example_app  # noqa: E402
 
 

@@ -11,6 +11,16 @@ BAR = "document.querySelector('#import-bar progress')"
 STATE = "document.querySelector('#import-bar [data-asok-state]')?.dataset.asokState"
 PRODUCTS = "document.querySelector('#import-products').textContent"
 
+BOTH = ["order", "sign-up", "report", "refused", "photo", "blog", "import"]
+
+TRIED = """
+    (name) => {
+        const card = document.getElementById(name);
+        const times = [...card.querySelectorAll(".compare dd span")].map((time) => time.textContent);
+        return card.ariaBusy === "false" && times.every((time) => time.endsWith(" ms"));
+    }
+"""
+
 WATCH_POSTS = """
     const real = window.fetch;
     window.fetch = async (...sent) => {
@@ -74,3 +84,38 @@ def test_import(app, serve, browser, tasks, rows):
     browser.wait(f"{STATE} == 'succeeded' && {BAR}.value == 1")
     browser.wait(f"{PRODUCTS}.includes('240 products in the catalogue')")
     assert browser.ask("window.marked")
+
+
+def test_run_both(app, serve, browser, tasks):
+    """One button a card fills both bars, without a reload; the large figure is then that of the background."""
+    browser.go(serve(app) + "/")
+    browser.ask("window.marked = true")
+
+    with tasks.expect_error(ZeroDivisionError):
+        for name in BOTH:
+            browser.ask(f"document.querySelector('#{name} [data-both]').click()")
+        for name in BOTH:
+            browser.wait(f"({TRIED})('{name}')")
+
+    assert browser.ask("window.marked")
+    assert browser.ask("[...document.querySelectorAll('.switch :checked')].every(({value}) => value == 'background')")
+    browser.wait("!document.querySelector('[data-busy]')")
+    assert browser.ask("document.querySelectorAll('#tasks li').length") == 3
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1600, "light")])
+def test_accessible(app, serve, browser, axe, tasks, width, scheme):
+    """axe-core has nothing to object to, before anything is tried and after; the page fits any screen."""
+    browser.show(width=width, height=900, prefers_color_scheme=scheme)
+    browser.go(url := serve(app) + "/")
+    untried = axe()
+    for path in ("order", "sign-up", "photo", "blog/write"):
+        form = "{mode: 'background', product: 'Notebook', quantity: 1, bundled: 'lake.jpg', email: 'ada@example.com'}"
+        browser.ask(f"fetch('/{path}', {{method: 'POST', body: new URLSearchParams({form})}}).then(() => 0)")
+    tasks.wait(60)
+
+    browser.go(url + "?look=1")
+    browser.ask("document.querySelectorAll('details').forEach((each) => (each.open = true))")
+
+    assert (untried, axe()) == ([], [])
+    assert browser.ask("document.documentElement.scrollWidth") <= width

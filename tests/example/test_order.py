@@ -18,12 +18,12 @@ def test_background(visitor, tasks):
 
     assert visitor.figure("order", "background") > 0
     assert " after " not in visitor.read("order")
-    assert "fulfil_order default queued" in visitor.read("tasks")
+    assert "fulfil_order queued" in visitor.read("tasks")
 
     tasks.run()
 
     assert visitor.read("order").count(" after ") == 3
-    assert "fulfil_order default succeeded" in visitor.read("tasks")
+    assert "fulfil_order succeeded" in visitor.read("tasks")
 
 
 def test_invoice(visitor, tasks):

@@ -1,13 +1,18 @@
 """The page as a whole, and what it does not let in."""
 
+import inspect
 import re
 import socket
 import tempfile
 import threading
+from contextlib import nullcontext
 
 import pytest
+from markupsafe import escape
 
 import example_app
+from example_app import tasks as tasks_module
+from example_app import views
 
 
 def test_dashboard(app):
@@ -23,7 +28,7 @@ def test_cards(visitor):
     """Every card has the switch, and a large figure that nobody has asked for yet."""
     page = visitor.client.get("/").get_data(as_text=True)
 
-    for card in ("order", "sign-up", "import", "photo", "blog", "report"):
+    for card in ("order", "sign-up", "import", "photo", "blog", "report", "refused"):
         assert len(re.findall(rf'type="radio" name="mode" value="\w+" form="{card}-form"', page)) == 2
         assert visitor.figure(card, "blocking") is None
         assert visitor.figure(card, "background") is None
@@ -44,7 +49,7 @@ def test_works_without_javascript(visitor, tasks):
 
 
 def test_two_browsers(app, visitor, tasks):
-    """Two visitors see each what they did themselves, and the tasks of both."""
+    """Two visitors see each what they did themselves, their tasks too."""
     other = type(visitor)(app)
     visitor.press("/order", "background", product="Notebook", quantity=7)
     other.press("/order", "blocking", product="Desk lamp", quantity=2)
@@ -53,7 +58,41 @@ def test_two_browsers(app, visitor, tasks):
     assert visitor.figure("order", "blocking") is None
     assert other.figure("order", "background") is None
     assert 'value="7"' in visitor.client.get("/").get_data(as_text=True)
-    assert "fulfil_order default succeeded" in other.read("tasks")
+    assert "fulfil_order succeeded" in visitor.read("tasks")
+    assert "None yet" in other.read("tasks")
+
+
+def test_code(visitor):
+    """Each card shows the code that runs, to the letter."""
+    shown = visitor.client.get("/").text
+
+    for function in (views.buttons.door, views.buttons.order, tasks_module.fulfil_order, tasks_module.count_products):
+        assert str(escape(inspect.getsource(function).rstrip())) in shown
+
+
+@pytest.mark.parametrize("card", ["order", "sign-up", "report", "import", "photo", "blog"])
+def test_run_both(visitor, tasks, card):
+    """One button does a thing in the request, then in the background, and the card has both figures."""
+    form = {"product": "Notebook", "quantity": "1", "bundled": "lake.jpg", "email": "ada@example.com"}
+    page = visitor.client.get("/").text
+    first = re.search(rf'id="{card}-form".*? data-both formaction="([^"]+)"', page, re.DOTALL)[1]
+
+    # A browser sends the form again to where a 307 leads.
+    on = visitor.client.post(first, data=form)
+    back = visitor.client.post(on.location, data=form)
+    with tasks.expect_error(ZeroDivisionError) if card == "report" else nullcontext():
+        tasks.wait()
+
+    assert (on.status_code, back.status_code, back.location) == (307, 303, f"/#{card}")
+    assert None not in (visitor.figure(card, "blocking"), visitor.figure(card, "background"))
+
+
+def test_run_both_refused(visitor, tasks):
+    """What is refused is not sent again."""
+    refused = visitor.client.post("/sign-up?both=first", data={"name": "Ada", "email": "nobody"})
+
+    assert (refused.status_code, refused.location) == (303, "/#sign-up")
+    assert "That did not work." in visitor.read("sign-up")
 
 
 @pytest.mark.parametrize("folder", ["given", "own"])
@@ -89,7 +128,8 @@ def test_nothing_from_elsewhere(visitor):
     answer = visitor.client.get("/")
     page = answer.get_data(as_text=True)
 
-    urls = re.findall(r'(?:src|srcset|href|action)="([^"]+)"', page)
+    # A link is followed only by a visitor who wants to.
+    urls = re.findall(r'(?:src|srcset|href|action)="([^"]+)"', re.sub(r'<a href="https:[^>]*>', "", page))
     assert all(url.startswith(("/", "#")) for url in urls)
     for url in re.findall(r'"(/static/[^"]+)"', page):
         with visitor.client.get(url) as file:

@@ -17,7 +17,7 @@ def test_background(visitor, tasks):
     assert "The page is fine." in card
     assert "ERROR asok.background: Background task monthly_report failed: ZeroDivisionError(" in card
     assert card.endswith("ZeroDivisionError: division by zero")
-    assert "monthly_report default failed" in visitor.read("tasks")
+    assert "monthly_report failed" in visitor.read("tasks")
 
 
 def test_blocking(visitor):

@@ -39,20 +39,24 @@ def url_in(output):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent to a process on Windows")
-def test_flask_run(server, tmp_path):
-    """It answers on its port, runs a task, finishes it at Ctrl-C, and leaves no file behind."""
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
+def test_flask_run(server, tmp_path, how, code):
+    """It answers on its port, runs a task, finishes it at the end, logs what was pressed, and leaves no file behind."""
     url = url_in(server.stdout)
     form = {"mode": "background", "product": "Notebook", "quantity": "1"}
     with urllib3.PoolManager(timeout=20, retries=False) as pool:
         assert pool.request("GET", url).status == 200
+        pool.request("GET", f"{url}/static/style.css")
         answer = pool.request("POST", f"{url}/order", fields=form, redirect=False)
         (folder,) = (tmp_path / "tmp").glob("flask-asok-example-*")
 
-    server.send_signal(signal.SIGINT)
+    server.send_signal(how)
     rest, _ = server.communicate(timeout=30)
 
     assert answer.status == 303
     assert "Traceback" not in rest
+    assert "POST /order" in rest
+    assert "style.css" not in rest
     assert "abandoned" not in rest
-    assert server.returncode == 0
+    assert server.returncode == code
     assert not folder.exists()

@@ -10,7 +10,6 @@ def test_next_tick(visitor):
     card = visitor.read("schedule")
 
     assert re.search(r"Next tick at \d\d:\d\d:(00|15|30|45) UTC\. This process, \d+, will run it\.", card)
-    assert "The process that ran the last tick appears here." in card
 
 
 def test_ticks(visitor, tasks):
@@ -29,7 +28,7 @@ def test_among_recent_tasks(visitor, tasks):
     """The list of recent tasks shows what visitors have started, and not what comes by the clock."""
     tasks.run_periodic("count_products")
 
-    assert "None yet." in visitor.read("tasks")
+    assert "None yet" in visitor.read("tasks")
 
 
 def test_several_processes(visitor):

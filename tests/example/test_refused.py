@@ -1,0 +1,16 @@
+"""The card "A refused payment"."""
+
+
+def test_blocking(visitor):
+    """In the request, the email is out before the order is rolled back: the card says so."""
+    visitor.press("/refused", "blocking")
+
+    assert "There is no order, and an email is out: Your order 1" in visitor.read("refused")
+
+
+def test_background(visitor, tasks):
+    """On threads the email goes out too, and the card says what would keep it here."""
+    visitor.press("/refused", "background")
+    tasks.wait()
+
+    assert 'With when="commit" , or on PostgreSQL, it would have stayed here' in visitor.read("refused")
