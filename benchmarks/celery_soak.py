@@ -2,13 +2,16 @@
 Tear at Celery: gunicorn sends tasks, workers, brokers and Redis are killed meanwhile, and each accepted task must run.
 
 `python benchmarks/celery_soak.py [SCENARIO ...] [--tasks N]` prints a table; without a scenario it runs all. It needs
-redis-server and gunicorn; every server is one of its own, on a free port. Method and caveats: README.md in this folder.
+redis-server, rabbitmq-server and gunicorn; every server is one of its own, on a free port. Method and caveats:
+README.md in this folder.
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
 import contextlib
+import json
 import os
 import random
 import signal
@@ -26,13 +29,24 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:] = [path for path in sys.path if path != str(ROOT / "benchmarks")]
 sys.path += [str(ROOT)]
 
+import kombu  # noqa: E402
 import redis as redis_py  # noqa: E402
 from flask import Flask, request  # noqa: E402
 
 from flask_asok import FlaskAsok, background  # noqa: E402
 
-LATE = 30.0
-"""Seconds after the last disturbance, or the moment it was due, within which each task must have begun."""
+SENDING_SECONDS = 40.0
+"""How long the sending of all tasks takes, so that it goes on while things are killed."""
+
+PROCESSES = "asok:soak:processes"
+
+WORKER_PROCESSES = 4
+
+BEHIND = 1_000
+"""The tasks that are queued behind long ones, of which each process has one."""
+
+LONGEST_TASK = 0.1
+"""Seconds that the longest task takes; with 2,000 tasks some two of the four processes are busy."""
 
 
 def work(number: int, seconds: float) -> int:
@@ -50,7 +64,11 @@ def create_app() -> Flask:
         SECRET_KEY="a key for the soak",
         ASOK_BACKEND="celery",
         ASOK_TASK_MODULES=["celery_soak"],
-        ASOK_CELERY={"broker_url": os.environ["SOAK_REDIS"], "worker_hijack_root_logger": False},
+        ASOK_CELERY={
+            "broker_url": os.environ["SOAK_BROKER"],
+            "result_backend": os.environ["SOAK_RECORDS"] or None,
+            "worker_hijack_root_logger": False,
+        },
     )
     FlaskAsok(app)
 
@@ -73,23 +91,29 @@ def free_port() -> int:
 class Bench:
     """The servers of one scenario, and what it has sent."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, *, on_rabbitmq: bool, has_records: bool) -> None:
         self.folder = Path(folder)
         self.done = self.folder / "done"
         self.done.touch()
-        self.redis_port, self.web_port = free_port(), free_port()
+        self.redis_port, self.web_port, self.rabbitmq_port = free_port(), free_port(), free_port()
+        url = f"redis://127.0.0.1:{self.redis_port}/0"
+        self.has_records = has_records
         self.environ = {
             **os.environ,
-            "SOAK_REDIS": f"redis://127.0.0.1:{self.redis_port}/0",
+            "SOAK_RECORDS": url if has_records else "",
+            "SOAK_BROKER": f"amqp://guest:guest@127.0.0.1:{self.rabbitmq_port}//" if on_rabbitmq else url,
             "SOAK_DONE": str(self.done),
         }
         (self.folder / "celery_soak.py").write_text(Path(__file__).read_text())
         self.environ["PYTHONPATH"] = os.pathsep.join([str(self.folder), str(ROOT)])
-        self.client = redis_py.Redis(port=self.redis_port)
+        self.client = redis_py.Redis(port=self.redis_port, decode_responses=True)
         self.accepted: dict[int, float] = {}
+        self.number_of: dict[str, int] = {}
+        """The number of each accepted task, by its id."""
         self.refused = 0
         self.kills = 0
-        self.redis = self.start_redis()
+        self.redis = self.start_redis() if has_records else None
+        self.rabbitmq = self.start_rabbitmq() if on_rabbitmq else None
         self.web = self._start(
             ["-m", "gunicorn", "-w", "2", "-b", f"127.0.0.1:{self.web_port}", "celery_soak:create_app()"]
         )
@@ -115,6 +139,68 @@ class Bench:
             return bool(self.client.ping())
         return False
 
+    def start_rabbitmq(self) -> subprocess.Popen[bytes]:
+        """Start a RabbitMQ node that keeps all that it has in the folder of the scenario."""
+        # Debian's wrapper becomes the user rabbitmq, who may not write there.
+        inner = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+        (self.folder / "rabbitmq.conf").write_text(f"listeners.tcp.default = 127.0.0.1:{self.rabbitmq_port}\n")
+        environ = {
+            **os.environ,
+            "HOME": str(self.folder),
+            "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq"),
+            "RABBITMQ_CONF_ENV_FILE": str(self.folder / "rabbitmq-env.conf"),
+            "RABBITMQ_NODENAME": f"soak{self.rabbitmq_port}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.rabbitmq_port),
+            "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_MNESIA_BASE": str(self.folder),
+            "RABBITMQ_LOG_BASE": str(self.folder),
+            "RABBITMQ_PID_FILE": str(self.folder / "pid"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "plugins"),
+        }
+        with open(self.folder / "rabbitmq.out", "ab") as log:
+            process = subprocess.Popen(
+                [str(inner) if inner.exists() else "rabbitmq-server"],
+                env=environ, cwd=self.folder, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        wait_until(self.takes_messages)
+        return process
+
+    def takes_messages(self) -> bool:
+        """Does the RabbitMQ answer? Its port is open long before it does."""
+        with contextlib.suppress(Exception), kombu.Connection(self.environ["SOAK_BROKER"], connect_timeout=2) as it:
+            it.connect()
+            return True
+        return False
+
+    def has_workers(self) -> bool:
+        """Do both workers look for lost tasks? They enter the store with their first look."""
+        if not self.has_records:
+            return self.waiting(consumers=True) >= 2
+        about = [self.client.hget(f"asok:soak:process:{one}", "kind") for one in self.client.smembers(PROCESSES)]
+        return about.count("worker") >= 2
+
+    def waiting(self, *, consumers: bool = False) -> int:
+        """Return how many messages wait in RabbitMQ, or how many workers take them; -1 without an answer."""
+        with contextlib.suppress(Exception), kombu.Connection(self.environ["SOAK_BROKER"], connect_timeout=2) as it:
+            found = it.default_channel.queue_declare("soak.default", passive=True)
+            return int(found.consumer_count if consumers else found.message_count)
+        return -1
+
+    def is_over(self) -> bool:
+        """Is no accepted task to run any more, as far as can be told?"""
+        if not self.has_records:
+            return self.waiting() == 0 and not self.accepted.keys() - self.ran().keys()
+        # "None" is the state of a task without a record.
+        return not self.states().keys() & {"queued", "waiting", "running"}
+
+    def states(self) -> dict[str, int]:
+        """Return how many of the accepted tasks are in which state."""
+        with self.client.pipeline(transaction=False) as pipe:
+            for id in list(self.number_of):
+                pipe.hget(f"asok:soak:task:{id}", "state")
+            return dict(collections.Counter(str(state) for state in pipe.execute()))
+
     def start_worker(self) -> subprocess.Popen[bytes]:
         """Start a worker of two processes."""
         return self._start(["-m", "flask", "--app", "celery_soak:create_app()", "asok", "worker", "-c", "2"])
@@ -133,14 +219,19 @@ class Bench:
     def send(self, numbers: range, *, pause: float = 0.0, delay: float = 0.0) -> None:
         """Send tasks, and note which were accepted, and when they are due."""
         for number in numbers:
-            url = f"http://127.0.0.1:{self.web_port}/tasks/{number}?delay={delay}"
-            try:
-                with urllib.request.urlopen(urllib.request.Request(url, method="POST"), timeout=15) as answer:
-                    if answer.status == 202:
-                        self.accepted[number] = time.time() + delay
-            except OSError:
-                self.refused += 1
+            self.send_one(number, f"delay={delay}&seconds={random.uniform(0, LONGEST_TASK)}", delay)
             time.sleep(pause)
+
+    def send_one(self, number: int, query: str, delay: float = 0.0) -> None:
+        """Send one task."""
+        url = f"http://127.0.0.1:{self.web_port}/tasks/{number}?{query}"
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, method="POST"), timeout=15) as answer:
+                id = answer.read().decode()
+                self.number_of[id] = number
+                self.accepted[number] = time.time() + delay
+        except OSError:
+            self.refused += 1
 
     def replace(self, index: int) -> None:
         """Start a worker in the place of one that was killed."""
@@ -156,10 +247,11 @@ class Bench:
 
     def close(self) -> None:
         """Kill everything."""
-        self.redis.send_signal(signal.SIGCONT)
-        self.redis.kill()
-        self.redis.wait(20)
-        for process in [*self.workers, self.web]:
+        if self.redis is not None:
+            self.redis.send_signal(signal.SIGCONT)
+            self.redis.kill()
+            self.redis.wait(20)
+        for process in [*self.workers, self.web, *([self.rabbitmq] if self.rabbitmq else [])]:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait(20)
@@ -216,10 +308,7 @@ def rolling_restarts(bench: Bench) -> None:
 def docker_stop(bench: Bench) -> None:
     """SIGTERM, and ten seconds later SIGKILL, to workers that have long tasks."""
     for turn in range(3):
-        number = 1_000_000 + turn
-        url = f"http://127.0.0.1:{bench.web_port}/tasks/{number}?seconds=14"
-        with urllib.request.urlopen(urllib.request.Request(url, method="POST"), timeout=10):
-            bench.accepted[number] = time.time()
+        bench.send_one(1_000_000 + turn, "seconds=14")
         time.sleep(2)
         bench.workers[turn % 2].send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -269,40 +358,130 @@ def redis_read_only(bench: Bench) -> None:
     bench.kills += 1
 
 
+def rabbitmq_killed(bench: Bench) -> None:
+    """Kill RabbitMQ, and start it again, while Redis has the records."""
+    bench.send(range(2_000_000, 2_000_040), delay=8)
+    for _ in range(3):
+        time.sleep(4)
+        assert bench.rabbitmq is not None
+        os.killpg(bench.rabbitmq.pid, signal.SIGKILL)
+        bench.rabbitmq.wait(20)
+        bench.kills += 1
+        bench.rabbitmq = bench.start_rabbitmq()
+
+
+def backlog(bench: Bench) -> None:
+    """Queue tasks behind one of 35 s in each process: each must be sent once."""
+    queue_behind(bench)
+    watch_backlog(bench, {})
+
+
+def message_dropped(bench: Bench) -> None:
+    """The same, and take two messages out of the broker by hand: an early one, and the last."""
+    queue_behind(bench)
+    dropped: dict[int, str] = {}
+    for index in (-50, 0):
+        text = bench.client.lindex("soak.default", index)
+        assert text is not None
+        assert bench.client.lrem("soak.default", 1, text) == 1
+        bench.kills += 1
+        id = json.loads(text)["headers"]["id"]
+        dropped[bench.number_of[id]] = id
+    watch_backlog(bench, dropped)
+
+
+def queue_behind(bench: Bench) -> None:
+    """Let a long task run in each process of the workers, and send many short ones."""
+    number = 1_000_000
+    while len(bench.ran()) < WORKER_PROCESSES:
+        # A busy worker may have reserved the one before.
+        begun = len(bench.ran())
+        bench.send_one(number, "seconds=35")
+        wait_until(lambda begun=begun: len(bench.ran()) > begun, 2)  # type: ignore[misc]
+        number += 1
+    # Over 20 s, so that there are tasks which were sent ten seconds later than others.
+    started = time.monotonic()
+
+    def send(first: int) -> None:
+        for index in range(first, BEHIND, 4):
+            time.sleep(max(0.0, started + index * 20 / BEHIND - time.monotonic()))
+            bench.send_one(index, "seconds=0.05")
+
+    senders = [threading.Thread(target=send, args=(first,)) for first in range(4)]
+    for sender in senders:
+        sender.start()
+    for sender in senders:
+        sender.join()
+
+
+def watch_backlog(bench: Bench, dropped: dict[int, str]) -> None:
+    """Print how many messages the broker had and got, and when it got the dropped ones again."""
+    sent = "asok:soak:sent:default"
+    first = {number: bench.client.zscore(sent, id) for number, id in dropped.items()}
+    again: dict[int, float] = {}
+    most, empty_at, is_over, deadline = 0, 0.0, False, time.monotonic() + 180
+    while not is_over and time.monotonic() < deadline:
+        # First, so that the rest is looked at once more when it is over.
+        is_over = bench.is_over()
+        waiting = bench.client.llen("soak.default")
+        most = max(most, waiting + bench.client.hlen("asok:soak:unacked"))
+        empty_at = empty_at or (0.0 if waiting else time.time())
+        for number, id in dropped.items():
+            if number not in again and bench.client.zscore(sent, id) != first[number]:
+                again[number] = time.time()
+        time.sleep(0.05)
+    ran = bench.ran()
+    for number, score in first.items():
+        later = [min(ran[one]) for one, at in bench.accepted.items() if one in ran and at >= score + 10]
+        allowed = max(score + 10, min([empty_at, *later]))
+        print(f"message_dropped: sent again {again[number] - allowed:.2f} s after it was allowed", file=sys.stderr)
+    calls = bench.client.info("commandstats")["cmdstat_lpush"]["calls"]
+    print(
+        f"at most {most} messages in the broker; {calls} sent, of {len(bench.accepted)} accepted tasks", file=sys.stderr
+    )
+
+
 SCENARIOS = {
     one.__name__: one
     for one in (
         workers_killed, children_killed, rolling_restarts, docker_stop, redis_restarted, redis_stalled, redis_full,
-        redis_read_only,
+        redis_read_only, rabbitmq_killed, backlog, message_dropped,
     )
 }  # fmt: skip
+"""Each scenario by its name."""
+
+ALONE = {f"alone_{one.__name__}": one for one in (workers_killed, children_killed, rolling_restarts, rabbitmq_killed)}
+"""Those on RabbitMQ without a Redis: nothing keeps a record of a task."""
 
 
 def run(name: str, tasks: int) -> list[str]:
     """Run one scenario and return its row."""
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(folder)
+        if SCENARIOS.get(name) in (backlog, message_dropped):
+            tasks = 0
+        bench = Bench(folder, on_rabbitmq="rabbitmq" in name or name in ALONE, has_records=name not in ALONE)
         try:
-            wait_until(lambda: (bench.folder / "log").read_text(errors="replace").count(" ready.") >= 2)
-            half = threading.Thread(target=bench.send, args=(range(0, tasks, 2),), kwargs={"pause": 0.01})
-            other = threading.Thread(target=bench.send, args=(range(1, tasks, 2),), kwargs={"pause": 0.01})
-            half.start()
-            other.start()
-            SCENARIOS[name](bench)
+            wait_until(bench.has_workers)
+            pause = {"pause": SENDING_SECONDS * 2 / max(tasks, 1)}
+            senders = [
+                threading.Thread(target=bench.send, args=(range(first, tasks, 2),), kwargs=pause) for first in (0, 1)
+            ]
+            for sender in senders:
+                sender.start()
+            {**SCENARIOS, **ALONE}[name](bench)
             quiet = time.time()
-            half.join()
-            other.join()
-            quiet = max(quiet, time.time()) if name == "workers_killed" else quiet
-            wait_until(lambda: len(bench.ran()) >= len(bench.accepted), 120)
-            ran = bench.ran()
+            for sender in senders:
+                sender.join()
+            wait_until(bench.is_over, 120)
+            states, ran = bench.states() if bench.has_records else {}, bench.ran()
             lost = [number for number in bench.accepted if number not in ran]
             late = [min(ran[n]) - max(due, quiet) for n, due in bench.accepted.items() if n in ran]
             twice = sum(len(times) > 1 for times in ran.values())
             dead = sum(worker.poll() is not None for worker in bench.workers)
-            if lost or dead or not ran:
-                Path(f"/tmp/soak-{name}.log").write_bytes((bench.folder / "log").read_bytes())
+            told = ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "not known"
+            Path(f"/tmp/soak-{name}.log").write_bytes((bench.folder / "log").read_bytes())
             return [name, str(bench.kills), str(len(bench.accepted)), str(bench.refused), str(len(lost)),
-                    str(twice), f"{max(late, default=0.0):.1f}", str(dead)]  # fmt: skip
+                    str(twice), f"{max(late, default=0.0):.1f}", told, str(dead)]  # fmt: skip
         finally:
             bench.close()
 
@@ -310,11 +489,11 @@ def run(name: str, tasks: int) -> list[str]:
 def main() -> None:
     """Run the scenarios and print the table."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("scenarios", nargs="*", default=list(SCENARIOS))
+    parser.add_argument("scenarios", nargs="*", default=[*SCENARIOS, *ALONE])
     parser.add_argument("--tasks", type=int, default=2_000)
     asked = parser.parse_args()
-    print("| scenario | disturbances | accepted | refused | lost | begun twice | latest, s | workers dead |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| scenario | disturbances | accepted | refused | lost | begun twice | latest, s | ended | workers dead |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for name in asked.scenarios:
         print(f"| {' | '.join(run(name, asked.tasks))} |", flush=True)
 

@@ -1,15 +1,18 @@
 """
 Durable tasks on real servers whose processes are killed: what was answered with 202 ran, however they end.
 
-`python benchmarks/durable_soak.py [--runs 10] [killed] [restarted] [rolling]` prints a table. Method: README.md in this
-folder.
+`python benchmarks/durable_soak.py [--runs 10] [killed] [restarted] [rolling] [deployed] [stopped]` prints a table.
+Method: README.md in this folder.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import http.client
 import itertools
+import json
 import os
 import random
 import signal
@@ -37,6 +40,15 @@ WORKERS = 3
 SECONDS = 120
 """How long what is left may take at the end."""
 
+DELAY = 30.0
+BACKOFF = (12.0, 18.0)
+"""What tasks wait for while the site is deployed twice."""
+DEPLOYS = (8.0, 22.0)
+LATE = 4.0
+"""How much later than due a task may begin: the sweeper's look, and on this machine the start of gunicorn."""
+STOPPED = 60.0
+"""How long a process is stopped."""
+
 asok = FlaskAsok()
 
 
@@ -46,6 +58,14 @@ def write_row(folder: str, number: int, seconds: float) -> None:
     note(folder, "began", number, task.id)
     time.sleep(seconds)
     note(folder, "ended", number, task.id)
+
+
+def fail_twice(folder: str, number: int) -> None:
+    """Note each attempt, and fail all but the third."""
+    task = current_task()
+    note(folder, f"attempt{task.attempts}", number, task.id)
+    if task.attempts < 3:
+        raise ConnectionError("not yet")
 
 
 def note(folder: str, event: str, number: int, id: str) -> None:
@@ -74,6 +94,16 @@ def create_app() -> Flask:
         task = background.using(durable=True)(write_row, folder, number, seconds)
         return {"id": task.id}, 202
 
+    @app.post("/later/<int:number>")
+    def later(number: int):
+        task = background.using(durable=True, delay=DELAY)(write_row, folder, number, seconds)
+        return {"id": task.id}, 202
+
+    @app.post("/again/<int:number>")
+    def again(number: int):
+        task = background.using(durable=True, retries=2, backoff=BACKOFF)(fail_twice, folder, number)
+        return {"id": task.id}, 202
+
     return app
 
 
@@ -96,13 +126,17 @@ class Site:
             "SOAK_SECONDS": str(seconds),
             "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
         }
-        self.log = open(os.path.join(folder, "log"), "a")  # noqa: SIM115 - as long as the site
+        self.open()
+
+    def open(self) -> None:
+        self.log = open(os.path.join(self.folder, "log"), "a")  # noqa: SIM115 - as long as the site
         self.start()
 
     def start(self) -> None:
         self.server = subprocess.Popen(
             [
                 sys.executable, "-m", "gunicorn", "--worker-class=gthread", "--threads=4", f"--workers={WORKERS}",
+                f"--timeout={STOPPED * 2:.0f}",
                 f"--bind=127.0.0.1:{self.port}", "--no-control-socket", "--config=python:durable_soak",
                 "durable_soak:create_app()",
             ],
@@ -167,21 +201,26 @@ def ask(site: Site, numbers: itertools.count[int], found: Found, began: float) -
     while len(found.answered) < TASKS:
         number = next(numbers)
         time.sleep(max(0.0, began + number / PER_SECOND - time.monotonic()))
-        connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=30)
-        try:
-            connection.request("POST", f"/add/{number}")
-            answer = connection.getresponse()
-            body = answer.read()
-        except (OSError, http.client.HTTPException):
-            found.refused += 1
-            time.sleep(0.05)
-            continue
-        finally:
-            connection.close()
-        if answer.status == 202:
-            found.answered[number] = body.decode()
-        else:
-            found.unexplained.append(f"{answer.status} {body!r}")
+        ask_once(site, f"/add/{number}", number, found)
+
+
+def ask_once(site: Site, path: str, number: int, found: Found) -> None:
+    """Make one call, and keep its answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=30)
+    try:
+        connection.request("POST", path)
+        answer = connection.getresponse()
+        body = answer.read()
+    except (OSError, http.client.HTTPException):
+        found.refused += 1
+        time.sleep(0.05)
+        return
+    finally:
+        connection.close()
+    if answer.status == 202:
+        found.answered[number] = json.loads(body)["id"]
+    else:
+        found.unexplained.append(f"{answer.status} {body!r}")
 
 
 def left_by(site: Site, pids: list[int]) -> set[str]:
@@ -231,6 +270,7 @@ WAYS = {
     "restarted": Way(restart, 4.0, 0.05),
     "rolling": Way(roll, 4.0, 0.2),
 }
+"""The ways in which processes end under traffic; two more are below."""
 
 
 def one_run(way: Way, folder: str) -> Found:
@@ -246,13 +286,93 @@ def one_run(way: Way, folder: str) -> Found:
             way.end(site, found)
     for client in clients:
         client.join()
+    wait_for_the_end(site)
+    judge(site, found)
+    site.close()
+    return found
+
+
+def wait_for_the_end(site: Site) -> None:
     for _ in range(SECONDS * 10):
         if not site.asked("SELECT 1 FROM task WHERE finished = 0 LIMIT 1"):
             break
         time.sleep(0.1)
-    judge(site, found)
+
+
+def deployed(folder: str) -> Found:
+    """Two deploys while tasks wait for a delay and for their retries: right time, right attempts, same id."""
+    site, found = Site(folder, 0.05), Found()
+    wait_until_it_answers(site)
+    called = {}
+    for number in range(40):
+        called[number] = time.time()
+        ask_once(site, f"/later/{number}" if number % 2 else f"/again/{number}", number, found)
+    began = time.time()
+    for after in DEPLOYS:
+        time.sleep(max(0.0, began + after - time.time()))
+        pids = site.workers()
+        site.close()
+        site.open()
+        found.kills.append(Kill(time.time(), pids, set()))
+    wait_for_the_end(site)
+    rows = rows_of(folder)
+    for number, id in found.answered.items():
+        of_task = [(event, at) for event, n, i, at in rows if (n, i) == (number, id)]
+        expected, waits = (
+            (["began", "ended"], [DELAY]) if number % 2 else (["attempt1", "attempt2", "attempt3"], [0.0, *BACKOFF])
+        )
+        if [event for event, _ in of_task] != expected:
+            found.lost.append(number)
+            continue
+        before = called[number]
+        for (event, at), wait in zip(of_task, waits, strict=False):
+            late = at - before - wait
+            found.back.append(late)
+            if not -0.01 <= late <= LATE:
+                found.unexplained.append(f"{event} of {number} began {late:.2f} s after it was due")
+            before = at
+    attempts = dict(site.asked("SELECT id, attempts FROM task WHERE state = 'succeeded'"))
+    wrong = [n for n, id in found.answered.items() if attempts.get(id) != (1 if n % 2 else 3)]
+    found.unexplained += [f"{number} has other attempts" for number in wrong]
     site.close()
     return found
+
+
+def stopped(folder: str) -> Found:
+    """SIGSTOP of a worker for a minute: nothing is taken from it, and it goes on."""
+    site, found = Site(folder, 0.5), Found()
+    wait_until_it_answers(site)
+    for number in range(150):
+        ask_once(site, f"/add/{number}", number, found)
+    pid = random.choice(site.workers())
+    os.kill(pid, signal.SIGSTOP)
+    found.kills.append(Kill(time.time(), [pid], set()))
+    left = left_by(site, [pid])
+    time.sleep(STOPPED)
+    taken = left - left_by(site, [pid])
+    found.unexplained += [f"{id} was taken from a process that was stopped" for id in taken]
+    os.kill(pid, signal.SIGCONT)
+    wait_for_the_end(site)
+    judge(site, found)
+    found.kills[0].left = left
+    site.close()
+    return found
+
+
+def wait_until_it_answers(site: Site) -> None:
+    for _ in range(300):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", site.port), timeout=1):
+            if len(site.workers()) == WORKERS:
+                return
+        time.sleep(0.1)
+    raise AssertionError("gunicorn does not answer.")
+
+
+SOAKS = {
+    **{name: functools.partial(one_run, way) for name, way in WAYS.items()},
+    "deployed": deployed,
+    "stopped": stopped,
+}
 
 
 def judge(site: Site, found: Found) -> None:
@@ -283,17 +403,17 @@ def judge(site: Site, found: Found) -> None:
 def main() -> int:
     """Print the table; 1 if a task was lost, or ran twice without its process being killed."""
     parser = argparse.ArgumentParser(description="Durable tasks on servers whose processes are killed.")
-    parser.add_argument("ways", nargs="*", choices=[*WAYS, []], metavar=", ".join(WAYS))
+    parser.add_argument("ways", nargs="*", choices=[*SOAKS, []], metavar=", ".join(SOAKS))
     parser.add_argument("--runs", type=int, default=1)
     options = parser.parse_args()
     print(f"{TASKS} tasks answered with 202, {WORKERS} workers of gunicorn, load {os.getloadavg()[0]:.1f}.")
     print(f"{'way':10} {'run':>3} {'answered':>8} {'refused':>7} {'ends':>4} {'left':>5} {'lost':>4} {'doubles':>7} "
           f"{'unexplained':>11}  back after, s: p50, p95, last")  # fmt: skip
     failed = False
-    for name in options.ways or WAYS:
+    for name in options.ways or SOAKS:
         for run in range(1, options.runs + 1):
             with tempfile.TemporaryDirectory(prefix="asok-soak-") as folder:
-                found = one_run(WAYS[name], folder)
+                found = SOAKS[name](folder)
                 if found.lost or found.unexplained:
                     failed = True
                     print(found.lost[:5], found.unexplained[:5], Path(folder, "log").read_text()[-800:])
