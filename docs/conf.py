@@ -19,6 +19,8 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinxext.opengraph",
 ]
 exclude_patterns = ["_build"]
 # No intersphinx: a build that needs the network fails for reasons that are not ours.
@@ -37,13 +39,31 @@ myst_heading_anchors = 3
 
 html_theme = "furo"
 html_title = f"Flask-Asok {version}"
-html_favicon = "../example_app/static/icon.svg"
+html_logo = "pictures/logo.svg"
+html_favicon = "pictures/logo.svg"
+html_static_path = ["static"]
+html_css_files = ["docs.css"]
+html_extra_path = ["pictures/card.png"]
 # The colours of the example application, so that both look like one house.
 html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#0f766e", "color-brand-content": "#0f766e"},
     "dark_css_variables": {"color-brand-primary": "#4fc3b5", "color-brand-content": "#4fc3b5"},
+    # For the link "Edit this page".
+    "source_repository": "https://github.com/flask-asok/flask-asok/",
+    "source_branch": "main",
+    "source_directory": "docs/",
 }
 html_copy_source = False
+
+# What the copy button leaves out; of a block with prompts it takes the commands, and not what they print.
+copybutton_prompt_text = r"\$ |>>> |\.\.\. "
+copybutton_prompt_is_regexp = True
+
+# What a chat or a feed shows of a link to a page.
+ogp_site_url = "https://flask-asok.readthedocs.io/en/latest/"
+ogp_image = f"{ogp_site_url}card.png"
+ogp_image_alt = "Flask answers the page, Flask-Asok does the slow part."
+ogp_social_cards = {"enable": False}
 
 
 def read_docstring(app, what, name, obj, options, lines):

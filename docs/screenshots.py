@@ -1,5 +1,6 @@
-"""Make the pictures of the dashboard in `pictures/`: `nox -s screenshots`. Needs Chromium."""
+"""Make the pictures of the example and of the dashboard in `pictures/`: `nox -s screenshots`. Needs Chromium."""
 
+import contextlib
 import importlib.util
 import logging
 import sys
@@ -18,11 +19,21 @@ from flask_asok.store.record import Record
 
 ROOT = Path(__file__).parents[1]
 PICTURES = Path(__file__).parent / "pictures"
-SIZE = 1000, 820
+SCHEMES = "light", "dark"
 
-spec = importlib.util.spec_from_file_location("chromium", ROOT / "tests" / "chromium.py")
-chromium = sys.modules["chromium"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(chromium)
+
+def by_path(name, path, **options):
+    """Import what is not installed."""
+    spec = importlib.util.spec_from_file_location(name, path, **options)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+chromium = by_path("chromium", ROOT / "tests" / "chromium.py")
+example_app = by_path(
+    "example_app", ROOT / "example_app" / "__init__.py", submodule_search_locations=[str(ROOT / "example_app")]
+)
 
 
 def charge_card(order_id):
@@ -51,7 +62,7 @@ def fill(app, gate):
             )
         )  # fmt: skip
     reported = threading.Event()
-    failed = background(charge_card, 4711)
+    failed = background.using(retries=2, backoff=(0.4, 0.9))(charge_card, 4711)
     failed.join(10)
     background.using(queue="images")(import_rows, reported, gate)
     reported.wait(10)
@@ -61,33 +72,72 @@ def fill(app, gate):
     return failed.id
 
 
-def main():
-    """Write the pictures."""
-    logging.disable(logging.ERROR)
+@contextlib.contextmanager
+def serving(app):
+    """Serve an application, and give its address."""
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.port}"
+    finally:
+        server.shutdown()
+
+
+def take(browser, name):
+    """Write what the browser shows, in both colour schemes."""
+    for scheme in SCHEMES:
+        # What fades would be taken half-way.
+        browser.show(*browser.size, prefers_color_scheme=scheme, prefers_reduced_motion="reduce")
+        path = PICTURES / f"{name}-{scheme}.png"
+        browser.screenshot(path)
+        # A fifth of the bytes, and no eye sees it.
+        Image.open(path).convert("RGB").quantize(64).save(path, optimize=True)
+
+
+def take_dashboard(browser):
+    """Take the pages of an application that has had an hour of traffic."""
     app, asok, gate = Flask("shop"), FlaskAsok(), threading.Event()
     app.config.from_mapping(SECRET_KEY="for pictures", ASOK_STORE="memory", ASOK_TRACKED=True)
     asok.init_app(app)
     app.register_blueprint(asok.dashboard(access=lambda: "write"), url_prefix="/tasks")
     ids = {}
     app.add_url_rule("/", "checkout", lambda: ids.setdefault("failed", fill(app, gate)))
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     app.test_client().get("/")
+    browser.size = 1000, 820
+    with serving(app) as address:
+        for name, page in {"overview": "", "tasks": "tasks", "task": f"tasks/{ids['failed']}"}.items():
+            browser.go(f"{address}/tasks/{page}")
+            take(browser, f"dashboard-{name}")
+    gate.set()
+    asok.close(app, 5)
+
+
+def take_example(browser, folder):
+    """Take the top of the example's page, once two of its cards have been tried both ways."""
+    app = example_app.create_app({"EXAMPLE_FOLDER": folder, "ASOK_PERIODIC": "off"})
+    browser.size = 1240, 1120
+    browser.show(*browser.size, prefers_color_scheme="light")
+    with serving(app) as address:
+        browser.go(address)
+        for card in ("order", "sign-up"):
+            browser.ask(f"document.querySelector('#{card} [data-both]').click()")
+            browser.wait(f"document.querySelector('#{card} .saved') != null")
+        browser.wait("document.querySelector('#sign-up iframe') != null && !document.querySelector('[data-busy]')")
+        browser.go(f"{address}/?look=1")
+        take(browser, "example")
+    example_app.close(app)
+
+
+def main():
+    """Write the pictures."""
+    logging.disable(logging.ERROR)
     PICTURES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         browser = chromium.Browser(chromium.find_chromium(), f"{folder}/profile")
-        for scheme in ("light", "dark"):
-            browser.show(*SIZE, prefers_color_scheme=scheme)
-            for name, page in {"overview": "", "tasks": "tasks", "task": f"tasks/{ids['failed']}"}.items():
-                browser.go(f"http://127.0.0.1:{server.port}/tasks/{page}")
-                path = PICTURES / f"dashboard-{name}-{scheme}.png"
-                browser.screenshot(path)
-                # A fifth of the bytes, and no eye sees it.
-                Image.open(path).convert("RGB").quantize(64).save(path, optimize=True)
+        browser.call("Emulation.setScrollbarsHidden", hidden=True)
+        take_dashboard(browser)
+        take_example(browser, f"{folder}/example")
         browser.close()
-    gate.set()
-    server.shutdown()
-    asok.close(app, 5)
 
 
 if __name__ == "__main__":

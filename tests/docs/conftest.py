@@ -17,6 +17,7 @@ import pytest
 import trustme
 from aiosmtpd.controller import Controller
 from flask import Flask
+from ports import free_port
 
 from flask_asok import FlaskAsok, Task
 from flask_asok.signals import task_queued
@@ -24,6 +25,7 @@ from flask_asok.signals import task_queued
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 40
 FENCE = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+HEADING = re.compile(r"^##+ (.+)$", re.MULTILINE)
 FILE = re.compile(r"# ([\w./]+\.py)\n")
 
 
@@ -35,6 +37,8 @@ class Block:
     text: str
     path: Path
     line: int
+    section: str
+    """The heading that it stands under."""
 
     def compiled(self) -> Any:
         """Compile it so that an error points at the line of the page."""
@@ -44,7 +48,14 @@ class Block:
 def blocks_of(path: Path) -> list[Block]:
     """Return the fenced blocks of a page, in their order."""
     text = path.read_text(encoding="utf-8")
-    return [Block(found[2], found[3], path, text.count("\n", 0, found.start(3))) for found in FENCE.finditer(text)]
+    found = [(block, text.count("\n", 0, block.start(3))) for block in FENCE.finditer(text)]
+    return [Block(block[2], block[3], path, line, section_at(text, block.start())) for block, line in found]
+
+
+def section_at(text: str, position: int) -> str:
+    """Return the heading that a place of a page stands under."""
+    prose = FENCE.sub("", text[:position])
+    return (HEADING.findall(prose) or [""])[-1]
 
 
 @dataclass
@@ -227,9 +238,7 @@ class Mailbox:
 def mailbox(monkeypatch):
     """Have every application's mail end at an SMTP server of this machine."""
     mailbox = Mailbox()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     server = Controller(mailbox, hostname="127.0.0.1", port=port)
     server.start()
     monkeypatch.setattr(

@@ -1,11 +1,12 @@
 """The documentation: whoever types its code in gets what the page says."""
 
+import ast
+import builtins
 import contextlib
 import functools
 import gc
 import json
 import logging
-import os
 import re
 import socket
 import sqlite3
@@ -26,14 +27,12 @@ from types import SimpleNamespace
 
 import flask_login
 import flask_mail
+import psycopg
 import pytest
 from flask import (
     Blueprint,
     Flask,
-    abort,
     g,
-    redirect,
-    render_template,
     render_template_string,
     request,
     session,
@@ -42,10 +41,12 @@ from flask import (
 from flask_sqlalchemy import SQLAlchemy
 from jinja2 import DictLoader
 from PIL import Image
+from ports import free_port
 from werkzeug.datastructures import FileStorage
 
 import flask_asok
 from flask_asok import Cache, FlaskAsok, Mail, background, current_task, send_mail, send_webhook, task
+from flask_asok.backends.postgres.process_worker import warn_of_pool
 from flask_asok.durable.sweeper import sweeper_of
 from flask_asok.durable.worker import run_worker
 from flask_asok.periodic import Clock
@@ -55,6 +56,8 @@ from flask_asok.state import state_of
 from flask_asok.store import away as store_away
 from flask_asok.store import file as store_file
 from flask_asok.store import lifeline
+from flask_asok.store.postgres.connections import reached
+from flask_asok.testing import AsokTasks
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -80,6 +83,39 @@ def test_code_is_python(path, blocks):
     for block in blocks(path):
         if block.language in ("python", "py"):
             block.compiled()
+
+
+BUILTINS = {*dir(builtins), "__name__"}
+
+
+def names_in(tree):
+    """Return the names that a block gives, and those that it asks for."""
+    given, asked = set(), set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name, ctx=ast.Load()):
+                asked.add(name)
+            case ast.Name(id=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                given.add(name)
+            case ast.ClassDef(name=name) | ast.arg(arg=name) | ast.ExceptHandler(name=str(name)):
+                given.add(name)
+            case ast.alias(name=name, asname=asname):
+                given.add((asname or name).partition(".")[0])
+    return given, asked
+
+
+@pytest.mark.parametrize("path", PAGES, ids=names)
+def test_names_are_defined_above(path, blocks):
+    """Every name in a block of Python is defined in it, or in one above it on the page."""
+    known, missing = set(BUILTINS), set()
+    for block in blocks(path):
+        if block.language in ("python", "py"):
+            given, asked = names_in(ast.parse(textwrap.dedent(block.text)))
+            known |= given
+            if block.language == "python":
+                missing |= asked - known
+
+    assert missing == set()
 
 
 @pytest.mark.parametrize("path", PAGES, ids=names)
@@ -124,16 +160,18 @@ def test_configuration_is_complete():
     assert all(setting.meaning.endswith((".", ")")) for setting in SETTINGS)
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/quickstart.md", "docs/index.md"])
-def test_commands(name):
-    """Whoever copies the first page's commands needs pip and nothing else."""
-    text = (ROOT / name).read_text(encoding="utf-8")
+def test_commands():
+    """A reader who copies the first commands of a page gets an environment, and the package from its repository."""
+    source = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Source"]
+    install = f"""\
+$ python3 -m venv .venv && . .venv/bin/activate
+$ python -m pip install "flask-asok @ git+{source}"""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
 
-    if name == "README.md":
-        for session in ("example", "tests"):
-            assert f"python -m pip install nox && python -m nox -s {session}\n" in text
-    else:
-        assert "pip install flask-asok" in text or name.endswith("index.md")
+    for name in ("README.md", "docs/installation.md", "docs/quickstart.md", "docs/tutorial.md"):
+        assert install in (ROOT / name).read_text(encoding="utf-8"), name
+    for check in ("example", "tests"):
+        assert f"$ python -m pip install nox && python -m nox -s {check}\n" in readme
 
 
 # Beginning
@@ -254,7 +292,6 @@ TEMPLATES = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::sqlalchemy.exc.LegacyAPIWarning")
 def test_cache(page, shop):
     """The page shows the posts from the cache, and a new post as soon as it is published."""
     names = shop()
@@ -264,10 +301,7 @@ def test_cache(page, shop):
         return [found.to_dict() for found in db.session.scalars(db.select(post))]
 
     opened = page("docs/cache.md")
-    opened.run(
-        **names,
-        load_recent_posts=load_recent_posts, render_template=render_template, redirect=redirect, request=request,
-    )  # fmt: skip
+    opened.run(**names, load_recent_posts=load_recent_posts)
     client = names["app"].test_client()
 
     before = client.get("/").text
@@ -276,13 +310,13 @@ def test_cache(page, shop):
     after = client.get("/").text
     with names["app"].app_context():
         again = opened.names["recent_posts"]()
-        user = opened.names["user"](7)
+        first = opened.names["post"](1)
         warmed = opened.names["asok"].warm_all()
 
     assert (before, after) == ("", "Spring ")
     assert outcomes == [("warm_cache", "succeeded")]
     assert again == [{"title": "Spring"}]
-    assert user == {"email": "ann@example.com"}
+    assert first == {"title": "Spring"}
     assert warmed["recent_posts"] == [{"title": "Spring"}]
 
 
@@ -294,11 +328,10 @@ def test_webhooks(page, shop, internet, monkeypatch, capsys):
     url = "https://example.com/hooks/billing"
     opened = page("docs/webhooks.md")
 
-    opened.run(
-        **names,
-        url=url, payload={"total": 12}, token="t0ken", os=os, datetime=datetime, UTC=UTC,
-        endpoint=SimpleNamespace(id=1, url=url), invoice=SimpleNamespace(id=42, total=12),
-    )  # fmt: skip
+    opened.run(**names)
+    with names["app"].app_context():
+        endpoint, invoice = SimpleNamespace(id=1, url=url), SimpleNamespace(id=42, total=12)
+        opened.names["tell_of_payment"](endpoint, invoice, "t0ken")
     outcomes = opened.outcomes()
 
     assert outcomes == [("send_webhook", "succeeded")] * len(outcomes)
@@ -314,11 +347,7 @@ def test_images(page, shop):
     Image.new("RGB", (2000, 1000), "teal").save("photo.jpg")
     opened = page("docs/images.md")
 
-    opened.run(
-        **names,
-        path="photo.jpg", private_folder="private", public_folder="public",
-        request=request, abort=abort, url_for=url_for,
-    )  # fmt: skip
+    opened.run(**names, private_folder="private", public_folder="public")
     opened.outcomes()
     upload = BytesIO()
     Image.new("RGB", (1600, 1200), "coral").save(upload, "JPEG")
@@ -339,14 +368,14 @@ def test_mail(page, shop, mailbox, monkeypatch):
     monkeypatch.setenv("SMTP_PASSWORD", "secret")
     names = shop()
     Path("invoice.pdf").write_bytes(b"%PDF-1.7")
+    Path("map.png").write_bytes(b"PNG")
     user = SimpleNamespace(email="ann@example.com")
     opened = page("docs/mail.md")
 
-    opened.run(
-        **names,
-        replace={"/srv/invoices/42.pdf": "invoice.pdf"}, skip=("client.post",),
-        os=os, order="a mug", picture=b"PNG", user=user, users=[user, user], mark_as_dead=print,
-    )  # fmt: skip
+    opened.run(**names, replace={"/srv/invoices/42.pdf": "invoice.pdf"})
+    with names["app"].test_request_context():
+        opened.names["welcome"](user)
+        opened.names["send_news"]([user, user])
 
     outcomes = opened.outcomes()
     received = [mailbox.received.get(timeout=TIMEOUT) for _ in range(6)]
@@ -476,9 +505,7 @@ def index():
 def test_deployment(page):
     """The settings of the deployment page are accepted, and its server finishes its tasks on SIGTERM."""
     asok_logger = logging.getLogger("asok")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     Path("shop.py").write_text(SHOP)
 
     try:
@@ -515,7 +542,7 @@ def get_when_up(url):
 
 
 TROUBLESHOOTING = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
-HEADINGS = re.findall(r"^## `+ ?(.+?) ?`+$", TROUBLESHOOTING, re.MULTILINE)
+HEADINGS = re.findall(r"^### `+ ?(.+?) ?`+$", TROUBLESHOOTING, re.MULTILINE)
 
 
 def pattern(heading):
@@ -557,8 +584,15 @@ def trouble(tmp_path_factory):
     def work(*args):
         return args
 
-    def hold():
+    def hold(started):
+        started.set()
         gate.wait(TIMEOUT)
+
+    def occupy(name):
+        started = threading.Event()
+        task = background.using(name=name)(hold, started)
+        assert started.wait(TIMEOUT)
+        return task
 
     def said_by(fn, *args, **kwargs):
         try:
@@ -588,6 +622,7 @@ def trouble(tmp_path_factory):
         said_by(background, export, [1])
         background(functools.partial(export, [1])).join(TIMEOUT)
         said_by(lambda: send.delay(1))
+        said_by(lambda: FlaskAsok().task)
         login = flask_login.LoginManager(app)
         login.user_loader(lambda user_id: None)
         background(lambda: flask_login.current_user.email).join(TIMEOUT)
@@ -602,6 +637,10 @@ def trouble(tmp_path_factory):
         held = background.using(when="response")(work)
         said_by(held.join)
         said_by(background.using(delay=60, name="work")(work).result, 0)
+        tasks = AsokTasks(app)
+        tasks.capture()
+        said_by(background(work).join)
+        tasks.close()
         said_by(background(work).__await__)
         background(lambda: request.path).join(TIMEOUT)
         background.using(name="work")(lambda: current_task().join()).join(TIMEOUT)
@@ -649,16 +688,13 @@ def trouble(tmp_path_factory):
             said_by(send_mail, to="user@example.com", sender="shop@example.com")
         background.using(name="work", timeout=0.01)(late, said).join(TIMEOUT)
         waiting = background.using(delay=60)(work)
-        running = background.using(name="work")(hold)
+        running = occupy("work")
     full.extensions.pop("sqlalchemy")
     with full.app_context():
         said_by(background.using(when="commit"), work)
         background.using(delay=60)(work)
         said_by(background.using(delay=60), work)
-        started = threading.Event()
-        background(started.set)
-        background(hold)
-        started.wait(TIMEOUT)
+        occupy("hold")
         for _ in range(3):
             background(work)
     webhook_trouble(said_by)
@@ -667,6 +703,7 @@ def trouble(tmp_path_factory):
     result_trouble(said_by, tmp_path_factory.mktemp("results"))
     durable_trouble(said_by, tmp_path_factory.mktemp("durable"))
     periodic_trouble(said_by, tmp_path_factory.mktemp("periodic"))
+    postgres_trouble(said_by)
     FlaskAsok().close(app, 0.01)
     said_by(waiting.result)
     said_by(running.result)
@@ -856,11 +893,11 @@ def durable_trouble(said_by, folder):
             said_by(durable, textwrap.dedent, " text")
     said_by(run_worker, tracking_app("memory", **keys), (), ())
     released = tracking_app(folder / "released.sqlite3", **keys)
-    with released.test_request_context() as context:
-        background.using(durable=True, when="response", name="work")(textwrap.dedent, " text")
-        change(folder / "released.sqlite3", "DROP TABLE task")
-        released.process_response(released.response_class()).close()
-        context.request.close()
+    at_the_end = background.using(durable=True, when="response", name="work")
+    released.add_url_rule("/", view_func=lambda: at_the_end(textwrap.dedent, " text").id)
+    response = released.test_client().get("/")
+    change(folder / "released.sqlite3", "DROP TABLE task")
+    response.close()
     with released.app_context():
         sweeper_of(released).start()
         deadline = time.monotonic() + TIMEOUT
@@ -902,6 +939,32 @@ def periodic_trouble(said_by, folder):
     gate.set()
     for app in apps:
         FlaskAsok().close(app, TIMEOUT)
+
+
+def postgres_trouble(said_by):
+    """Choose PostgreSQL and name none, one that is away, one without tables, a store beside it, and a small pool."""
+    apps = [Flask("shop") for _ in range(3)]
+    for app, config in zip(
+        apps, ({"ASOK_STORE": "memory"}, {}, {"ASOK_POSTGRES_URL": "postgresql://127.0.0.1:1/shop"}), strict=True
+    ):
+        app.config.update(SECRET_KEY="a secret", ASOK_BACKEND="postgres", ASOK_TASK_MODULES=["textwrap"], **config)
+        said_by(FlaskAsok, app)
+    for app in apps[1:]:
+        with app.app_context():
+            said_by(background, textwrap.dedent, "a")
+        FlaskAsok().close(app, TIMEOUT)
+
+    def ask_a_bare_database():
+        # A server would have to run here; this is what it says.
+        with reached():
+            raise psycopg.errors.UndefinedTable
+
+    said_by(ask_a_bare_database)
+    app = Flask("shop")
+    app.config.update(ASOK_BACKEND="postgres", SQLALCHEMY_DATABASE_URI="postgresql+psycopg://127.0.0.1:1/shop")
+    SQLAlchemy(app)
+    FlaskAsok(app)
+    said_by(warn_of_pool, app.extensions["asok"].backend.hub, 20)
 
 
 def trouble_app(name, **config):
@@ -961,6 +1024,14 @@ def test_troubleshooting(trouble, heading):
 
     # More than one where Flask, or Python, says it in other words from some version on.
     assert any(re.search(pattern(text), said) for text in texts for said in trouble), "\n".join(trouble)
+
+
+def test_troubleshooting_groups():
+    """The errors stand in groups, and each of them is tested."""
+    groups = re.findall(r"^## (.+)$", TROUBLESHOOTING, re.MULTILINE)
+
+    assert len(groups) > 10
+    assert not [group for group in groups if "`" in group]
 
 
 def test_troubleshooting_code(page):
