@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
@@ -77,7 +78,7 @@ def page_with(url, text, data=None):
     """Ask for a page until it has the text; return its address, after redirects."""
     deadline = time.monotonic() + TIMEOUT
     while True:
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, data, timeout=TIMEOUT) as answer:
+        with contextlib.suppress(OSError, HTTPException), urllib.request.urlopen(url, data, timeout=TIMEOUT) as answer:
             if text in answer.read().decode():
                 return answer.url
         assert time.monotonic() < deadline, text

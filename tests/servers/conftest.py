@@ -166,7 +166,8 @@ class Server(Process):
             connection.request("GET", path)
             answer = connection.getresponse()
             body = answer.read()
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
+            # The second where the process ends in the middle of its answer.
             raise AssertionError(f"No answer:\n{self.log}") from error
         finally:
             connection.close()

@@ -54,6 +54,8 @@ def sentry():
 
     with sentry_sdk.isolation_scope():
         yield begin
+        # Its threads wake up for seconds after the test, beside tests that patch what all threads use.
+        sentry_sdk.get_client().close()
     scopes.set_client(None)
 
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import urllib.parse
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 
 import jobs
@@ -43,7 +44,10 @@ class Gunicorn:
             return answer.read()
 
     def answers(self):
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.url}/page", timeout=5) as answer:
+        with (
+            contextlib.suppress(OSError, HTTPException),
+            urllib.request.urlopen(f"{self.url}/page", timeout=5) as answer,
+        ):
             return answer.status == 200
         return False
 
