@@ -6,6 +6,7 @@ import math
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -145,6 +146,7 @@ class DashboardBlueprint(Blueprint):
             "overview",
             title="Overview",
             queues=seen.queues_of(visit.app),
+            ended=Counter(one.state for one in ended),
             minutes=seen.by_minute(ended, now),
             processes=seen.processes_of(visit.app),
             failures=failures[:LATEST_FAILURES],

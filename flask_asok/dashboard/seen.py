@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
@@ -86,6 +87,7 @@ class Function:
     name: str
     runs: int
     failed: int
+    abandoned: int
     p50: float
     longest: float
     last: float
@@ -156,7 +158,7 @@ def ended_of(app: Flask, now: float) -> list[Ended]:
 
 
 def by_minute(ended: Iterable[Ended], now: float) -> list[tuple[int, int]]:
-    """Return how many tasks have succeeded, and how many failed, in each minute of the last hour, the latest last."""
+    """Return how many succeeded, and how many failed or were abandoned, in each minute of the last hour."""
     good, bad = [0] * MINUTES, [0] * MINUTES
     for one in ended:
         minute = MINUTES - 1 - int((now - one.finished) // 60)
@@ -173,11 +175,14 @@ def functions_of(ended: Iterable[Ended]) -> list[Function]:
     found = []
     for name, runs in groups.items():
         times = [one.finished - one.started for one in runs if one.started] or [0.0]
-        failed = sum(one.state in ("failed", "abandoned") for one in runs)
+        states = Counter(one.state for one in runs)
         last = max(one.finished for one in runs)
         found.append(
-            Function(name=name, runs=len(runs), failed=failed, p50=median(times), longest=max(times), last=last)
-        )
+            Function(
+                name=name, runs=len(runs), failed=states["failed"], abandoned=states["abandoned"], p50=median(times),
+                longest=max(times), last=last,
+            )
+        )  # fmt: skip
     return sorted(found, key=lambda one: (-one.runs * one.p50, one.name))
 
 

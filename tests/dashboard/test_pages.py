@@ -8,6 +8,8 @@ import pytest
 from flask import Blueprint, g, request
 
 from flask_asok import FlaskAsok, background, report_progress
+from flask_asok.sharing import open_store
+from flask_asok.store.record import Record
 
 asok = FlaskAsok()
 
@@ -207,11 +209,29 @@ def test_numbers(shop, client, gate):
 
     figures = re.findall(r"<dd>(?:<a[^>]*>)?(\d+)", text)
     assert sum(map(int, figures[:2])) == 5 and figures[2:] == ["1", "3", "1"]
-    assert "3 succeeded, 1 failed" in text
+    assert "3 succeeded, 1 failed, 0 abandoned" in text
     assert re.search(r'name=quick"[^>]*>quick</a></th>\s*<td class="n" data-label="Ended">3</td>', functions)
     gate.set()
     for task in running:
         task.join(10)
+
+
+@pytest.mark.parametrize(("page", "name"), [("", ""), ("functions", "charge")])
+def test_failed_and_abandoned(shop, client, page, name):
+    """Failed and abandoned tasks are counted apart, and each number leads to as many tasks."""
+    store = open_store(shop)
+    now = store.now()
+    for n, state in enumerate(["failed", "failed", "abandoned", "abandoned", "abandoned", "succeeded"]):
+        times = dict.fromkeys(("enqueued", "due", "started", "finished"), now - 1)
+        store.add(Record(id=f"{n:032x}", name="charge", queue="mail", state=state, owner=store.me, attempts=1, **times))
+
+    text = client.get(f"/tasks/{page}").text
+    links = {state: html.unescape(url) for url, state in re.findall(r'href="([^"]*state=(\w+)[^"]*)"', text)}
+    counts = {state: client.get(url).text.count('id="task-') for state, url in links.items()}
+
+    assert [int(number) for number in re.findall(r'state=\w+"[^>]*>(\d+)', text)] == [2, 3]
+    assert counts == {"failed": 2, "abandoned": 3}
+    assert all((f"name={name}" in url) == bool(name) for url in links.values())
 
 
 def test_polls(shop, client):
