@@ -7,7 +7,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from types import FunctionType, MethodType
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Never, NoReturn, ParamSpec, TypeVar, Unpack
 
 from flask import Flask
 from flask.globals import app_ctx
@@ -33,6 +33,7 @@ from .signals import emit, task_queued
 from .state import KEY, AppState, state_of
 from .tasks import Task
 from .triggers import defer
+from .validate import check_by_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -50,7 +51,7 @@ _HABITS = ("delay", "apply_async", "enqueue", "submit")
 _GENERATOR = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
 
-def task(misplaced: None = None, /, **options: Unpack[TaskOptionValues]) -> Callable[[F], F]:
+def task(*misplaced: Never, **options: Unpack[TaskOptionValues]) -> Callable[[F], F]:
     """
     Set the options with which `background()` runs the decorated function, and return that same plain function.
 
@@ -60,7 +61,7 @@ def task(misplaced: None = None, /, **options: Unpack[TaskOptionValues]) -> Call
     returns. `at_most_once`: the task is not run again when its process, or its worker, is lost while it runs.
     `if_durable`: `retries`, `retry_on`, `backoff` of a task that survives its process. Raises as `using` does.
     """
-    if misplaced is not None:
+    if misplaced:
         raise TypeError("@task takes options: write @task(retries=3). A function without any needs no decorator.")
     checked = DEFAULT.replace(**options)
     if checked.run is not None:
@@ -124,7 +125,7 @@ class Background:
         plain = type(fn) is FunctionType
         return _enqueue(fn, args, kwargs, getattr(fn, "__asok_options__", DEFAULT) if plain else options_of(fn))
 
-    def using(self, **options: Unpack[OptionValues]) -> Background:
+    def using(self, *misplaced: Never, **options: Unpack[OptionValues]) -> Background:
         """
         Return a `background` with options: `background.using(retries=3, delay=60)(fn, ...)`.
 
@@ -144,6 +145,7 @@ class Background:
         They beat the ones of `@task()`; a further `.using()` adds to them, and beats them. Raises TypeError or
         ValueError for an invalid option.
         """
+        check_by_name(misplaced, "background.using()", "background.using(retries=3)(send, user)")
         for name in PER_FUNCTION - PER_CALL:
             if name in options:
                 raise TypeError(f"{name!r} belongs to the function: set it with @task({name}=...).")

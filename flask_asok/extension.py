@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Never, NoReturn, TypeVar
 
 from flask import Blueprint, Flask, current_app
 from werkzeug.local import LocalProxy
@@ -32,7 +32,7 @@ from .store.base import ProcessSummary, QueueSummary
 from .summaries import TaskSummary, checked_state
 from .tasks import Task
 from .triggers import abandon_deferred, listen
-from .validate import task_id, whole
+from .validate import check_by_name, task_id, whole
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -73,7 +73,8 @@ class FlaskAsok:
         if KEY in app.extensions:
             raise RuntimeError(f"Flask-Asok is set up on the app {app.import_name!r} already. Call init_app(app) once.")
         config = settings.read(app, SETTINGS)
-        config["ASOK_QUEUES"] = {**_default_queues(), **config["ASOK_QUEUES"]}
+        of_recipes = {name: size for recipe in RECIPES for name, size in recipe.queues.items()}
+        config["ASOK_QUEUES"] = {"default": 8, **of_recipes, **config["ASOK_QUEUES"]}
         backend = backend_class(config["ASOK_BACKEND"])
         config.update(settings.read(app, backend.settings))
         settings.refuse_unknown(app.config, config)
@@ -120,7 +121,9 @@ class FlaskAsok:
         """Return the queues of the current app: how many tracked tasks are queued, run and wait in each."""
         store = shared_by(_app())
         found = {queue.name: queue for queue in store.queues()} if store is not None else {}
-        return [found.get(name) or QueueSummary(name=name) for name in {**_state().backend.queues, **found}]
+        return [
+            found.get(name) or QueueSummary(name=name) for name in {**state_of(current_app).backend.queues, **found}
+        ]
 
     def processes(self) -> list[ProcessSummary]:
         """
@@ -162,7 +165,7 @@ class FlaskAsok:
         """Forget a settled task, for all processes; False if it is not settled, or unknown."""
         return discard_task(_app(), task_id(id))
 
-    def status(self, *, access: Access | None = None, cancel: bool = False) -> Blueprint:
+    def status(self, *misplaced: Never, access: Access | None = None, cancel: bool = False) -> Blueprint:
         """
         Return the view of one task for the visitor who waits for it, to be registered: `asok_status`.
 
@@ -174,12 +177,15 @@ class FlaskAsok:
         With `cancel=True` the same visitors get a button, and `POST /<id>/cancel`: a running task stops when it reports
         its progress next. Registering that in an app without a SECRET_KEY raises NotConfigured.
         """
+        check_by_name(misplaced, "asok.status()", "asok.status(access=may_see)")
         view = StatusBlueprint(self, access, cancel)
         # Beside the context processor, for the macros that a template imports without its context.
         view.add_app_template_global(asok_progress)
         return view
 
-    def dashboard(self, *, access: DashboardAccess | None = None, arguments: Arguments = False) -> Blueprint:
+    def dashboard(
+        self, *misplaced: Never, access: DashboardAccess | None = None, arguments: Arguments = False
+    ) -> Blueprint:
         """
         Return the pages of the operator, to be registered: `asok_dashboard`.
 
@@ -190,11 +196,12 @@ class FlaskAsok:
         Arguments are shown only with `arguments=True`, and only of tasks whose call is written down; what has a name
         like "password" or "token" is hidden. A function of a name and a value returns what is shown instead.
         """
+        check_by_name(misplaced, "asok.dashboard()", "asok.dashboard(access=is_admin)")
         return DashboardBlueprint(access, arguments)
 
     def periodic(
         self,
-        *,
+        *misplaced: Never,
         every: float | timedelta | None = None,
         cron: str | None = None,
         tz: str | None = None,
@@ -217,6 +224,7 @@ class FlaskAsok:
         Raises ValueError or TypeError for an invalid schedule and for a name that is taken, NotConfigured for `cron`
         without the extra `periodic`.
         """
+        check_by_name(misplaced, "@asok.periodic", '@asok.periodic(every=300) or @asok.periodic(cron="0 3 * * *")')
 
         def decorate(fn: F) -> F:
             self._entries.add(
@@ -231,7 +239,7 @@ class FlaskAsok:
 
     def periodic_tasks(self) -> list[PeriodicTask]:
         """Return the periodic tasks of the current app; raises BackendUnavailable if the store cannot be reached."""
-        clock = _state().kept(Clock)
+        clock = state_of(current_app).kept(Clock)
         return [listed(_app(), entry, clock.zone, clock.now()) for entry in clock.entries]
 
     def start_periodic(self, app: Flask) -> None:
@@ -279,10 +287,6 @@ def _app() -> Flask:
     return current_app._get_current_object()  # type: ignore[attr-defined, no-any-return]
 
 
-def _state() -> AppState:
-    return state_of(current_app)
-
-
 def _application(app: Flask) -> Flask:
     if isinstance(app, LocalProxy):
         app = app._get_current_object()
@@ -293,7 +297,3 @@ def _application(app: Flask) -> Flask:
         f"FlaskAsok() takes the Flask application, not {type(app).__name__}. "
         f"Write FlaskAsok(app), or asok.init_app(app) in the function that makes the app.{hint}"
     )
-
-
-def _default_queues() -> dict[str, int]:
-    return {"default": 8, **{name: size for recipe in RECIPES for name, size in recipe.queues.items()}}

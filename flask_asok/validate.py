@@ -127,6 +127,12 @@ def wrong_type(name: str, value: object, wanted: str) -> TypeError:
     return TypeError(f"{name} must not be of type {type(value).__name__}: give {wanted}.")
 
 
+def check_by_name(misplaced: tuple[object, ...], call: str, example: str) -> None:
+    """Raise TypeError if a call that takes its arguments by name got one without: a decorator without parentheses."""
+    if misplaced:
+        raise TypeError(f"{call} takes its arguments by name: write {example}.")
+
+
 def or_none(check: Check) -> Check:
     """Return a check that lets None pass, and gives everything else to `check`."""
 

@@ -521,6 +521,14 @@ def test_task_without_parentheses():
         task(len)
 
 
+def test_positional_options():
+    """A function in the place of the options, or an option without its name, is an error that says what to write."""
+    with pytest.raises(TypeError, match=r"write background\.using\(retries=3\)\(send, user\)"):
+        background.using(len, "abc")
+    with pytest.raises(TypeError, match=r"@task takes options: write @task\(retries=3\)"):
+        task(len, 3)
+
+
 def test_task_on_a_builtin():
     """Options that cannot be kept by a function are refused, with what to do."""
     with pytest.raises(TypeError, match=r"Options cannot be set on <built-in function len>: wrap it"):

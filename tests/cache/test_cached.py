@@ -218,6 +218,12 @@ def test_no_key():
         def posts(): ...
 
 
+def test_positional_ttl():
+    """So does a second argument without its name."""
+    with pytest.raises(TypeError, match=r'the rest by name: @cached\("recent_posts", ttl=300\)'):
+        cached("posts", 300)
+
+
 def test_async():
     """An async function is a TypeError: a coroutine cannot be kept."""
     with pytest.raises(TypeError, match="async"):

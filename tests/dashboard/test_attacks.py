@@ -362,6 +362,12 @@ def test_debug_without_secret_key(make_app):
         app.register_blueprint(FlaskAsok().dashboard())
 
 
+def test_positional_access():
+    """A function without its name says how it is given."""
+    with pytest.raises(TypeError, match=r"write asok\.dashboard\(access=is_admin\)"):
+        FlaskAsok().dashboard(bool)
+
+
 @pytest.mark.parametrize("access", ["write", True, 1])
 def test_access_is_a_function(access):
     """What is no function is a TypeError at the call."""

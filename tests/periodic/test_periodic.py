@@ -112,6 +112,13 @@ def test_no_functions(asok, function, why):
         asok.periodic(every=300)(function)
 
 
+@pytest.mark.parametrize("misplaced", [work, 300, "0 3 * * *"])
+def test_positional(asok, misplaced):
+    """The bare decorator, and a schedule without its name, say what to write."""
+    with pytest.raises(TypeError, match=r"write @asok\.periodic\(every=300\) or @asok\.periodic\(cron="):
+        asok.periodic(misplaced)
+
+
 def test_without_the_extra(asok, monkeypatch):
     """`cron=` without the extra is NotConfigured at import; `every=` needs nothing."""
     monkeypatch.setitem(sys.modules, "cronsim", None)

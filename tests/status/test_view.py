@@ -231,6 +231,12 @@ def test_allowed(make_status):
     assert client.get(f"/status/{later(app, name='yours').id}").status_code == 404
 
 
+def test_positional_access():
+    """A function without its name says how it is given."""
+    with pytest.raises(TypeError, match=r"write asok\.status\(access=may_see\)"):
+        FlaskAsok().status(bool)
+
+
 def test_access_is_a_function():
     """An `access` that cannot be called is a TypeError at once."""
     with pytest.raises(TypeError, match="access must be a function"):

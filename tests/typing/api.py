@@ -60,6 +60,7 @@ def door() -> None:
     background(ship)  # type: ignore[call-arg]
     background(fetch, 3)  # type: ignore[arg-type]
     background.using(retry=3)  # type: ignore[call-arg]
+    background.using(add)  # type: ignore[arg-type]
     background.using(when="later")  # type: ignore[arg-type]
     background.using(prepare=prepared)  # type: ignore[call-arg]
 
@@ -70,6 +71,7 @@ def decorated() -> None:
     plain(Path("photo.jpg"))
     ship("42")  # type: ignore[arg-type]
     task(queue=1)  # type: ignore[arg-type]
+    task(ship)  # type: ignore[arg-type]
 
 
 def progress(rows: AsyncIterable[str]) -> None:

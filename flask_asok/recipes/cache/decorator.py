@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable
 from datetime import date
 from enum import Enum
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, Never, ParamSpec, TypeVar
 from urllib.parse import quote
 from uuid import UUID
 
@@ -193,7 +193,12 @@ _registry_lock = threading.Lock()
 
 
 def cached(
-    key: str, *, ttl: Ttl = UNSET, stale: Stale = UNSET, cache: Cache | None = None, each: Each | None = None
+    key: str,
+    *misplaced: Never,
+    ttl: Ttl = UNSET,
+    stale: Stale = UNSET,
+    cache: Cache | None = None,
+    each: Each | None = None,
 ) -> Callable[[Callable[P, R]], Cached[P, R]]:
     """
     Keep what the decorated function returns under `key`: `@cached("recent_posts", ttl=300, stale=3600)`.
@@ -211,8 +216,8 @@ def cached(
         each: What `warm_all` warms if the key has arguments: a function that returns them, a tuple for each call, or
             the argument itself if there is only one.
     """
-    if not isinstance(key, str):
-        raise TypeError('@cached takes the key of the value: @cached("recent_posts", ttl=300).')
+    if misplaced or not isinstance(key, str):
+        raise TypeError('@cached takes the key of the value, the rest by name: @cached("recent_posts", ttl=300).')
     if ttl is not UNSET:
         fresh_seconds(ttl)
     if stale is not UNSET:
