@@ -197,6 +197,8 @@ def tasks(state: str | None, name: str | None, queue: str | None, limit: int, as
     if as_json:
         click.echo(json.dumps([{**task.as_dict(), "error": task.error} for task in found], indent=2))
         return
+    if not found:
+        click.echo("No task matches." if state or name or queue else "There is no tracked task.", err=True)
     for task in found:
         fraction = task.progress.fraction if task.progress else None
         percent = "" if fraction is None else f"{fraction:.0%}"
@@ -220,7 +222,10 @@ def dashboard(host: str, port: int) -> None:
 @asok_cli.command("failed")
 def failed() -> None:
     """List the tasks that failed or were abandoned, the latest first: tracked ones, or those of the workers."""
-    for task in _asked(lambda: failed_tasks(_app_that_shares())):
+    found = _asked(lambda: failed_tasks(_app_that_shares()))
+    if not found:
+        click.echo("No task has failed or was abandoned.", err=True)
+    for task in found:
         when = f"{task.finished_at:%Y-%m-%d %H:%M:%S}" if task.finished_at else "unknown"
         click.echo(f"{task.id}  {when:19}  {task.name}  {task.error}")
 

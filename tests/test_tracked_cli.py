@@ -89,6 +89,21 @@ def test_failed(web, command):
     assert "its process ended before it finished" in lines[0]
 
 
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [(["tasks"], "no tracked task"), (["tasks", "--state", "failed"], "No task matches"), (["failed"], "has failed")],
+)
+def test_nothing_to_list(web, command, args, said):
+    """A list of nothing says so on stderr; what reads its output gets nothing."""
+    open_store(web)
+
+    result = command(*args)
+
+    assert result.exit_code == 0
+    assert result.stdout == ""
+    assert said in result.stderr
+
+
 def test_lists_of_lost_tasks(web):
     """A list never shows a task as running whose process has ended, whatever it is asked for."""
     for number, state in enumerate(["queued", "running", "waiting"]):

@@ -162,6 +162,15 @@ def test_command_list(memory_app, loads):
     assert result.stdout.splitlines() == ["one", "broken", "square:{n}", "cube:{n}  (needs each=)"]
 
 
+def test_command_list_of_nothing(memory_app):
+    """Where nothing is cached `--list` says so, on stderr."""
+    result = run(memory_app, "warm", "--list")
+
+    assert result.exit_code == 0
+    assert result.stdout == ""
+    assert "no @cached function" in result.stderr
+
+
 @pytest.mark.parametrize("args", [["warm", "--all"], ["cache", "clear"]])
 def test_command_without_shared_store(memory_app, loads, args):
     """A command cannot reach the memory of the web process: it exits with 2 and says what to set."""

@@ -58,7 +58,10 @@ def clear_cache(prefix: str) -> None:
 
 
 def _list_keys() -> None:
-    for function in registered():
+    functions = registered()
+    if not functions:
+        click.echo("There is no @cached function. Is its module imported where the app is made?", err=True)
+    for function in functions:
         click.echo(function.template if is_warmable(function) else f"{function.template}  (needs each=)")
 
 
