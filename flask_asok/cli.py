@@ -26,6 +26,7 @@ from .recipes import RECIPES
 from .settings import Given
 from .sharing import existing_store, shared_by
 from .state import state_of
+from .validate import positive_seconds
 
 T = TypeVar("T")
 
@@ -119,6 +120,7 @@ def status(as_json: bool) -> None:
 @click.option("--timeout", default=10.0, show_default=True, help="Seconds to wait.")
 def ping(timeout: float) -> None:
     """Run a task that does nothing, end to end. Exits with 1 when it does not come back."""
+    timeout = _asked(positive_seconds, "--timeout", timeout)
     started = time.perf_counter()
     backend = state_of(current_app).backend
     try:
@@ -141,7 +143,7 @@ def _pong() -> str:
 @click.option(
     "--concurrency",
     "-c",
-    type=int,
+    type=click.IntRange(1),
     help="Processes of an engine, or its threads for each queue.",
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)

@@ -105,6 +105,24 @@ def test_ping_in_vain(make_app, occupy):
     assert "No answer: TimeoutError('Task ping is queued after 0.01 s.')" in result.stderr
 
 
+@pytest.mark.parametrize("timeout", ["-1", "0", "nan", "inf"])
+def test_ping_without_time(make_app, timeout):
+    """A time in which nothing could answer, or that never ends, is refused."""
+    result = invoke(make_app(), "ping", "--timeout", timeout)
+
+    assert result.exit_code == 2
+    assert "--timeout must be seconds, more than 0" in result.stderr
+
+
+@pytest.mark.parametrize("concurrency", ["0", "-2"])
+def test_worker_without_threads(app, concurrency):
+    """A worker that could run nothing is refused."""
+    result = invoke(app, "worker", "--concurrency", concurrency)
+
+    assert result.exit_code == 2
+    assert "--concurrency" in result.stderr and "x>=1" in result.stderr
+
+
 def test_ping_that_is_refused(make_app, occupy):
     """So it does where the task is not even accepted."""
     app = make_app(ASOK_QUEUES={"default": 1}, ASOK_MAX_QUEUED=1, ASOK_QUEUE_FULL="raise")
