@@ -72,14 +72,8 @@ class Packer:
             self._signer = Signer(self.app)
         return self._signer
 
-    def pack(self, call: Call, options: Options, summary: TaskSummary) -> Message:
-        """Return the message of a call; TypeError or ValueError, which name the argument, where it cannot be sent."""
-        message = self.message_of(call, options, summary)
-        check_size(message, size_of(message.as_payload()), self.most_bytes)
-        return message
-
     def message_of(self, call: Call, options: Options, summary: TaskSummary) -> Message:
-        """Return the message of a call, whose size is still to be checked; TypeError where it cannot be sent."""
+        """Return the message of a call, whose size is still to be checked; TypeError or ValueError if it cannot be."""
         _, values, _, adapter = call.captured
         encode, name = self.serializer.encode, summary.name
         return Message(
@@ -131,10 +125,18 @@ class Packer:
         """Return a message as it is sent."""
         return self.signer.sign(message.as_payload(), "call")
 
-    def sign_checked(self, message: Message) -> str:
-        """Return a message as a record keeps it; ValueError, which names the largest argument, if it is too large."""
+    def check(self, message: Message) -> None:
+        """Raise ValueError, which names the largest argument, for a message that is too large to be sent."""
+        check_size(message, size_of(message.as_payload()), self.most_bytes)
+
+    def text_of(self, message: Message) -> str:
+        """Return a message as a record keeps it, to be signed; ValueError, as of `check`, where it is too large."""
         text = message.as_text()
         check_size(message, len(text), self.most_bytes)
+        return text
+
+    def sign_text(self, text: str) -> str:
+        """Return what `text_of` has returned, signed."""
         return self.signer.sign_text(text, "call")
 
     def read(self, signed: object) -> Message:

@@ -31,7 +31,7 @@ def write_down(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any]) -> s
     message = packer.message_of(call, options, task.summary)
     message.keep = options.tracked is True or state.tracks_all
     message.unique_until = options.unique_until
-    signed = packer.sign_checked(message)
+    signed = packer.sign_text(packer.text_of(message))
     store = durable_store(app)
     tell_key(app, packer, store)
     journal = DurableJournal(store, packer, message, key=key_of(fn, options.unique))

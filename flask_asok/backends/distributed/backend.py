@@ -74,13 +74,18 @@ class DistributedBackend(Backend):
         try:
             if options.unique is not None:
                 self.hub.need_store()
-            task.message = self.hub.packer.pack(task.call, options, task.summary)
+            task.message = self.hub.packer.message_of(task.call, options, task.summary)
             task.message.recorded = self.hub.store is not None
             task.message.unique_until = options.unique_until
+            self.check_size(task)
         except Exception:
             self.forget_summary(task)
             raise
         return task
+
+    def check_size(self, task: RemoteTask[Any]) -> None:
+        """Raise ValueError, which names the largest argument, for a call that is too large to be sent."""
+        self.hub.packer.check(task.message)
 
     def write_deferred(self, task: RemoteTask[Any]) -> None:
         """Let other processes know of a task that waits for a response or a commit."""

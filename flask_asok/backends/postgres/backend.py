@@ -23,11 +23,12 @@ from ...triggers import defer_to_commit, innermost, is_committed
 from ..base import KEY_TAKEN
 from ..distributed.backend import DistributedBackend
 from ..distributed.sending import sending
+from ..distributed.task import RemoteTask
 from . import engine_statements, tables
 from .hub import PostgresHub
 from .process_worker import ProcessWorker, warn_of_pool
 from .run_worker import run_worker
-from .session import has_failed, has_written, note_failure, watch_sessions
+from .session import commits_each, execute, has_failed, has_written, note_failure, watch_sessions
 from .task import PostgresRemote, PostgresTask
 from .worker import PostgresWorker
 
@@ -84,6 +85,11 @@ class PostgresBackend(DistributedBackend):
             self.write_deferred(task)
         return task
 
+    def check_size(self, task: RemoteTask[Any]) -> None:
+        """Write the message, which most of a call's time would be spent on twice; ValueError where it is too large."""
+        assert isinstance(task, PostgresTask)
+        task.text = self.hub.packer.text_of(task.message)
+
     def reserve(self, task: RunnableTask[Any], key: str) -> str:
         """Take the unique key of a task now, or when its response is sent; in a transaction its first attempt does."""
         assert isinstance(task, PostgresTask)
@@ -91,10 +97,8 @@ class PostgresBackend(DistributedBackend):
         if task.options.when == "response":
             return task.id
         try:
-            session = self._session_of(task)
-            if self._waits_for_commit(session):
-                return task.id
-            return self._write_down(task, session)
+            connection, waits_for_commit = self._joined(task)
+            return task.id if waits_for_commit else self._write_down(task, connection)
         except BaseException:
             task.mark_abandoned()
             raise
@@ -105,23 +109,22 @@ class PostgresBackend(DistributedBackend):
         if task.is_written or task.is_in_transaction:
             return
         try:
-            session = self._session_of(task)
-            if self._waits_for_commit(session):
-                # In AUTOCOMMIT others would see it before what it belongs to.
+            connection, waits_for_commit = self._joined(task)
+            if waits_for_commit:
                 defer_to_commit(task, self.app, self._start_alone, _level_of_loss)
                 return
         except BaseException:
             task.mark_abandoned()
             raise
-        self._start_in(task, session)
+        self._start_in(task, connection)
 
     def _start_alone(self, task: RunnableTask[Any], *, bounded: bool = True) -> None:
         assert isinstance(task, PostgresTask)
         self._start_in(task, None)
 
-    def _start_in(self, task: PostgresTask[Any], session: Any) -> None:
+    def _start_in(self, task: PostgresTask[Any], connection: Any) -> None:
         try:
-            holder = self._write_down(task, session)
+            holder = self._write_down(task, connection)
         except BackendUnavailable as error:
             # On threads of this process no other one would see its unique key.
             if self.config["ASOK_FALLBACK"] != "threads" or task.options.unique is not None:
@@ -137,17 +140,17 @@ class PostgresBackend(DistributedBackend):
             # It has waited for a response.
             task.withdraw(KEY_TAKEN if holder else "another process cancelled it")
 
-    def _write_down(self, task: PostgresTask[Any], session: Any) -> str:
+    def _write_down(self, task: PostgresTask[Any], connection: Any) -> str:
         """Write down a call, and return its id, or the one of the task that has its key; "" if it is settled by now."""
         store, message, delay = self.hub.store, task.message, task.options.delay
         call = task.call
         assert call is not None
         record = self._record(task, call.fn)
         with sending(message, message.fn.replace(":", ".")):
-            signed = self.hub.packer.sign(message)
-            if session is not None:
-                values = store.acceptance(record, signed, delay)
-                holder = str(self.hub.transactions.execute(session, engine_statements.ENQUEUE, values))
+            signed = self._signed(task)
+            if connection is not None:
+                statement = engine_statements.ENQUEUE_UNIQUE if record.key else engine_statements.ENQUEUE
+                holder = execute(connection, statement, store.acceptance(record, signed, delay)) or task.id
                 if holder == task.id:
                     task.is_in_transaction = True
                     defer_to_commit(task, self.app, self._committed, _level_of_loss)
@@ -163,6 +166,13 @@ class PostgresBackend(DistributedBackend):
             self._note_written(task)
         return holder
 
+    def _signed(self, task: PostgresTask[Any]) -> str:
+        text, task.text = task.text, ""
+        if task.message.trace or not text:
+            # Since then it has its span.
+            text = task.message.as_text()
+        return self.hub.packer.sign_text(text)
+
     def _session_of(self, task: PostgresTask[Any]) -> Any:
         """Return the session in whose transaction the task goes, or None for a transaction of our own."""
         match task.options.when:
@@ -174,11 +184,20 @@ class PostgresBackend(DistributedBackend):
                 return session if session is not None and has_written(session) else None
         return None
 
-    def _waits_for_commit(self, session: Any) -> bool:
-        """Can no statement of ours be part of the transaction of a task that goes with it?"""
+    def _joined(self, task: PostgresTask[Any]) -> tuple[Any, bool]:
+        """
+        Return the connection in whose transaction the task goes, or None for one of our own.
+
+        And is that one to wait for the commit of the session, since no statement of ours can be part of it?
+        """
+        session = self._session_of(task)
         if session is None:
-            return False
-        return is_committed(innermost(session)) or self.hub.transactions.commits_each(session)
+            return None, False
+        if is_committed(innermost(session)):
+            return None, True
+        connection = self.hub.transactions.connection(session)
+        # In AUTOCOMMIT others would see the task before what it belongs to.
+        return (None, True) if commits_each(connection) else (connection, False)
 
     def _record(self, task: PostgresTask[Any], fn: Callable[..., Any]) -> Record:
         record = record_of(task, self.app, fn, "")

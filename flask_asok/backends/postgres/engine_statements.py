@@ -5,7 +5,7 @@ from ...store.postgres.statements import LIVES, NOW, OF
 
 RUN = "flask_asok.run"
 """
-The one task that the engine knows, here and in `asok_enqueue_v1`. Its argument is the id of one of ours, whose record
+The one task that the engine knows, here and in `asok_insert_v1`. Its argument is the id of one of ours, whose record
 has the signed message.
 """
 
@@ -31,10 +31,11 @@ AGAIN = (
     f"new AS (SELECT old.id, {job(LINE.format(queue='old.queue'), 'old.id')} AS job FROM old) "
 )
 
-ENQUEUE = """
-SELECT asok_enqueue_v1(%(app)s, %(id)s, %(name)s, %(queue)s, %(function)s, %(origin)s, %(enqueued)s, %(delay)s,
-    %(scheduled)s, %(key)s, %(message)s, %(line)s, %(now)s)
-"""
+CALL = """%(app)s, %(id)s, %(name)s, %(queue)s, %(function)s, %(origin)s, %(enqueued)s, %(delay)s, %(scheduled)s,
+    %(key)s, %(message)s, %(line)s, %(now)s"""
+
+ENQUEUE = f"CALL asok_insert_v1({CALL})"
+ENQUEUE_UNIQUE = f"SELECT asok_enqueue_v1({CALL})"
 SEND = f"""
 WITH old AS (
     SELECT id, queue, job FROM asok_tasks

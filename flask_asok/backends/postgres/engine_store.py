@@ -52,7 +52,7 @@ class PostgresEngineStore(PostgresStore, EngineStore):
         self.rows(statements.CHECK)
 
     def acceptance(self, record: Record, message: str, delay: float) -> dict[str, Any]:
-        """Return the values of ENQUEUE, for a record that is due in `delay` seconds."""
+        """Return the values of ENQUEUE and ENQUEUE_UNIQUE, for a record that is due in `delay` seconds."""
         return {
             "app": self.app_name, "id": record.id, "name": record.name, "queue": record.queue,
             "function": record.function, "origin": record.origin, "enqueued": record.enqueued, "delay": float(delay),
@@ -68,7 +68,8 @@ class PostgresEngineStore(PostgresStore, EngineStore):
         """
         if record.key:
             return self._accept_unique(record, message, delay)
-        return str(self.connections.rows(statements.ENQUEUE, self.acceptance(record, message, delay))[0][0])
+        self.connections.change(statements.ENQUEUE, self.acceptance(record, message, delay))
+        return record.id
 
     def _accept_unique(self, record: Record, message: str, delay: float) -> str:
         # The key is taken here, by a transaction of our own that is over at once: others wait for no longer.

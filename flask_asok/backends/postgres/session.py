@@ -147,26 +147,8 @@ class Transactions:
             )
         return session
 
-    def commits_each(self, session: Any) -> bool:
-        """Does each statement of a session commit itself, as in the isolation level AUTOCOMMIT?"""
-        return bool(self._connection(session).connection.dbapi_connection.autocommit)
-
-    def execute(self, session: Any, statement: str, values: Mapping[str, Any]) -> Any:
-        """Run a statement of ours in the session's transaction, and return its first value, if it has any."""
-        from sqlalchemy.exc import DBAPIError
-
-        try:
-            # Both drivers write values as our statements do: SQLAlchemy has nothing to compile.
-            connection = self._connection(session)
-            found = connection.exec_driver_sql(statement, {name: clean(value) for name, value in values.items()})
-            return found.scalar() if found.returns_rows else None
-        except DBAPIError as error:
-            code = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
-            if code in MISSING:
-                raise NotConfigured(NO_TABLES) from error
-            raise
-
-    def _connection(self, session: Any) -> Any:
+    def connection(self, session: Any) -> Any:
+        """Return the connection of a session's open transaction; ValueError for a driver that is not supported."""
         engine = self.engine
         if engine.driver not in DRIVERS:
             raise ValueError(
@@ -174,3 +156,23 @@ class Transactions:
                 "set the driver in the URL of the database."
             )
         return session.connection(bind_arguments={"bind": engine})
+
+
+def commits_each(connection: Any) -> bool:
+    """Does each statement of a connection commit itself, as in the isolation level AUTOCOMMIT?"""
+    return bool(connection.connection.dbapi_connection.autocommit)
+
+
+def execute(connection: Any, statement: str, values: Mapping[str, Any]) -> Any:
+    """Run a statement of ours in the transaction of a connection, and return its first value, if it has any."""
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        # Both drivers write values as our statements do: SQLAlchemy has nothing to compile.
+        found = connection.exec_driver_sql(statement, {name: clean(value) for name, value in values.items()})
+        return found.scalar() if found.returns_rows else None
+    except DBAPIError as error:
+        code = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
+        if code in MISSING:
+            raise NotConfigured(NO_TABLES) from error
+        raise

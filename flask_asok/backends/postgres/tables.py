@@ -89,7 +89,7 @@ def _lacking_of_engine(connection: psycopg.Connection[Any]) -> list[tuple[str, s
 def _lacking_of_store(connection: psycopg.Connection[Any]) -> list[tuple[str, str]]:
     statements = (files("flask_asok.store.postgres") / "schema.sql").read_text("utf-8")
     tables = re.findall(r"IF NOT EXISTS (\w+)", statements)
-    functions = set(re.findall(r"FUNCTION (\w+)", statements))
+    functions = set(re.findall(r"(?:FUNCTION|PROCEDURE) (\w+)", statements))
     if all(_has(connection, name) for name in tables) and functions <= _functions(connection).keys():
         return []
     return [("The tables of Flask-Asok", statements)]

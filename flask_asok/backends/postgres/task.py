@@ -10,6 +10,7 @@ from ...store.postgres.statements import CANCEL
 from ..distributed.task import Remote, RemoteTask
 from ..pool import warn_of_timeout
 from .hub import PostgresHub
+from .session import execute
 
 R = TypeVar("R", covariant=True)
 
@@ -28,6 +29,8 @@ class PostgresRemote(Remote):
 class PostgresTask(RemoteTask[R]):
     """A Task whose state is looked up in PostgreSQL each time: in its caller's process, its worker, and any other."""
 
+    text: str = ""
+    """Its message as JSON, until it is signed."""
     is_in_transaction: bool = False
     """Was it enqueued in a transaction of its caller? Until the commit nobody else sees it."""
 
@@ -44,5 +47,5 @@ class PostgresTask(RemoteTask[R]):
         if not self.trigger.is_ours():
             return False
         values = hub.store.bound({"id": self.id})
-        hub.transactions.execute(hub.transactions.need_session(), CANCEL, values)
+        execute(hub.transactions.connection(hub.transactions.need_session()), CANCEL, values)
         return super().cancel()

@@ -69,24 +69,18 @@ CREATE TABLE IF NOT EXISTS asok_about (
     PRIMARY KEY (app, name)
 );
 
--- A call, enqueued: a worker gets it with the commit, or in `_delay` seconds. Returns its id, or the id of the task that
--- has its key. As a function it is planned once for each connection, and not for each call.
-CREATE OR REPLACE FUNCTION asok_enqueue_v1(
+-- A call, enqueued: a worker gets it with the commit, or in `_delay` seconds. As procedures and functions they are planned
+-- once for each connection, and not for each call. This one returns nothing: to read a row takes the caller as long as
+-- half of the rest.
+CREATE OR REPLACE PROCEDURE asok_insert_v1(
     _app text, _id text, _name text, _queue text, _function text, _origin text, _enqueued double precision,
     _delay double precision, _scheduled double precision, _key text, _message text, _line text, _now double precision
-) RETURNS text LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql AS $$
 DECLARE
-    _holder text;
     _job bigint;
 BEGIN
     IF _now IS NULL THEN
         _now := extract(epoch FROM clock_timestamp());
-    END IF;
-    IF _key <> '' THEN
-        SELECT id INTO _holder FROM asok_tasks WHERE app = _app AND (key = _key OR wanted_key = _key) LIMIT 1;
-        IF FOUND THEN
-            RETURN _holder;
-        END IF;
     END IF;
     IF _delay = 0 THEN
         _job := (procrastinate_defer_jobs_v1(ARRAY[CAST(
@@ -98,6 +92,24 @@ BEGIN
         wanted_key, message, job, sent)
     VALUES (_app, _id, _name, _queue, _function, _origin, CASE WHEN _delay = 0 THEN 'queued' ELSE 'waiting' END,
         _enqueued, _now + _delay, _scheduled, _key, _key, _message, _job, _now);
+END;
+$$;
+
+-- The same for a call with a key. Returns its id, or the id of the task that has the key: then nothing is enqueued.
+CREATE OR REPLACE FUNCTION asok_enqueue_v1(
+    _app text, _id text, _name text, _queue text, _function text, _origin text, _enqueued double precision,
+    _delay double precision, _scheduled double precision, _key text, _message text, _line text, _now double precision
+) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    _holder text;
+BEGIN
+    SELECT id INTO _holder FROM asok_tasks WHERE app = _app AND (key = _key OR wanted_key = _key) LIMIT 1;
+    IF FOUND THEN
+        RETURN _holder;
+    END IF;
+    CALL asok_insert_v1(
+        _app, _id, _name, _queue, _function, _origin, _enqueued, _delay, _scheduled, _key, _message, _line, _now
+    );
     RETURN _id;
 END;
 $$;

@@ -87,17 +87,31 @@ def test_upgrade(run_db, postgres, latest):
     assert run_db().output == "Nothing is missing.\n"
 
 
-def test_without_function(run_db, make_app, postgres):
+@pytest.mark.parametrize(
+    ("lost", "call"),
+    [
+        ("PROCEDURE asok_insert_v1", background),
+        # In a transaction; outside of one its key is taken without it.
+        ("FUNCTION asok_enqueue_v1", background.using(when="commit", unique="once")),
+    ],
+    ids=["plain", "unique"],
+)
+def test_without_function(run_db, make_app, postgres, lost, call):
     """Tables of an earlier release lack the function of a call, which says what to run; that makes it."""
     run_db()
-    postgres.execute("DROP FUNCTION asok_enqueue_v1", database="fresh")
-    app = make_app("fresh")
+    postgres.execute(f"DROP {lost}", database="fresh")
+    app = make_app("fresh", SQLALCHEMY_DATABASE_URI=postgres.url("fresh", "postgresql+psycopg"))
     with app.app_context(), pytest.raises(NotConfigured, match="run `flask asok db`"):
-        background(jobs.add, 1)
+        jobs.database.session.execute(jobs.database.text("SELECT 1"))
+        call(jobs.add, 1)
 
     assert run_db().output == "Made: The tables of Flask-Asok.\n"
     with app.app_context():
-        assert background(jobs.add, 1).state == "queued"
+        jobs.database.session.execute(jobs.database.text("SELECT 1"))
+        assert call(jobs.add, 1).is_alive()
+        jobs.database.session.rollback()
+    with app.app_context():
+        jobs.database.engine.dispose()
 
 
 def test_too_old(run_db, postgres):
