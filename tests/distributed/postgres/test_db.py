@@ -101,9 +101,10 @@ def test_without_function(run_db, make_app, postgres, lost, call):
     run_db()
     postgres.execute(f"DROP {lost}", database="fresh")
     app = make_app("fresh", SQLALCHEMY_DATABASE_URI=postgres.url("fresh", "postgresql+psycopg"))
-    with app.app_context(), pytest.raises(NotConfigured, match="run `flask asok db`"):
+    with app.app_context():
         jobs.database.session.execute(jobs.database.text("SELECT 1"))
-        call(jobs.add, 1)
+        with pytest.raises(NotConfigured, match="run `flask asok db`"):
+            call(jobs.add, 1)
 
     assert run_db().output == "Made: The tables of Flask-Asok.\n"
     with app.app_context():
