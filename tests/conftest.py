@@ -75,7 +75,7 @@ def _nothing_left():
         # The threads of an application that nobody holds any more leave by themselves.
         gc.collect()
     for thread in asok_threads():
-        thread.join(5)
+        thread.join(20)
     assert not asok_threads()
 
 

@@ -109,7 +109,7 @@ def test_durable_call(entered, tmp_path):
 
     first, second = process(), process()
     with first.app_context():
-        left = background.using(durable=True, delay=0.5)(textwrap.dedent, " text")
+        left = background.using(durable=True, delay=30)(textwrap.dedent, " text")
     asok.close(first, TIMEOUT)
     with second.app_context():
         open_store(second).now = lambda: time.time() + 60

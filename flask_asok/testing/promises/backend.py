@@ -130,7 +130,7 @@ class BackendPromises(WithApp):
         """A task that waits for its delay can be cancelled, and never runs."""
         if not state_of(ctx).backend.in_process and not state_of(ctx).backend.distributed:
             pytest.skip("Nothing waits on this backend.")
-        task = background.using(delay=0.5)(note, str(tmp_path / "runs"))
+        task = background.using(delay=1)(note, str(tmp_path / "runs"))
         before = task.state
 
         assert task.cancel()
@@ -138,7 +138,7 @@ class BackendPromises(WithApp):
         assert before == "waiting"
         with pytest.raises(TaskCancelled):
             task.result(WAIT)
-        assert background.using(delay=0.8)(add, 1).result(WAIT) == 1
+        assert background.using(delay=1.3)(add, 1).result(WAIT) == 1
         assert _lines(tmp_path / "runs") == []
 
     def test_response(self, app: Flask, tmp_path: Path) -> None:
