@@ -122,8 +122,8 @@ def test_attempts(shop, client, gate):
     over, open_ = (timeline(client.get(f"/tasks/tasks/{task.id}").text) for task in (failed, waiting))
 
     assert re.fullmatch(
-        r"Called .* Attempt 1 began .* and failed after \d+ ms ValueError\('<b>no 1'\) "
-        r"Attempt 2 began .* and failed after \d+ ms ValueError\('<b>no 2'\) Attempt 3 began .* Failed .*",
+        r"Called .* Attempt 1 began .* and failed after [\d.]+ m?s ValueError\('<b>no 1'\) "
+        r"Attempt 2 began .* and failed after [\d.]+ m?s ValueError\('<b>no 2'\) Attempt 3 began .* Failed .*",
         over,
     )
     assert re.fullmatch(r"Called .* Attempt 1 began .* ValueError\('<b>no 4'\) Next attempt .*", open_)

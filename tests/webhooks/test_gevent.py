@@ -71,7 +71,7 @@ with app.app_context():
             assert "within 0.5 s" in str(error), error
         else:
             raise AssertionError("delivered")
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 10
 FlaskAsok().close(app, 1)
 """
 
