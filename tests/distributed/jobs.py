@@ -245,8 +245,10 @@ def wait_for(path, gate):
 
 def wait_in_turn(path, gate):
     """Run until the file is there that is the gate of this run: `gate` and its number."""
+    # Counted first: once it is marked, the process may be stopped for so long that the next run comes before.
+    number = 1 + len(lines(Path(path)))
     mark(path)
-    return _wait(f"{gate}{len(Path(path).read_text().splitlines())}")
+    return _wait(f"{gate}{number}")
 
 
 def _wait(gate):

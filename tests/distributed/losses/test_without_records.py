@@ -74,6 +74,7 @@ def test_worker_killed(ctx, start, tmp_path, wait_until):
     background.using(delay=1)(jobs.count_runs, tmp_path / "late", 1)
 
     first.tell_all(signal.SIGKILL)
+    first.process.wait(10)
     (tmp_path / "gate").touch()
     start()
 

@@ -38,9 +38,11 @@ def test_killed(ctx, start, tmp_path, wait_until):
     wait_until(lambda: lines(tmp_path / "runs"), what="the task")
     start("--concurrency", "1")
     others = [background(jobs.count_runs, tmp_path / "others", number) for number in range(5)]
-    (tmp_path / "gate").touch()
 
     first.tell(signal.SIGKILL)
+    first.process.wait(10)
+    # Now, for it must not end the task itself.
+    (tmp_path / "gate").touch()
     killed_at = time.monotonic()
     ended = [running.result(30), *(task.result(30) for task in others)]
 
@@ -56,6 +58,7 @@ def test_only_worker(ctx, start, tmp_path, wait_until, ask):
     task = background(jobs.wait_for, tmp_path / "runs", tmp_path / "gate")
     wait_until(lambda: lines(tmp_path / "runs"), what="the task")
     first.tell(signal.SIGKILL)
+    first.process.wait(10)
     (tmp_path / "gate").touch()
 
     start("--concurrency", "1")
@@ -126,11 +129,12 @@ def test_at_most_once(ctx, start, tmp_path, wait_until):
     assert lines(tmp_path / "runs") == ["1"]
 
 
-def test_three_deaths(ctx, start, tmp_path, wait_until):
+def test_three_deaths(ctx, config, start, start_worker, tmp_path, wait_until):
     """A task that kills three workers is not tried a fourth time."""
     task = background(jobs.kill_me, tmp_path / "runs")
     for number in range(1, 4):
-        start("--concurrency", "1")
+        # It may be dead before anybody finds it ready.
+        start_worker(config, "--concurrency", "1")
         wait_until(lambda number=number: len(lines(tmp_path / "runs")) == number, 30, f"run {number}")
 
     start("--concurrency", "1")
