@@ -21,7 +21,8 @@ def write(path, **line):
 
 
 def lines_of(path):
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    # Of what follows the last end of a line, a part may be missing yet.
+    return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
 
 
 def context_of(context):

@@ -22,8 +22,9 @@ class Receiver(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.asked += 1
         self.server.received.put((dict(self.headers), body))
-        self.send_response(503 if self.server.received.qsize() == 1 else 204)
+        self.send_response(503 if self.server.asked == 1 else 204)
         self.end_headers()
 
     def log_message(self, *args):
@@ -33,7 +34,7 @@ class Receiver(BaseHTTPRequestHandler):
 @pytest.fixture
 def receiver():
     server = HTTPServer(("127.0.0.1", 0), Receiver)
-    server.received = queue.Queue()
+    server.received, server.asked = queue.Queue(), 0
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield server

