@@ -37,6 +37,56 @@ def test_not_a_picture(studio, data):
     assert studio.read(path) == data
 
 
+def jpeg_of(process, *, bits=8, begin=b""):
+    """Return a grey JPEG whose head names this process: the byte of its frame segment."""
+    frame = bytes((0xFF, process, 0, 11, bits, 0, 16, 0, 16, 1, 1, 0x11, 0))
+    tables = b"\xff\xdb\0\x43\0" + b"\x10" * 64
+    for kind in (b"\0", b"\x10"):
+        tables += b"\xff\xc4\0\x14" + kind + b"\1" + b"\0" * 16
+    first, last = {0xC2: (0, 0), 0xC3: (1, 0)}.get(process, (0, 63))
+    return (
+        b"\xff\xd8"
+        + begin
+        + tables
+        + frame
+        + bytes((0xFF, 0xDA, 0, 8, 1, 1, 0, first, last, 0))
+        + bytes(40)
+        + b"\xff\xd9"
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (jpeg_of(0xC3), "lossless"),
+        (jpeg_of(0xC3, bits=12), "lossless"),
+        (jpeg_of(0xCB), "lossless"),
+        (jpeg_of(0xC5), "hierarchical"),
+        (jpeg_of(0xCE), "hierarchical"),
+        (jpeg_of(0xC0, begin=b"\xff\xde\0\x0b\x08\0\x10\0\x10\1\1\x11\0"), "hierarchical"),
+        (jpeg_of(0xC1, bits=12), "12-bit"),
+    ],
+    ids=["lossless", "lossless of 12 bits", "lossless arithmetic", "SOF5", "SOF14", "DHP", "12 bits"],
+)
+def test_rare_jpeg(studio, data, kind):
+    """A JPEG of a kind that nothing here decodes is no damaged one: it is refused as unsupported, with its kind."""
+    path = studio.put(data, "scan.jpg")
+
+    with pytest.raises(ImageError, match=f"is a {kind} JPEG, which is not supported") as caught:
+        resize_image(path, 8)
+
+    assert caught.value.reason == "unsupported"
+    assert studio.read(path) == data
+
+
+@pytest.mark.parametrize("process", [0xC0, 0xC1, 0xC2])
+def test_usual_jpeg(studio, process):
+    """Baseline, extended and progressive ones are read."""
+    path = studio.put(jpeg_of(process), "scan.jpg")
+
+    assert resize_image(path, 8).width == 8
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_every_byte_broken(studio):
     """However a file is broken, the only error is an ImageError."""

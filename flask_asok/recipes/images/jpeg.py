@@ -21,6 +21,10 @@ _SEGMENTS = frozenset({*range(0xC0, 0xD0), *range(_END, 0xF0), 0xFE}) - {0xC8}
 _JFIF, _EXIF, _PROFILE, _ADOBE, _COMMENT = 0xE0, 0xE1, 0xE2, 0xEE, 0xFE
 _FRAMES = frozenset({*range(0xC0, 0xD0)}) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
+_UNREAD = {
+    **dict.fromkeys((0xC3, 0xCB), "lossless"),
+    **dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF, 0xDE), "hierarchical"),
+}
 _MOST = 20_000
 
 
@@ -36,24 +40,45 @@ class Layout:
 
 def layout(file: BinaryIO) -> Layout:
     """Return the layout that the head states; an empty one if the head is broken, which the decoder will report."""
-    frame, samples, position = b"", 0, 2
-    for _ in range(_MOST):
-        file.seek(position)
-        head = file.read(4)
-        if len(head) < 4 or head[0] != 0xFF:
-            break
-        kind, length = head[1], int.from_bytes(head[2:], "big")
-        if kind in (0xFF, 0x01) or 0xD0 <= kind <= 0xD7:
-            # Padding, and markers without a length.
-            position += 1 if kind == 0xFF else 2
-            continue
+    frame, samples = b"", 0
+    for kind, length in _head(file):
         if kind in _FRAMES:
             frame = bytes((kind,)) + file.read(max(0, length - 2))
             samples = _samples(frame)
         if kind == _SCAN and frame:
             return Layout(samples, frame[0] in _PROGRESSIVE or file.read(1) != frame[6:7])
-        position += 2 + length
     return Layout()
+
+
+def unread_kind(file: BinaryIO) -> str:
+    """Return what the head of a JPEG says it is, if no decoder of ours reads that: "lossless"; otherwise ""."""
+    found = ""
+    for kind, _ in _head(file):
+        if kind in _UNREAD:
+            found = _UNREAD[kind]
+        elif kind in _FRAMES and file.read(1) == b"\x0c":
+            found = "12-bit"
+        if found or kind == _SCAN:
+            break
+    file.seek(0)
+    return found
+
+
+def _head(file: BinaryIO) -> Iterator[tuple[int, int]]:
+    """Yield the kind and the length of each segment of the head, with the file at its content."""
+    position = 2
+    for _ in range(_MOST):
+        file.seek(position)
+        head = file.read(4)
+        if len(head) < 4 or head[0] != 0xFF:
+            return
+        kind, length = head[1], int.from_bytes(head[2:], "big")
+        if kind in (0xFF, 0x01) or 0xD0 <= kind <= 0xD7:
+            # Padding, and markers without a length.
+            position += 1 if kind == 0xFF else 2
+            continue
+        yield kind, length
+        position += 2 + length
 
 
 def _samples(frame: bytes) -> int:

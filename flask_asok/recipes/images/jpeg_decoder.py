@@ -18,6 +18,8 @@ _DENOMINATORS = {1: 8, 2: 4, 3: 3, 4: 2, 8: 1}
 """The eighths to which libjpeg shrinks while it decodes, and the denominator that selects them in Pillow."""
 _LARGEST_CHECKED = 12_000_000
 """Pixels that are decoded at most to find out whether all of them are there."""
+_FINE = 32
+"""Largest error of mean colours at a glance, in eighths of a level of 255."""
 _INVENTED = {127, 128}
 """Values of missing blocks, in any channel."""
 _FILLING = b"\x55" * 4096
@@ -29,6 +31,12 @@ def eighths_for(size: tuple[int, int], least: tuple[int, int]) -> int:
         if all(side * eighths >= 8 * small for side, small in zip(size, least, strict=True)):
             return eighths
     return 8
+
+
+def has_fine_means(image: Image.Image) -> bool:
+    """Return True if a first scan, of half the precision, has nearly the mean colours of the image."""
+    tables: dict[int, list[int]] = getattr(image, "quantization", {})
+    return all(table[0] <= _FINE for table in tables.values())
 
 
 def decode(image: Image.Image, data: bytes, eighths: int) -> Image.Image:

@@ -28,8 +28,6 @@ GPS = 0x8825
 
 _LEAST_FRAME = 40_000
 """Pixels that a frame counts as at least: 40,000 frames of one pixel take half a minute."""
-_FINE = 32
-"""Largest error of mean colours at a glance, in eighths of a level of 255."""
 _HEAD_PIECES, _PIECES, _PIECE_BYTES = 10_000, 1_000_000, 64
 """Pieces that a head may have, and a whole file, besides one for so many bytes: two million take ten seconds."""
 
@@ -44,6 +42,9 @@ class Source:
         self.stat: os.stat_result = os.fstat(file.fileno())
         self._claim: str = opening.claim(file)
         cost.check_file(self.name, file, limits.memory, self.stat.st_size, self._claim)
+        if self._claim == "jpeg" in formats and (kind := jpeg.unread_kind(file)):
+            why = f"{self.name} is a {kind} JPEG, which is not supported. Export it as an ordinary one."
+            raise ImageError(why, reason="unsupported")
         self._end: bytes = jpeg.missing_end(file)
         """What `data()` adds to a JPEG that ends without it."""
         self._pieces: int = _PIECES + self.stat.st_size // _PIECE_BYTES
@@ -209,7 +210,7 @@ class Source:
             eighths = jpeg_decoder.eighths_for(image.size, size)
             if self._layout is not None and self._layout.in_scans:
                 # If a block of 8 x 8 becomes one pixel, the first scan is enough.
-                is_coarse = is_glance and eighths == 1 and self._has_fine_means()
+                is_coarse = is_glance and eighths == 1 and jpeg_decoder.has_fine_means(image)
                 first_scan = jpeg.first_scan(data, len(image.getbands())) if is_coarse else None
                 if first_scan is None:
                     cost.check_scans(self.name, self._layout, data)
@@ -293,8 +294,3 @@ class Source:
         cost.check(self.name, self.limits.memory, needed, held)
         size, most = self.stat.st_size, self.limits.memory
         cost.check_bytes(self.name, most, size, self.format, is_animated=is_animated, other=needed + held)
-
-    def _has_fine_means(self) -> bool:
-        """Return True if a first scan, of half the precision, has nearly the mean colours of the image."""
-        tables: dict[int, list[int]] = getattr(self.image, "quantization", {})
-        return all(table[0] <= _FINE for table in tables.values())
