@@ -133,8 +133,9 @@ def _redis(url: str, app: Flask) -> Store:
 
     # A request must not wait long to learn that Redis is down.
     client = Redis.from_url(
-        url, decode_responses=True, socket_connect_timeout=1, socket_timeout=2, retry=Retry(NoBackoff(), 0)
-    )
+        url, decode_responses=True, encoding_errors="replace", socket_connect_timeout=1, socket_timeout=2,
+        retry=Retry(NoBackoff(), 0),
+    )  # fmt: skip
     return RedisStore(client, app.name, reached=Reached(address_of(url)))
 
 

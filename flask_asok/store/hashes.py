@@ -10,15 +10,11 @@ from typing import Any, get_args
 from ..progress import Progress
 from ..summaries import State
 from .base import Record
+from .readable import COUNTS, TIMES, count_in, progress_in, time_in
 
 NAMES = tuple(field.name for field in dataclasses.fields(Record))
 
-LATEST = 1e11
-"""The first Unix time that is not taken for a date."""
-
 _STATES = frozenset(get_args(State))
-_NUMBERS = ("enqueued", "due", "scheduled", "started", "finished")
-_COUNTS = {"attempts": 1e9, "claim": 2.0**53, "deaths": 1e9}
 
 
 def fields_of(record: Record) -> dict[str, Any]:
@@ -44,28 +40,10 @@ def record_of(id: str, found: Mapping[str, str]) -> Record | None:
         return None
     fields: dict[str, Any] = {"name": "unknown", "queue": "unknown"}
     fields |= {name: found[name] for name in NAMES if name in found}
-    for name in _NUMBERS:
-        fields[name] = _number(fields.get(name, ""), LATEST)
-    for name, most in _COUNTS.items():
-        fields[name] = int(_number(fields.get(name, ""), most))
+    for name in TIMES:
+        fields[name] = time_in(fields.get(name))
+    for name, most in COUNTS.items():
+        fields[name] = count_in(fields.get(name), most)
     fields["stopping"] = fields.get("stopping") == "1"
-    fields["progress"] = _unpacked(fields.get("progress"))
+    fields["progress"] = progress_in(fields.get("progress"))
     return Record(**{**fields, "id": id})
-
-
-def _number(text: str, most: float) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        return 0.0
-    return number if 0 <= number < most else 0.0
-
-
-def _unpacked(text: str | None) -> Progress | None:
-    if text is None:
-        return None
-    try:
-        done, total, said, at = json.loads(text)
-        return Progress.of(done, total, said, at) if 0 <= at < LATEST else None
-    except (ValueError, TypeError, RecursionError):
-        return None

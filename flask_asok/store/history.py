@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+LATEST = 1e11
+"""The first Unix time that is not taken for a date."""
+
 LONGEST = 4_000
 """Characters that a record keeps: of the latest attempts."""
 
@@ -30,7 +33,9 @@ def attempts_in(history: str) -> list[PastAttempt]:
         started, _, rest = line.partition(" ")
         finished, _, error = rest.partition(" ")
         try:
-            found.append(PastAttempt(float(started), float(finished), str(json.loads(error))))
+            one = PastAttempt(float(started), float(finished), str(json.loads(error)))
         except (ValueError, RecursionError):
             continue
+        if 0 <= one.started < LATEST and 0 <= one.finished < LATEST:
+            found.append(one)
     return found

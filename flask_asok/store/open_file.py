@@ -58,7 +58,14 @@ class SQLiteFile:
 
     def _rows(self, statement: str, values: Sequence[Any]) -> list[Any]:
         with self._open() as connection:
-            return connection.execute(statement, values).fetchall()
+            try:
+                return connection.execute(statement, values).fetchall()
+            except sqlite3.OperationalError as error:
+                if "decode" not in str(error):
+                    raise
+                # A text of some row is none; a factory of our own from the start would make every read slower.
+                connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
+                return connection.execute(statement, values).fetchall()
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from .pages import Ended, Mark, Page, Wanted
+from .readable import ended_in
 from .record import Record
 
 MOST_LOOKED_AT = 10_000
@@ -49,7 +50,7 @@ def read_ended(redis: Any, key: str, prefix: str, since: float, limit: int) -> l
                 pipe.hmget(f"{prefix}{id}", _OF_ENDED)
             for name, queue, state, started, finished in pipe.execute():
                 if state is not None:
-                    found.append(Ended(name, queue, state, float(started), float(finished)))
+                    found += ended_in(name, queue, state, started, finished)
     return found
 
 

@@ -34,6 +34,7 @@ from .counts import count_by_queue
 from .hashes import fields_of, packed, record_of
 from .pages import EVERY, Ended, Mark, Page, Wanted
 from .ranked import CHUNK, page_of, read_ended
+from .readable import process_in, tick_in
 from .scripts import SCRIPTS
 
 LEASE_SECONDS = 10
@@ -176,8 +177,8 @@ class RedisStore(Store):
         with self.reached:
             for token in self.redis.smembers(self.key("processes")):
                 about = self.redis.hgetall(self.key(f"process:{token}"))
-                if about and about["kind"] != COMMAND:
-                    found.append(_process(token, about))
+                if about and about.get("kind") != COMMAND:
+                    found.append(process_in(token, *map(about.get, ("host", "pid", "kind", "since", "queues"))))
         return sorted(found, key=lambda one: one.since)
 
     def _beat(self) -> bool:
@@ -206,7 +207,9 @@ class RedisStore(Store):
     def tick(self, name: str) -> Tick | None:
         with self.reached:
             found = self.redis.hget(self.key("ticks"), name)
-        return None if found is None else Tick(*json.loads(found))
+        with contextlib.suppress(ValueError, TypeError, RecursionError):
+            return None if found is None else tick_in(*json.loads(found))
+        return None
 
     def replace_tick(self, name: str, old: Tick | None, new: Tick) -> bool:
         expected = () if old is None else (repr(old.at), old.task_id)
@@ -269,14 +272,3 @@ class Reached:
     def told(self, error: Exception) -> BackendUnavailable:
         """Return what is raised in place of an error."""
         return BackendUnavailable(f"{self.name} cannot be used: {at(self._address, error)}")
-
-
-def _process(token: str, about: dict[str, str]) -> ProcessSummary:
-    return ProcessSummary(
-        token=token,
-        host=about["host"],
-        pid=int(about["pid"]),
-        kind=about["kind"],
-        since=float(about["since"]),
-        queues=tuple(json.loads(about["queues"])),
-    )

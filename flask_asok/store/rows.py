@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..progress import Progress
+from .readable import record_fields
 from .record import Record
 
 _COLUMNS = tuple(field.name for field in dataclasses.fields(Record))
 _PROGRESS = _COLUMNS.index("progress")
-_NUMBERS = tuple(field.name for field in dataclasses.fields(Record) if field.type in ("int", "float"))
 _columns_of: Callable[[Record], tuple[Any, ...]] = operator.attrgetter(*_COLUMNS)
 _LATER = (
     "attempts", "scheduled", "started", "finished", "claim", "deaths", "key", "unique_key", "stopping", "progress",
@@ -48,23 +48,8 @@ def insertion_of(record: Record) -> tuple[str, tuple[Any, ...]]:
 
 
 def record_in(row: Sequence[Any]) -> Record:
-    """Return the record that a row holds. What is no number where one belongs, or no progress, is as none."""
-    fields = dict(zip(_COLUMNS, row, strict=True))
-    for name in _NUMBERS:
-        if type(fields[name]) not in (int, float):
-            fields[name] = 0
-    fields["stopping"] = bool(fields["stopping"])
-    if fields["progress"] is not None:
-        fields["progress"] = _progress_in(fields["progress"])
-    return Record(**fields)
-
-
-def _progress_in(text: Any) -> Progress | None:
-    try:
-        return Progress.of(*json.loads(text))
-    except (TypeError, ValueError, RecursionError):
-        # One row that is forged or damaged must not keep the others from being read.
-        return None
+    """Return the record that a row holds."""
+    return Record(**record_fields(dict(zip(_COLUMNS, row, strict=True))))
 
 
 def packed(progress: Progress) -> str:

@@ -19,10 +19,12 @@ from ..progress import Progress
 from ..summaries import State
 from . import lifeline, statements
 from .base import COMMAND, KEEP_SECONDS, LONGEST_TRACEBACK, LOST, ProcessSummary, QueueSummary, Record, Tick
+from .counts import sum_by_queue
 from .durable import DurableStore
 from .history import LONGEST
 from .open_file import SQLiteFile
 from .pages import EVERY, Ended, Mark, Page, Wanted
+from .readable import ended_in, process_in, tick_in
 from .rows import SELECT, insertion_of, packed, record_in
 
 LOST_AT_ONCE = 500
@@ -66,7 +68,7 @@ class SQLiteStore(SQLiteFile, DurableStore):
         return Page(found[:limit], Mark.of(found[limit - 1]) if len(found) > limit else None)
 
     def ended(self, since: float, limit: int) -> list[Ended]:
-        return [Ended(*row) for row in self._rows(statements.ENDED, (since, limit))]
+        return [one for row in self._rows(statements.ENDED, (since, limit)) for one in ended_in(*row)]
 
     def claim(self, id: str, owner: str, after: int | None = None) -> int:
         if after is not None and self._change(statements.CLAIM_OWN, (self.now(), id, after, owner)):
@@ -132,13 +134,7 @@ class SQLiteStore(SQLiteFile, DurableStore):
 
     def queues(self) -> list[QueueSummary]:
         self.settle_lost()
-        found: dict[str, QueueSummary] = {}
-        for name, state, count, due in self._rows(statements.QUEUES, ()):
-            queue = found.setdefault(name, QueueSummary(name=name))
-            setattr(queue, state, count)
-            if state == "queued":
-                queue.oldest_due_at = due
-        return list(found.values())
+        return sum_by_queue(self._rows(statements.QUEUES, ()))
 
     # Durable tasks
 
@@ -212,11 +208,7 @@ class SQLiteStore(SQLiteFile, DurableStore):
                 self._change("DELETE FROM process WHERE token = ?", (token,))
                 lifeline.bury(self.path, token)
             elif kind != COMMAND:
-                found.append(
-                    ProcessSummary(
-                        token=token, host=host, pid=pid, kind=kind, since=since, queues=tuple(json.loads(queues))
-                    )
-                )
+                found.append(process_in(token, host, pid, kind, since, queues))
         return found
 
     # Ticks
@@ -226,7 +218,7 @@ class SQLiteStore(SQLiteFile, DurableStore):
 
     def tick(self, name: str) -> Tick | None:
         rows = self._rows("SELECT at, task_id FROM tick WHERE name = ?", (name,))
-        return Tick(*rows[0]) if rows else None
+        return tick_in(*rows[0]) if rows else None
 
     def replace_tick(self, name: str, old: Tick | None, new: Tick) -> bool:
         if old is None:

@@ -48,6 +48,37 @@ class TestPostgreSQL(StorePromises):
         yield store
         store.close()
 
+    @pytest.mark.parametrize("value", ["1e300", "-1", "'inf'", "'nan'"])
+    def test_forged(self, store, make, me, postgres, tables, value):
+        """A row with times that are no dates, and values that are not ours, is read as far as it goes."""
+        good, forged = make(), make()
+        for record in (good, forged):
+            store.settle(record.id, store.claim(record.id, me), "failed")
+        times = f"enqueued = {value}, due = {value}, scheduled = {value}, started = {value}, finished = {value}"
+        others = "attempts = -1, claim = -1, progress = 'x', history = '1e400 nan 7'"
+        postgres.execute(f"UPDATE asok_tasks SET {times}, {others} WHERE id = '{forged.id}'", database=tables)
+        store.enter("web", ["mail"])
+        store.take_tick("job", 60.0, "")
+        postgres.execute(f"UPDATE asok_processes SET queues = 'x', since = {value}", database=tables)
+        postgres.execute(f"UPDATE asok_ticks SET at = {value}", database=tables)
+
+        found = store.read(forged.id)
+
+        assert (found.enqueued, found.due, found.started, found.finished, found.progress) == (0, 0, 0, 0, None)
+        assert (found.attempts, found.claim, found.past_attempts) == (0, 0, [])
+        assert {record.id for record in store.newest(10)} == {good.id, forged.id}
+        assert len(store.ended(0, 10)) == 1
+        assert [(one.since, one.queues) for one in store.processes()] == [(0.0, ())]
+        assert store.tick("job") is None
+
+    def test_forged_state(self, store, make, postgres, tables):
+        """A state that there is not is counted in no queue."""
+        make(queue="mail")
+        postgres.execute("UPDATE asok_tasks SET state = 'lost'", database=tables)
+
+        assert store.queues() == []
+        assert [record.state for record in store.newest(10)] == ["lost"]
+
     def test_text_that_postgresql_refuses(self, store, make, me):
         """A text with a NUL, or half a character, is kept as near as can be: no task is lost for its error."""
         record = make(name="a\0b")

@@ -140,10 +140,7 @@ class RedisEngineStore(RedisStore, EngineStore):
         with self.reached, self.redis.pipeline(transaction=False) as pipe:
             for id in ids:
                 pipe.hmget(self.key(f"task:{id}"), *READ, "kept")
-            try:
-                found = pipe.execute(raise_on_error=False)
-            except UnicodeDecodeError:
-                return [record for id in ids for record in self.read_all([id])] if len(ids) > 1 else []
+            found = pipe.execute(raise_on_error=False)
             for one in found:
                 if isinstance(one, Exception) and "WRONGTYPE" not in str(one):
                     raise one

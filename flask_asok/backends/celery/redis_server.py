@@ -48,7 +48,10 @@ class RedisServer:
         from redis.retry import Retry
 
         # By default redis-py retries for seconds; a request must not wait for that.
-        common: dict[str, Any] = {"decode_responses": True, **TIMEOUTS, "retry": Retry(NoBackoff(), 0), **self.login}
+        common: dict[str, Any] = {
+            "decode_responses": True, "encoding_errors": "replace", **TIMEOUTS, "retry": Retry(NoBackoff(), 0),
+            **self.login,
+        }  # fmt: skip
         if self.by_sentinel:
             return self._master(common)
         if self.tls:

@@ -21,9 +21,11 @@ from ...helper_thread import PausingThread
 from ...progress import Progress
 from ...summaries import State
 from ..base import COMMAND, KEEP_SECONDS, LONGEST_TRACEBACK, LOST, ProcessSummary, QueueSummary, Record, Store, Tick
+from ..counts import sum_by_queue
 from ..hashes import packed
 from ..history import LONGEST
 from ..pages import EVERY, Ended, Mark, Page, Wanted
+from ..readable import ended_in, process_in, record_fields, tick_in
 from . import statements
 from .connections import Connections
 
@@ -98,7 +100,7 @@ class PostgresStore(Store):
         return Page(found[:limit], Mark.of(found[limit - 1]) if len(found) > limit else None)
 
     def ended(self, since: float, limit: int) -> list[Ended]:
-        return [Ended(*row) for row in self.rows(statements.ENDED, since=since, limit=limit)]
+        return [one for row in self.rows(statements.ENDED, since=since, limit=limit) for one in ended_in(*row)]
 
     def claim(self, id: str, owner: str, after: int | None = None) -> int:
         found = self.rows(statements.CLAIM, id=id, owner=owner, after=after)
@@ -169,13 +171,7 @@ class PostgresStore(Store):
 
     def queues(self) -> list[QueueSummary]:
         self.settle_lost()
-        found: dict[str, QueueSummary] = {}
-        for name, state, count, due in self.rows(statements.QUEUES):
-            queue = found.setdefault(name, QueueSummary(name=name))
-            setattr(queue, state, count)
-            if state == "queued":
-                queue.oldest_due_at = due
-        return list(found.values())
+        return sum_by_queue(self.rows(statements.QUEUES))
 
     # Processes
 
@@ -199,10 +195,7 @@ class PostgresStore(Store):
 
     def processes(self) -> list[ProcessSummary]:
         self.change(statements.BURY)
-        return [
-            ProcessSummary(token=token, host=host, pid=pid, kind=kind, since=since, queues=tuple(json.loads(queues)))
-            for token, host, pid, kind, since, queues in self.rows(statements.PROCESSES, command=COMMAND)
-        ]
+        return [process_in(*row) for row in self.rows(statements.PROCESSES, command=COMMAND)]
 
     def _beat(self) -> float:
         """Renew the lease; every call that needs the store tells when it is away, and the next beat tries again."""
@@ -218,7 +211,7 @@ class PostgresStore(Store):
 
     def tick(self, name: str) -> Tick | None:
         rows = self.rows(statements.TICK, name=name)
-        return Tick(*rows[0]) if rows else None
+        return tick_in(*rows[0]) if rows else None
 
     def replace_tick(self, name: str, old: Tick | None, new: Tick) -> bool:
         values = {"name": name, "at": new.at, "task_id": new.task_id}
@@ -255,10 +248,7 @@ class PostgresStore(Store):
 
     def record_of(self, row: Sequence[Any]) -> Record:
         """Return the record whose columns, as `shown` has them, these are."""
-        fields = dict(zip(COLUMNS, row, strict=True))
-        if fields["progress"] is not None:
-            fields["progress"] = Progress(*json.loads(fields["progress"]))
-        return Record(**fields)
+        return Record(**record_fields(dict(zip(COLUMNS, row, strict=True))))
 
     def rows(self, statement: str, **values: Any) -> list[tuple[Any, ...]]:
         """Run a statement, which knows the application, the time and the lease, and return its rows."""
