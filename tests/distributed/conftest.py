@@ -402,6 +402,20 @@ def close():
 
 
 @pytest.fixture
+def alone(config, close):
+    """Make an application with a name of its own, in its context: only the test's own workers take its tasks."""
+    with contextlib.ExitStack() as stack:
+
+        def make(**more):
+            app = jobs.create_app(name=f"jobs{os.urandom(4).hex()}", **config, **more)
+            stack.callback(close, app)
+            stack.enter_context(app.app_context())
+            return app
+
+        yield make
+
+
+@pytest.fixture
 def other(config, close, worker):
     """Another application object of the same configuration: it holds no Task, as another process holds none."""
     app = jobs.create_app(**config)

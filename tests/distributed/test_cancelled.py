@@ -1,7 +1,5 @@
 """A task that is cancelled before a worker has it: no attempt tells of it, so the process does that cancels it."""
 
-import os
-
 import jobs
 import pytest
 from prometheus_client import REGISTRY
@@ -12,12 +10,9 @@ ON_POSTGRES = True
 
 
 @pytest.fixture
-def ctx(config, close):
+def ctx(alone):
     """An application whose tasks no worker takes."""
-    app = jobs.create_app(**config, NAME=f"cancelled{os.urandom(4).hex()}", ASOK_METRICS="prometheus")
-    with app.app_context():
-        yield app
-    close(app)
+    return alone(ASOK_METRICS="prometheus")
 
 
 def counted(queue, name):

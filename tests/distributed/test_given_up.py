@@ -1,7 +1,5 @@
 """A task that is given up, since its process was lost, runs nowhere meanwhile."""
 
-import os
-
 import jobs
 import pytest
 
@@ -12,12 +10,9 @@ ON_POSTGRES = True
 
 
 @pytest.fixture
-def ctx(config, close):
+def ctx(alone):
     """The application of a worker, by a name of its own, so that no other worker takes its tasks."""
-    app = jobs.create_app(**config, NAME=f"given{os.urandom(4).hex()}")
-    with app.app_context():
-        yield app
-    close(app)
+    return alone()
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """What a worker has written down, and the store could not confirm, counts: the task neither hangs nor is lost."""
 
-import os
 import threading
 
 import jobs
@@ -14,12 +13,9 @@ ON_POSTGRES = True
 
 
 @pytest.fixture
-def ctx(config, close):
+def ctx(alone):
     """An application that has no worker."""
-    app = jobs.create_app(name=f"unheard{os.urandom(4).hex()}", **config)
-    with app.app_context():
-        yield app
-    close(app)
+    return alone()
 
 
 @pytest.fixture

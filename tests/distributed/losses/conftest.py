@@ -1,9 +1,7 @@
 """Workers and brokers that these tests may harm: each test has an application, and a name for it, of its own."""
 
-import os
 import signal
 
-import jobs
 import pytest
 
 
@@ -17,11 +15,8 @@ def config(request, redis):
 
 
 @pytest.fixture
-def ctx(config, close):
-    app = jobs.create_app(name=f"jobs{os.urandom(4).hex()}", **config)
-    with app.app_context():
-        yield app
-    close(app)
+def ctx(alone):
+    return alone()
 
 
 @pytest.fixture
