@@ -1,6 +1,6 @@
 """How the pages say times."""
 
-import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -43,7 +43,7 @@ def test_span(seconds, said):
 )
 def test_age(monkeypatch, seconds, said):
     """How long ago something was is told the less exactly the longer; what is to come is now."""
-    monkeypatch.setattr(time, "time", lambda: NOW)
+    monkeypatch.setattr(html, "time", SimpleNamespace(time=lambda: NOW))
 
     assert plain(html.age(NOW - seconds)) == said
     assert html.age(None) == ""
@@ -51,7 +51,7 @@ def test_age(monkeypatch, seconds, said):
 
 def test_moment(monkeypatch):
     """A time of today goes without its day, one of another day has it, and what is no time is nothing."""
-    monkeypatch.setattr(time, "time", lambda: NOW)
+    monkeypatch.setattr(html, "time", SimpleNamespace(time=lambda: NOW))
 
     assert "17:46:40 UTC" in html.moment(NOW)
     assert "2030-03-16 17:46 UTC" in html.moment(NOW - 86_400)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -48,12 +49,20 @@ class Clock:
         return self.now
 
 
+class Impatient(threading.Condition):
+    """What nobody may wait for."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        pytest.fail(f"waits {timeout} s")
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The time of the slots, in which a wait for one fails the test."""
     clock = Clock()
     monkeypatch.setattr("flask_asok.recipes.webhooks.host_limits.time", clock)
-    monkeypatch.setattr(threading.Condition, "wait", lambda self, timeout: pytest.fail(f"waits {timeout} s"))
+    # Of the slots alone: threads of others wait, too.
+    monkeypatch.setattr("flask_asok.recipes.webhooks.host_limits.threading", SimpleNamespace(Condition=Impatient))
     return clock
 
 

@@ -170,7 +170,7 @@ def test_no_rebinding(make_app: Any, receiver: Any, monkeypatch: pytest.MonkeyPa
     real = socket.getaddrinfo
 
     def rebinding(host: str, port: int, **kwargs: Any) -> Any:
-        if kwargs.get("flags"):
+        if kwargs.get("flags") or host != "rebind.example":
             return real(host, port, **kwargs)
         asked.append(host)
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in answers[len(asked) - 1]]
@@ -180,6 +180,9 @@ def test_no_rebinding(make_app: Any, receiver: Any, monkeypatch: pytest.MonkeyPa
 
     class Recording(socket.socket):
         def connect(self, address: Any) -> None:
+            if [address] not in answers:
+                super().connect(address)
+                return
             connected.append(address)
             raise ConnectionRefusedError(111, "Connection refused")
 
