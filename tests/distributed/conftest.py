@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import itertools
 import json
 import os
 import random
@@ -189,12 +190,15 @@ STARTED = re.compile(r" ready\.|Running the tasks of .+ Ctrl-C to quit\.")
 """What a worker on Celery logs when it begins, and one on PostgreSQL prints."""
 
 
+numbers = itertools.count()
+
+
 class Worker:
     """`flask asok worker` as a process group of its own."""
 
     def __init__(self, folder, config, *options):
         forget_key(config)
-        self.log_path = folder / f"worker-{free_port()}.log"
+        self.log_path = folder / f"worker-{next(numbers)}.log"
         self._log = open(self.log_path, "wb")  # noqa: SIM115
         path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
         self.process = subprocess.Popen(

@@ -157,7 +157,7 @@ def run(tmp_path):
         path = os.pathsep.join(filter(None, [str(tmp_path / "site"), os.environ.get("PYTHONPATH")]))
         environ = {**os.environ, "PYTHONPATH": path, "FLASK_ASOK_BACKEND": backend, **config}
         return subprocess.run(
-            [sys.executable, "-c", program, *arguments], env=environ, capture_output=True, text=True, timeout=60
+            [sys.executable, "-c", program, *arguments], env=environ, capture_output=True, text=True, timeout=110
         )
 
     return run
