@@ -56,7 +56,7 @@ class Mailbox:
 def mailbox(free_port):
     mailbox = Mailbox()
     mailbox.port = free_port
-    controller = Controller(mailbox, hostname="127.0.0.1", port=free_port)
+    controller = Controller(mailbox, hostname="127.0.0.1", port=free_port, ready_timeout=30)
     controller.start()
     yield mailbox
     controller.stop()

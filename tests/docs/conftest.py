@@ -239,7 +239,7 @@ def mailbox(monkeypatch):
     """Have every application's mail end at an SMTP server of this machine."""
     mailbox = Mailbox()
     port = free_port()
-    server = Controller(mailbox, hostname="127.0.0.1", port=port)
+    server = Controller(mailbox, hostname="127.0.0.1", port=port, ready_timeout=30)
     server.start()
     monkeypatch.setattr(
         Flask,

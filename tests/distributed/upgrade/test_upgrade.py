@@ -56,7 +56,7 @@ def receiver():
 
 @pytest.fixture
 def mail_port(free_port):
-    controller = Controller(Mailbox(), hostname="127.0.0.1", port=free_port)
+    controller = Controller(Mailbox(), hostname="127.0.0.1", port=free_port, ready_timeout=30)
     controller.start()
     yield free_port
     controller.stop()
