@@ -252,14 +252,45 @@ def test_low_quality_is_no_fault(studio, format, quality, size):
     assert max(picture.width, picture.height) == size
 
 
-def test_fine_patterns_are_no_fault(studio):
-    """Nor is it a fault that a format smooths colours that change from pixel to pixel."""
-    image = Image.new("RGB", (300, 200), "red")
-    image.putdata([((255, 0, 0), (0, 0, 255))[(x + y) % 2] for y in range(200) for x in range(300)])
-    path = studio.save(image, "photo.png")
+RED, LIME, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 
-    for format in ("jpeg", "webp", "avif"):
-        assert resize_image(path, to=f"{path}.{format}", format=format).format == format
+
+def chequered(size, *colours):
+    """Return an image whose pixels have these colours in turn."""
+    image = Image.new("RGB", size)
+    image.putdata([colours[(x + y) % len(colours)] for y in range(size[1]) for x in range(size[0])])
+    return image
+
+
+@pytest.mark.parametrize("format", ["jpeg", "webp", "avif"])
+@pytest.mark.parametrize(
+    "colours", [(RED, BLUE), (LIME, BLUE), (RED, BLACK), (BLUE, WHITE), (RED, LIME, BLUE)], ids=str
+)
+@pytest.mark.parametrize("size", [(64, 64), (300, 200)])
+def test_fine_patterns_are_no_fault(studio, format, colours, size):
+    """
+    Nor is it a fault that a format smooths colours that change from pixel to pixel.
+
+    Where it shares them among pixels, and their mean becomes another one, each pixel gets its own.
+    """
+    path = studio.save(chequered(size, *colours), "photo.png")
+
+    made = make_renditions(path, {"full": 300}, (format,))["full"]
+    picture = resize_image(path, to=f"{path}.{format}", format=format)
+
+    for file in (made, picture):
+        assert (file.format, file.width, file.bytes) == (format, size[0], os.path.getsize(file.path))
+
+
+def test_fine_pattern_in_place(studio):
+    """So it is in place, where a rendition stays one."""
+    original = studio.save(chequered((64, 64), BLUE, WHITE), "photo.png")
+    path = make_renditions(original, {"full": 64}, ("jpeg",))["full"].path
+
+    picture = resize_image(path, quality=70)
+
+    assert (picture.changed, picture.bytes) == (True, os.path.getsize(path))
+    assert make_renditions(original, {"full": 64}, ("jpeg",))["full"].path == path
 
 
 def test_animation_of_equal_frames(studio):

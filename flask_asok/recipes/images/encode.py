@@ -30,19 +30,21 @@ def encode(
     background: Colour = "white",
     exif: bytes = b"",
     source: Source | None = None,
+    is_fine: bool = False,
 ) -> bytes:
     """
     Return an image in sRGB (L, LA, RGB or RGBA) as a file. ImageError if the format cannot hold it.
 
     JPEG is progressive: smaller, and visible sooner. AVIF and WebP use the speed beyond which slower gains next to
-    nothing. `source` is the original in the same format and size, whose encoding settings are kept.
+    nothing. `source` is the original in the same format and size, whose encoding settings are kept. With `is_fine` each
+    pixel keeps a colour of its own, which these three formats share among four: in a WebP that takes a lossless one.
     """
     image = colour.drop_idle_alpha(image)
     options: dict[str, Any] = {"quality": quality or FORMATS[format].quality}
     match format:
         case "jpeg":
             image = colour.flatten(image, background)
-            options |= {"progressive": True, "optimize": True}
+            options |= {"progressive": True, "optimize": True, **({"subsampling": 0} if is_fine else {})}
             tables = _tables(source.image, image) if source is not None and quality is None else {}
             if tables:
                 # A quality beside the tables would scale them.
@@ -50,10 +52,10 @@ def encode(
                 options |= tables
         case "webp":
             keeps_lossless = source is not None and source.format == "webp" and webp.is_lossless(source.file)
-            options |= {"method": 4, "lossless": keeps_lossless}
+            options |= {"method": 4, "lossless": keeps_lossless or is_fine}
         case "avif":
             # One thread: the queue of images says how much of the machine they get.
-            options |= {"speed": 8, "max_threads": 1}
+            options |= {"speed": 8, "max_threads": 1, **({"subsampling": "4:4:4"} if is_fine else {})}
         case "tiff":
             options = {"compression": "tiff_adobe_deflate"}
             if source is not None and source.image.info.get("compression") == "jpeg" and image.mode in ("L", "RGB"):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from . import origin
@@ -50,7 +51,7 @@ def perform_resize(job: ResizeJob) -> Picture:
         if file is not None:
             return _published(job, file, made, work, changed=changed)
         with contextlib.suppress(Replaced):
-            _replace_source(made, work, changed=changed)
+            made = _replace_source(made, work, changed=changed)
             return _picture(job.path, made, work, changed=changed)
     raise ImageError(f"Other programs changed {job.path} {_TRIES} times while it was processed.", reason="changed")
 
@@ -65,7 +66,8 @@ def perform_renditions(job: RenditionsJob) -> Renditions:
         work = Work(source, job.targets)
         for made in work.run(loses_pages=True):
             file, target = files[made.target, made.format], job.targets[made.target]
-            made = dataclasses.replace(made, data=publish_from(job.path, made.data, file, made.meant.check))
+            write = functools.partial(publish_from, job.path, file=file, check=made.meant.check)
+            made = _written(made, write)
             done[made.target, made.format] = _picture(file, made, work, changed=True, name=target.name)
     order = [(number, work.format(asked)) for number, target in enumerate(job.targets) for asked in target.formats]
     return Renditions(pictures=tuple(done[key] for key in dict.fromkeys(order)))
@@ -77,26 +79,41 @@ def _made(source: Source, job: ResizeJob, *, loses_pages: bool) -> tuple[Work, M
     work = Work(source, [job.target])
     [made] = work.run(loses_pages=loses_pages)
     # A source that is itself a rendition stays one if it is changed in place.
-    data = origin.split(made.data)[0] + origin.mark_of(source.file)
-    return work, dataclasses.replace(made, data=data)
+    mark, finer = origin.mark_of(source.file), made.finer
+    data = origin.split(made.data)[0] + mark
+    return work, dataclasses.replace(made, data=data, finer=finer and (lambda: finer() + mark))
 
 
-def _replace_source(made: Made, work: Work, *, changed: bool) -> None:
+def _written(made: Made, write: Callable[[bytes], bytes]) -> Made:
+    """Write a file, with finer colours if what is read back has not those that are meant; return what is written."""
+    try:
+        data = write(made.data)
+    except ImageError as error:
+        if error.reason != "wrong_result" or made.finer is None:
+            raise
+        data = write(made.finer())
+    return dataclasses.replace(made, data=data)
+
+
+def _replace_source(made: Made, work: Work, *, changed: bool) -> Made:
     """Write the file in place; Replaced if another program has put a new file there. A deleted one stays deleted."""
     path, before = work.source.path, work.source.stat
+
+    def write(data: bytes) -> bytes:
+        replace_file(data, path, made.meant.check, like=before, instead_of=before)
+        return data
+
     if changed:
-        replace_file(made.data, path, made.meant.check, like=before, instead_of=before)
-    elif not is_same_file(before, os.stat(path, follow_symlinks=False)):
+        return _written(made, write)
+    if not is_same_file(before, os.stat(path, follow_symlinks=False)):
         raise Replaced(path)
+    return made
 
 
 def _published(job: ResizeJob, file: str, made: Made, work: Work, *, changed: bool) -> Picture:
-    check = made.meant.check
-    if job.leaves_name:
-        data = publish_from(job.path, made.data, file, check)
-    else:
-        data = publish_to(made.data, file, check)
-    return _picture(file, dataclasses.replace(made, data=data), work, changed=changed)
+    publish = functools.partial(publish_from, job.path) if job.leaves_name else publish_to
+    written = _written(made, functools.partial(publish, file=file, check=made.meant.check))
+    return _picture(file, written, work, changed=changed)
 
 
 def _picture(path: str, made: Made, work: Work, *, changed: bool, name: str = "") -> Picture:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
@@ -34,6 +35,8 @@ class Made:
     frames: int
     meant: Meant
     """What the written file must show."""
+    finer: Callable[[], bytes] | None = None
+    """Encodes it with a colour for each pixel, for a pattern of pixels whose mean colour is another one without."""
 
 
 class Work:
@@ -138,7 +141,7 @@ class Work:
                     sights = Sights(has_hard_edges=written == "gif")
                     sights.add(flatten(image, target.background or "white") if written == "jpeg" else image)
                     meant = self._meant(written, image.size, sights, False, quality=target.quality)
-                    yield Made(number, written, data, image.size, 1, meant)
+                    yield Made(number, written, data, image.size, 1, meant, self._finer(image, target, written))
 
     def _encoded(self, image: Image.Image, target: Target, format: str, plan: Plan) -> bytes:
         same = format == self.source.format
@@ -157,6 +160,14 @@ class Work:
             small = encode_small(image, format, before, background=target.background or "white", exif=exif)
             data = min(small or data, data, key=len)
         return data
+
+    def _finer(self, image: Image.Image, target: Target, format: str) -> Callable[[], bytes] | None:
+        if format not in ("jpeg", "webp", "avif"):
+            return None
+        return functools.partial(
+            encode, image, format, quality=target.quality, background=target.background or "white",
+            exif=self._exif(target), is_fine=True,
+        )  # fmt: skip
 
     def _meant(
         self,
