@@ -107,7 +107,7 @@ def test_too_large_and_loaded(app, caplog):
 
 def test_silent(make_app, own_redis, caplog):
     """Where the server answers nothing at all it is an outage, whatever the size."""
-    app = make_app(CACHE_REDIS_URL=own_redis.url)
+    app = make_app(CACHE_REDIS_URL=own_redis.usual_url)
     with app.app_context():
         own_redis.freeze()
 
