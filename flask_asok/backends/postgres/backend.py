@@ -97,7 +97,7 @@ class PostgresBackend(DistributedBackend):
         if task.options.when == "response":
             return task.id
         try:
-            connection, waits_for_commit = self._joined(task)
+            connection, waits_for_commit = self._connection_of(task)
             return task.id if waits_for_commit else self._write_down(task, connection)
         except BaseException:
             task.mark_abandoned()
@@ -109,7 +109,7 @@ class PostgresBackend(DistributedBackend):
         if task.is_written or task.is_in_transaction:
             return
         try:
-            connection, waits_for_commit = self._joined(task)
+            connection, waits_for_commit = self._connection_of(task)
             if waits_for_commit:
                 defer_to_commit(task, self.app, self._start_alone, _level_of_loss)
                 return
@@ -184,7 +184,7 @@ class PostgresBackend(DistributedBackend):
                 return session if session is not None and has_written(session) else None
         return None
 
-    def _joined(self, task: PostgresTask[Any]) -> tuple[Any, bool]:
+    def _connection_of(self, task: PostgresTask[Any]) -> tuple[Any, bool]:
         """
         Return the connection in whose transaction the task goes, or None for one of our own.
 
