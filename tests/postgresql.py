@@ -1,5 +1,6 @@
 """A PostgreSQL of the tests' own, on a free port, to be killed at will."""
 
+import contextlib
 import glob
 import os
 import shutil
@@ -70,6 +71,24 @@ class PostgreSQL:
 
     def tell(self, number):
         os.killpg(self.process.pid, number)
+
+    @contextlib.contextmanager
+    def suspended(self):
+        """Let it hang, each process of it: connections stay open, and no one answers."""
+        stopped = [self.process.pid]
+        os.kill(self.process.pid, signal.SIGSTOP)
+        try:
+            # From here on it makes no others.
+            for stat in Path("/proc").glob("[0-9]*/stat"):
+                with contextlib.suppress(OSError):
+                    if int(stat.read_text().rpartition(")")[2].split()[1]) == self.process.pid:
+                        os.kill(int(stat.parent.name), signal.SIGSTOP)
+                        stopped.append(int(stat.parent.name))
+            yield
+        finally:
+            for pid in stopped:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
 
     def stop(self, number=signal.SIGINT):
         """Stop it at once: clients are cut off."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +24,9 @@ CONNECT_SECONDS = 2
 
 WAIT_SECONDS = 2.5
 """How long a thread waits for a connection while others have all of them."""
+
+ANSWER_SECONDS = 10.0
+"""How long the server has to answer a statement, or to take more of one: it may hang with its connections open."""
 
 OPTIONS: dict[str, Any] = {
     # What `pg_stat_activity` calls them, unless the URL says otherwise.
@@ -48,6 +54,34 @@ LONGEST_CAUSE = 200
 
 Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.DefaultSelector)
 """One that needs a single call of the system, where there is one."""
+
+
+class Unanswered(psycopg.OperationalError):
+    """Raised where the server is silent: it may run the statement all the same."""
+
+
+class Connection(psycopg.Connection[Any]):
+    """A connection whose statements end with Unanswered where the server says nothing for ANSWER_SECONDS."""
+
+    def wait(self, gen: Generator[Any, Any, Any], *args: Any, **kwargs: Any) -> Any:
+        """Run a step of the library, as its own connections do, with that limit."""
+        return super().wait(_answered(gen), *args, **kwargs)
+
+
+def _answered(steps: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    """Yield what `steps` waits for. It is sent what the socket is ready for: several times a second that is nothing."""
+    try:
+        wanted = next(steps)
+        heard_at = time.monotonic()
+        while True:
+            ready = yield wanted
+            if ready:
+                heard_at = time.monotonic()
+            elif time.monotonic() - heard_at > ANSWER_SECONDS:
+                raise Unanswered(f"the server has not answered for {ANSWER_SECONDS:g} s")
+            wanted = steps.send(ready)
+    except StopIteration as done:
+        return done.value
 
 
 class Connections:
@@ -87,14 +121,22 @@ class Connections:
         """Lend a connection; BackendUnavailable if none can be made, or if it breaks. NotConfigured without tables."""
         process.renew()
         with reached():
+            self._give_up_ended()
             if not self._free.acquire(timeout=WAIT_SECONDS):
                 raise BackendUnavailable(
                     f"All {self._most} connections to PostgreSQL are busy (ASOK_POSTGRES['pool'])."
                 )
+            is_unanswered = False
             try:
                 connection = self._taken()
                 try:
                     yield connection
+                except Unanswered:
+                    # It keeps its place until the server is done with it, which may have no others left for anybody if
+                    # each call takes another one.
+                    is_unanswered = True
+                    self._unanswered.append(connection)
+                    raise
                 except AWAY:
                     # Another one may reach the server that has taken over.
                     connection.close()
@@ -102,15 +144,31 @@ class Connections:
                 finally:
                     if connection.broken:
                         connection.close()
-                    elif not connection.closed:
+                    elif not (connection.closed or is_unanswered):
                         self._idle.append(connection)
             finally:
-                self._free.release()
+                if not is_unanswered:
+                    self._free.release()
+
+    def _give_up_ended(self) -> None:
+        """Close the connections on which the server has answered too late, or not at all and is gone."""
+        for _ in range(len(self._unanswered)):
+            # Another thread may be at it too.
+            with contextlib.suppress(IndexError):
+                connection = self._unanswered.popleft()
+                if has_ended(connection):
+                    connection.close()
+                    self._free.release()
+                else:
+                    self._unanswered.append(connection)
 
     def close(self) -> None:
-        """Close the connections that nobody has at the moment."""
+        """Close the connections that nobody uses at the moment."""
         while self._idle:
             self._idle.pop().close()
+        while self._unanswered:
+            self._unanswered.pop().close()
+            self._free.release()
 
     def _taken(self) -> psycopg.Connection[Any]:
         while True:
@@ -121,11 +179,13 @@ class Connections:
             if not has_ended(connection):
                 return connection
             connection.close()
-        return psycopg.connect(self._url, autocommit=True, prepare_threshold=self._prepares_after, **self._options)
+        return Connection.connect(self._url, autocommit=True, prepare_threshold=self._prepares_after, **self._options)
 
     def _begin_anew(self) -> None:
         # What a parent has opened is the parent's to close; psycopg itself looks to that.
         self._idle: list[psycopg.Connection[Any]] = []
+        self._unanswered: deque[psycopg.Connection[Any]] = deque()
+        """Those of statements that the server has not answered; each has its place in `_free`."""
         self._free = threading.BoundedSemaphore(self._most)
 
 
