@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flask import Flask, current_app, got_request_exception, has_app_context
@@ -23,6 +23,9 @@ NEXT = object()
 FAILED = "flask_asok.failed"
 """Where it notes that the request has failed."""
 
+AGAIN = "flask_asok.again"
+"""Where it keeps what a savepoint may have undone that is rolled back, and is done again before the commit."""
+
 MISSING = ("42P01", "42883", "42704", "42703")
 """The codes of PostgreSQL for a table, a function, a type or a column that it does not have."""
 
@@ -37,6 +40,7 @@ def watch_sessions() -> None:
         event.listen(Session, "after_transaction_create", _after_begin)
         event.listen(Session, "after_transaction_end", _after_end)
         event.listen(Session, "after_rollback", _on_rollback)
+        event.listen(Session, "before_commit", _before_commit)
 
 
 def _written(session: Any) -> frozenset[Any]:
@@ -44,8 +48,22 @@ def _written(session: Any) -> frozenset[Any]:
     return found
 
 
+def repeat_before_commit(session: Any, do: Callable[[Any], object]) -> None:
+    """Call `do(session)`, which was done just now and does no harm twice, again before the commit."""
+    if session.get_nested_transaction() is not None:
+        session.info.setdefault(AGAIN, []).append(do)
+
+
+def _before_commit(session: Any) -> None:
+    # At the release of a savepoint too, which another one around it may undo.
+    for do in session.info.get(AGAIN, ()):
+        do(session)
+
+
 def _after_end(session: Any, transaction: Any) -> None:
     written, parent = _written(session), transaction.parent
+    if parent is None:
+        session.info.pop(AGAIN, None)
     session.info[WRITTEN] = written - {transaction}
     # A flush is a transaction of its own within the session's, and so is each of the bulk methods, which flush nothing.
     # What a savepoint has written is its parent's once it is released.

@@ -10,7 +10,7 @@ from ...store.postgres.statements import CANCEL
 from ..distributed.task import Remote, RemoteTask
 from ..pool import warn_of_timeout
 from .hub import PostgresHub
-from .session import execute
+from .session import execute, repeat_before_commit
 
 R = TypeVar("R", covariant=True)
 
@@ -46,6 +46,13 @@ class PostgresTask(RemoteTask[R]):
         assert isinstance(hub, PostgresHub)
         if not self.trigger.is_ours():
             return False
-        values = hub.store.bound({"id": self.id})
-        execute(hub.transactions.connection(hub.transactions.need_session()), CANCEL, values)
+        transactions, values = hub.transactions, hub.store.bound({"id": self.id})
+
+        def cancel(session: Any) -> None:
+            execute(transactions.connection(session), CANCEL, values)
+
+        session = transactions.need_session()
+        cancel(session)
+        # What is settled here stays so.
+        repeat_before_commit(session, cancel)
         return super().cancel()

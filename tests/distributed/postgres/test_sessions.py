@@ -103,6 +103,22 @@ def test_in_a_listener_of_the_commit(shop, rows, when):
         assert rows(shop) == ["queued"]
 
 
+def test_cancel_in_a_savepoint(shop, rows):
+    """A task that is cancelled in a savepoint stays so, and never runs, also where that is undone."""
+    with shop.app_context():
+        buy()
+        task = background(jobs.add, 1)
+        kept = background(jobs.add, 2)
+        outer = database.session.begin_nested()
+        with database.session.begin_nested():
+            is_cancelled = task.cancel()
+        outer.rollback()
+        database.session.commit()
+
+        assert (is_cancelled, task.state, kept.state) == (True, "cancelled", "queued")
+        assert sorted(rows(shop)) == ["cancelled", "queued"]
+
+
 @pytest.mark.parametrize("unique", [None, "key"])
 @pytest.mark.parametrize("when", [None, "commit"])
 def test_autocommit(make_shop, rows, when, unique):
