@@ -103,9 +103,12 @@ CREATE OR REPLACE FUNCTION asok_enqueue_v1(
 DECLARE
     _holder text;
 BEGIN
-    SELECT id INTO _holder FROM asok_tasks WHERE app = _app AND (key = _key OR wanted_key = _key) LIMIT 1;
-    IF FOUND THEN
-        RETURN _holder;
+    -- A snapshot of the transaction's beginning may show a task that has ended since. There the first claim decides.
+    IF current_setting('transaction_isolation') = 'read committed' THEN
+        SELECT id INTO _holder FROM asok_tasks WHERE app = _app AND (key = _key OR wanted_key = _key) LIMIT 1;
+        IF FOUND THEN
+            RETURN _holder;
+        END IF;
     END IF;
     CALL asok_insert_v1(
         _app, _id, _name, _queue, _function, _origin, _enqueued, _delay, _scheduled, _key, _message, _line, _now

@@ -138,6 +138,23 @@ def test_autocommit(make_shop, rows, when, unique):
         assert (lost.state, kept.state, rows(shop)) == ("cancelled", "queued", ["queued"])
 
 
+@pytest.mark.parametrize("level", ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"])
+def test_key_of_a_task_that_has_ended(make_shop, rows, level):
+    """A call gets no task with its key that has ended, also in a transaction that began before that and sees it."""
+    shop = make_shop(SQLALCHEMY_ENGINE_OPTIONS={"isolation_level": level})
+    with shop.app_context():
+        first = background.using(unique="export")(jobs.add, 1)
+    with shop.app_context():
+        database.session.execute(database.select(Purchase).limit(1)).all()
+        assert first.cancel()
+        buy()
+        second = background.using(unique="export")(jobs.add, 2)
+        database.session.commit()
+
+        assert (second.id != first.id, second.state) == (True, "queued")
+        assert sorted(rows(shop)) == ["cancelled", "queued"]
+
+
 def test_other_driver(make_shop, monkeypatch, free_port):
     """A driver that cannot be used is told before anything is asked of it."""
     shop = make_shop(SQLALCHEMY_DATABASE_URI=f"postgresql+psycopg://127.0.0.1:{free_port}/none")
