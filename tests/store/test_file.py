@@ -281,6 +281,16 @@ def damage(path):
         written.write(b"no database at all" * 200)
 
 
+def test_unknown_to_sqlite(path, open_store):
+    """What SQLite refuses is BackendUnavailable, whatever it says."""
+    store = open_store()
+    store.add(record())
+    store._change("ALTER TABLE task RENAME TO moved", ())
+
+    with pytest.raises(BackendUnavailable, match="no such table"):
+        store.newest(10)
+
+
 def test_damaged(path, open_store, caplog):
     """A damaged file that nobody has open is set aside with an ERROR, and a new one takes its place."""
     store = open_store()
