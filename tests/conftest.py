@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import flask.globals
@@ -71,11 +72,12 @@ def _nothing_left():
     while has_app_context():
         flask.globals.app_ctx.pop()
     assert not pushed, "An application context is still pushed."
-    if asok_threads():
-        # The threads of an application that nobody holds any more leave by themselves.
+    deadline = time.monotonic() + 20
+    while (threads := asok_threads()) and time.monotonic() < deadline:
+        # The threads of an application that nobody holds any more leave by themselves. Again and again: a worker holds
+        # the application a moment longer than a test waits for its task.
         gc.collect()
-    for thread in asok_threads():
-        thread.join(20)
+        threads[0].join(0.05)
     assert not asok_threads()
 
 
@@ -122,6 +124,23 @@ def gate():
     event = threading.Event()
     yield event
     event.set()
+
+
+@pytest.fixture
+def left_of():
+    """Return what is left of the objects of weak references, once the threads that used them had the time to let go."""
+
+    def left_of(references):
+        deadline = time.monotonic() + 30
+        while True:
+            gc.collect()
+            left = [reference() for reference in references if reference() is not None]
+            if not left or time.monotonic() > deadline:
+                return left
+            left.clear()
+            time.sleep(0.01)
+
+    return left_of
 
 
 @pytest.fixture
