@@ -1,34 +1,30 @@
 """Ports for the servers of tests: a free one, and whether one answers."""
 
 import contextlib
-import os
 import random
-import re
 import socket
-from collections import deque
 
-SHARE = 1_500
-"""How many ports each process of pytest-xdist has for itself, so that no two take the same one at the same time."""
-
-_number = re.search(r"\d+", os.environ.get("PYTEST_XDIST_WORKER", "7"))
-FIRST = 20_000 + SHARE * (int(_number[0]) % 8)
-
-_given = deque(maxlen=SHARE // 3)
+_taken = []
+"""UDP sockets at the ports that this process has given out: as long as it lives, no other process of tests does."""
 
 
 def free_port():
     """
-    Return a port that nothing listens on, and that was not given to another server a while ago.
+    Return a port that nothing listens on, and that is given to no other test, whichever process that runs in.
 
     One that the system gives to no outgoing connection, not even while the server is stopped for a test.
     """
     while True:
         # Not by the tests' own generator, which hypothesis seeds alike in all processes.
-        port = FIRST + random.SystemRandom().randrange(SHARE)
-        if port in _given:
-            continue
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            _given.append(port)
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        mark = socket.socket(type=socket.SOCK_DGRAM)
+        try:
+            mark.bind(("127.0.0.1", port))
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            mark.close()
+        else:
+            _taken.append(mark)
             return port
 
 
