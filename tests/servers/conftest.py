@@ -18,7 +18,7 @@ import pytest
 
 import flask_asok
 
-DEADLINE = 30
+DEADLINE = 60
 """Seconds after which whatever is waited for will not come; a loaded machine is slow."""
 
 APPS = Path(__file__).parent / "apps"
@@ -68,8 +68,7 @@ class Control:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            with connection.makefile("r") as lines:
-                kind, _, event = lines.readline().strip().partition(" ")
+            kind, event = self._heard(connection)
             if not kind:
                 # Its process was killed before it told anything.
                 connection.close()
@@ -82,6 +81,14 @@ class Control:
             if kind == "tell":
                 with connection, contextlib.suppress(OSError):
                     connection.sendall(b".")
+
+    def _heard(self, connection):
+        try:
+            with connection.makefile("r") as lines:
+                kind, _, event = lines.readline().strip().partition(" ")
+        except OSError:
+            return "", ""
+        return kind, event
 
 
 class Process:
@@ -110,10 +117,14 @@ class Process:
         return "\n".join(self.lines)
 
     def wait_for_line(self, pattern, count=1):
-        """Return the `count`-th match of `pattern` in the output, as soon as it is there."""
+        """
+        Return the `count`-th match of `pattern` in the output, as soon as it is there.
+
+        Not the `count`-th line: what two processes print may stand on the same one.
+        """
 
         def matches():
-            return [match for line in self.lines if (match := re.search(pattern, line))]
+            return [match for line in self.lines for match in re.finditer(pattern, line)]
 
         with self._changed:
             self._changed.wait_for(lambda: self._ended or len(matches()) >= count, DEADLINE)

@@ -12,12 +12,12 @@ import pytest
 
 import flask_asok
 
-DEADLINE = 30
+DEADLINE = 60
 APPLICATION = Path(__file__).parent / "apps" / "lasting.py"
 APPS = os.pathsep.join([str(APPLICATION.parent), str(Path(flask_asok.__file__).parent.parent)])
 
-BACK = 6.0
-"""Three times the 2 s within which a sibling goes on, for a machine that is busy."""
+BACK = 20.0
+"""Ten times the 2 s within which a sibling goes on, for a machine that is busy."""
 
 GUNICORN = {
     "sync": ["--worker-class=sync", "--workers=2"],
@@ -133,8 +133,9 @@ def test_sigterm_hands_over(gunicorn, control):
     server = gunicorn("--workers=1", FLASK_ASOK_SHUTDOWN_TIMEOUT=20)
     server.get("/start/held/short")
     control.wait_for("short began")
-    waits = server.get("/start/note/later?delay=2.5")
-    retried = server.get("/start/fail_once/retried?retries=2&backoff=2.5")
+    # Long enough for this server to be gone by then.
+    waits = server.get("/start/note/later?delay=8")
+    retried = server.get("/start/fail_once/retried?retries=2&backoff=8")
     first = float(control.wait_for("retried attempt 1").split()[4])
     wait_for_state(server, retried["id"], "waiting")
 
@@ -149,8 +150,8 @@ def test_sigterm_hands_over(gunicorn, control):
     late = control.wait_for("later attempt 1").split()
     again = control.wait_for("retried attempt 2").split()
     assert (late[3], again[3]) == (waits["id"], retried["id"])
-    assert waits["at"] + 2.5 <= float(late[4]) < waits["at"] + 2.5 + BACK
-    assert first + 2 <= float(again[4]) < first + 4 + BACK
+    assert waits["at"] + 8 <= float(late[4]) < waits["at"] + 8 + BACK
+    assert first + 7.5 <= float(again[4]) < first + 9.5 + BACK
     assert control.told("short again") == []
     assert len(control.told("short ended")) == 1
 
@@ -179,7 +180,7 @@ def test_a_task_that_kills_its_process(gunicorn, control):
     found = wait_for_state_over_deaths(server, deadly["id"])
 
     assert len(control.told("deadly attempt")) == 3
-    assert "3 processes ended while they ran it" in server.log
+    server.wait_for_line("3 processes ended while they ran it")
     assert found["state"] == "abandoned"
     for number, other in enumerate(others):
         assert control.wait_for(f"other{number}. attempt 1").split()[3] == other["id"]
@@ -204,11 +205,12 @@ def test_stopped_process(gunicorn, flask_run, control):
     stopped = flask_run()
     stopped.get("/start/held/a")
     control.wait_for("a began")
-    stopped.get("/start/note/late?delay=0.1&retries=0")
+    # Not before it is stopped.
+    stopped.get("/start/note/late?delay=1&retries=0")
     stopped.send(signal.SIGSTOP)
 
     other = gunicorn("--workers=1")
-    other.get("/start/note/looks?delay=1.6")
+    other.get("/start/note/looks?delay=2")
     control.wait_for("looks attempt")
     meanwhile = control.told("a again")
     stopped.send(signal.SIGCONT)
@@ -307,7 +309,7 @@ def test_worker(flask, flask_run, control):
 def test_worker_that_is_interrupted_twice(flask, flask_run, control):
     """A second Ctrl-C ends it at once; what it ran goes on in the next process, without a death."""
     server = flask_run()
-    left = server.get("/start/held/a?delay=0.5")
+    left = server.get("/start/held/a?delay=2")
     server.kill()
     worker = flask("asok", "worker", FLASK_ASOK_SHUTDOWN_TIMEOUT=60)
     control.wait_for("a began")
@@ -339,7 +341,7 @@ def test_worker_that_cannot_be(flask, redis_port):
 def test_old_and_new_code(gunicorn, control, env):
     """Blue and green on one file: what only the new one has runs there; the old one says so once."""
     new = gunicorn("--workers=1", NEW_CODE=1)
-    left = new.get("/start/only_new/fresh?delay=0.2")
+    left = new.get("/start/only_new/fresh?delay=2")
     new.kill()
     old = gunicorn("--workers=1")
     old.wait_for_line("is left to others for 10 min")

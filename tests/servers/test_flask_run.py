@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-DEADLINE = 30
+DEADLINE = 60
 DEPLOYMENT = Path(__file__).parents[2] / "docs" / "deployment.md"
 APPLICATION = Path(__file__).parent / "apps" / "served.py"
 
@@ -46,8 +46,8 @@ def test_reloader_does_not_wait_for_a_long_task(flask_run, control, tmp_path):
     seconds = time.monotonic() - edited
 
     assert after["pid"] != before["pid"]
-    # Three times what it takes on a machine that has nothing else to do.
-    assert seconds < 9
+    # Ten times what it takes on a machine that has nothing else to do.
+    assert seconds < 30
     assert re.findall(r"ERROR asok.background: (.*)", server.log) == [
         f"Background task held ({before['id']}) abandoned while running: "
         "not finished 1 s after the shutdown began (ASOK_SHUTDOWN_TIMEOUT)."
@@ -80,6 +80,10 @@ def test_ctrl_c_with_nothing_to_wait_for(flask_run, control):
     control.wait_for("done ran")
     server.get("/start/work/next")
     control.wait_for("next ran")
+    # It has told so in the middle of the task.
+    deadline = time.monotonic() + DEADLINE
+    while (states := server.get("/states")) != ["succeeded"] * 2:
+        assert time.monotonic() < deadline, states
 
     server.send(signal.SIGINT)
     server.wait()

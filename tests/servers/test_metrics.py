@@ -8,7 +8,7 @@ import time
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-DEADLINE = 30
+DEADLINE = 60
 WORK = {"queue": "default", "task": "measured.work", "outcome": "succeeded"}
 
 GUNICORN = {
@@ -103,7 +103,8 @@ def test_latency_is_from_due(start):
     server.get("/later")
 
     wait_for(server, 2, "asok_queue_latency_seconds_count", queue="mail")
-    assert value(server, "asok_queue_latency_seconds_sum", queue="mail") < 1
+    # Either of the two is longer.
+    assert value(server, "asok_queue_latency_seconds_sum", queue="mail") < 3
     retries = {"queue": "mail", "task": "measured.fail_late"}
     wait_for(server, 1, "asok_tasks_total", outcome="failed", **retries)
     assert value(server, "asok_task_retries_total", **retries) == 1

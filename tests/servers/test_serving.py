@@ -35,10 +35,12 @@ def test_servers(serve, python_module, uwsgi_binary, name):
     server = serve(command, GUNICORN_CMD_ARGS="--no-control-socket")
 
     answers = [server.get("/") for _ in range(8)]
-    server.wait_for_line(rf"SERVES {answers[-1]['pid']}")
+    served = {str(answer["pid"]) for answer in answers}
+    for pid in served:
+        server.wait_for_line(rf"SERVES {pid}\b")
 
     assert all(answer["serving"] for answer in answers)
-    assert sorted(pids(server, "SERVES")) == sorted({str(answer["pid"]) for answer in answers})
+    assert sorted(pids(server, "SERVES")) == sorted(served)
 
 
 def test_reloader(serve, python_module, tmp_path):
@@ -53,7 +55,7 @@ def test_reloader(serve, python_module, tmp_path):
     server.wait_for_line("IMPORTED", count=3)
     before = pids(server, "SERVES")
     second = str(server.get("/")["pid"])
-    server.wait_for_line(f"SERVES {second}")
+    server.wait_for_line(rf"SERVES {second}\b")
 
     assert before == [first]
     assert pids(server, "SERVES") == [first, second]

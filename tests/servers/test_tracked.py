@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-DEADLINE = 30
+DEADLINE = 60
 
 POLLS = 40
 CLIENTS = 4

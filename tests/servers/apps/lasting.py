@@ -86,13 +86,13 @@ def create_app():
     @app.cli.command("leave")
     def leave():
         """Start a task that this process does not live to see."""
-        durable.using(delay=0.5)(note, "left")
+        durable.using(delay=2)(note, "left")
 
     @app.cli.command("look")
     def look():
         """Be a command for longer than a process that serves would need to take a task over."""
         background(note, "looked").join()
-        durable.using(delay=1.5)(note, "own").join()
+        durable.using(delay=3)(note, "own").join()
 
     return app
 

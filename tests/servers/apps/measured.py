@@ -42,7 +42,7 @@ def create_app():
 
     @app.get("/later")
     def later():
-        background.using(queue="mail", delay=1, retries=1, backoff=1)(fail_late)
+        background.using(queue="mail", delay=3, retries=1, backoff=4)(fail_late)
         return {"pid": os.getpid()}
 
     @app.get("/stuck")

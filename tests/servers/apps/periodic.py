@@ -1,6 +1,8 @@
 """An application whose periodic task writes down, in a file that its processes share, which tick it ran and where."""
 
+import contextlib
 import os
+import signal
 import time
 
 from flask import Flask
@@ -18,6 +20,11 @@ def tick():
     with open(os.environ["TICKS"], "ab", buffering=0) as file:
         # One write of a line is not broken up by another process.
         file.write(line.encode())
+    # Well before the next tick, which this process may have taken by then: it would be lost with it.
+    if time.time() - current_task().scheduled_at.timestamp() < 0.5:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(os.environ["TICKS"] + ".kill")
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def create_app():

@@ -75,6 +75,10 @@ def create_app():
         task = background.using(**options)(FUNCTIONS[fn], name)
         return {"id": task.id, "pid": os.getpid()}
 
+    @app.get("/states")
+    def states():
+        return [summary.state for summary in FlaskAsok().tasks()]
+
     @app.get("/large/<name>")
     def large(name):
         background.using(when="response")(work, name)

@@ -1,6 +1,7 @@
 """An application that tells when a process of it begins to serve."""
 
 import os
+import sys
 
 from flask import Flask
 
@@ -8,11 +9,17 @@ from flask_asok import FlaskAsok
 from flask_asok.state import state_of
 
 
+def say(line):
+    # In one piece: print() would write its end apart, and another process something before that.
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def create_app():
     app = Flask(__name__)
     app.config.from_prefixed_env()
     FlaskAsok(app)
-    state_of(app).serving.on_first_request(lambda app: print(f"SERVES {os.getpid()}", flush=True))
+    state_of(app).serving.on_first_request(lambda app: say(f"SERVES {os.getpid()}"))
 
     @app.get("/")
     def index():
@@ -26,4 +33,4 @@ def create_app():
 
 
 app = create_app()
-print(f"IMPORTED {os.getpid()}", flush=True)
+say(f"IMPORTED {os.getpid()}")
