@@ -81,16 +81,17 @@ def change_record():
 
 @pytest.fixture
 def sweep(next_app):
-    """Look once for what other processes have left, and wait until it is done."""
+    """Look once for what other processes have left, and wait until it is done; return whether there may be more."""
 
     def sweep(wait=True):
         with next_app.app_context():
-            sweeper_of(next_app).look()
+            more = sweeper_of(next_app).look()
             if wait:
                 # By their summaries: a task on its way from the queue to a thread is in neither.
                 for summary in next_app.extensions["asok"].backend.tasks():
                     task = summary.task and summary.task()
                     if task is not None and summary.state != "waiting":
                         task.join(10)
+        return more
 
     return sweep

@@ -384,7 +384,7 @@ def test_end_that_could_not_be_written(threads, tmp_path, rows, options):
 
     rename(threads, "away", "task")
 
-    for _ in range(1000):
+    for _ in range(3000):
         if record(threads, ended.id).state != "running":
             break
         threading.Event().wait(0.01)

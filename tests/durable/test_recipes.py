@@ -250,7 +250,7 @@ def test_cache_in_memory(all_durable):
         durable(warm_cache, "a", seven)
 
 
-def test_cache_that_is_stale(all_durable):
+def test_cache_that_is_stale(all_durable, gate):
     """A refresh is a matter of this process."""
     cache = Cache(ttl=0.001, stale=60)
     cache.set("a", 1)
@@ -258,6 +258,8 @@ def test_cache_that_is_stale(all_durable):
 
     def load():
         loaded.set()
+        # What it loads is not there before the last look.
+        gate.wait(WAIT)
         return 2
 
     while not loaded.wait(0.01):

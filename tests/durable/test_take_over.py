@@ -212,12 +212,8 @@ def test_room(app, next_app, sweep, rows, monkeypatch):
             durable.using(delay=1)(jobs.note, number)
     asok.close(app, 5)
     open_store(next_app).now = lambda: time.time() + 2
-    more = []
-    with next_app.app_context():
-        for _ in range(3):
-            more.append(sweeper_of(next_app).look())
-            for each in next_app.extensions["asok"].backend.alive():
-                each.join(WAIT)
+
+    more = [sweep() for _ in range(3)]
 
     assert more == [True, True, False]
     assert sorted(map(int, jobs.noted(rows))) == list(range(12))
@@ -329,19 +325,21 @@ def test_cancelled_while_nobody_has_it(next_app, sweep, leave, rows):
     assert jobs.noted(rows) == []
 
 
-def test_taken_for_dead(app, next_app, sweep, rows):
+def test_taken_for_dead(make_durable, next_app, sweep, rows, occupy, gate):
     """A process that lost its lock file begins nothing that another one has taken over."""
     import os
 
     from flask_asok.store import lifeline
 
+    app = make_durable(ASOK_QUEUES={"default": 1})
     with app.app_context():
-        left = durable.using(delay=0.5)(jobs.note, "once")
+        occupy()
+        left = durable(jobs.note, "once")
         store = open_store(app)
-        open_store(next_app).now = lambda: time.time() + 1
         os.unlink(lifeline.path_of(store.path, store.me))
         lock = lifeline._held.pop(str(lifeline.path_of(store.path, store.me)))
         sweep()
+        gate.set()
         left.join(WAIT)
         os.close(lock)
 
@@ -619,19 +617,19 @@ def test_a_store_that_is_away(next_app, leave, caplog, rows):
     """The sweeper goes on when the store is back."""
     leave(jobs.note, "x")
     path = open_store(next_app).path
-    rows_of_store = sqlite3.connect(path)
+    rows_of_store = sqlite3.connect(path, timeout=30)
     rows_of_store.execute("ALTER TABLE task RENAME TO away")
     done = threading.Event()
     one = sweeper_of(next_app)
     one.start()
-    for _ in range(500):
+    for _ in range(3000):
         if "that others have left must wait" in caplog.text:
             break
         done.wait(0.01)
 
     rows_of_store.execute("ALTER TABLE away RENAME TO task")
     rows_of_store.close()
-    for _ in range(500):
+    for _ in range(3000):
         if jobs.noted(rows):
             break
         done.wait(0.01)

@@ -443,7 +443,7 @@ def test_dropped_app(caplog):
     gone = weakref.ref(app)
 
     del app
-    for _ in range(100):
+    for _ in range(1000):
         gc.collect()
         if gone() is None:
             break

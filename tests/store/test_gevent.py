@@ -65,7 +65,7 @@ print("ready", flush=True)
 sys.stdin.readline()
 greenlet.settrace(switched)
 jobs = [gevent.spawn(work, number) for number in range(40)]
-gevent.joinall(jobs, timeout=60, raise_error=True)
+gevent.joinall(jobs, timeout=100, raise_error=True)
 greenlet.settrace(None)
 done = all(job.successful() for job in jobs)
 print(json.dumps({"done": done, "inside": inside, "switches": switches, "longest": longest}), flush=True)
@@ -83,7 +83,7 @@ def test_greenlets(tmp_path):
         for process in processes:
             process.stdin.write("go\n")
             process.stdin.flush()
-        outputs = [process.communicate(timeout=90) for process in processes]
+        outputs = [process.communicate(timeout=110) for process in processes]
     finally:
         for process in processes:
             process.kill()
