@@ -183,7 +183,8 @@ class Internet:
             self._threads[-1].start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with contextlib.suppress(OSError), connection:
+        # A client that has left says nothing at all.
+        with contextlib.suppress(OSError, IndexError), connection:
             host = self._read(connection)[0].split()[1].partition(":")[0]
             connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

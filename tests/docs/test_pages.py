@@ -21,6 +21,7 @@ import urllib.request
 import warnings
 from datetime import UTC, datetime
 from email import message_from_bytes
+from http.client import HTTPException
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -536,7 +537,7 @@ def get_when_up(url):
     while True:
         try:
             return urllib.request.urlopen(url, timeout=TIMEOUT).close()
-        except OSError:
+        except (OSError, HTTPException):
             assert time.monotonic() < deadline
             time.sleep(0.05)
 
@@ -562,7 +563,8 @@ def say(listener, text, *, is_asked=False):
     """Answer one connection with a text, once it has said something itself where it `is_asked`."""
     listener.settimeout(TIMEOUT)
     sock, _ = listener.accept()
-    with sock:
+    # The other side may leave before it has heard all.
+    with contextlib.suppress(ConnectionError), sock:
         if is_asked:
             sock.recv(65536)
         sock.sendall(text)

@@ -47,7 +47,7 @@ def test_stale(visitor, tasks):
     read(visitor)
 
     assert kinds(visitor) == ["stale", "cold"]
-    assert len(tasks.wait()) == 1
+    assert len(tasks.wait(60)) == 1
 
 
 def test_empty_the_cache(visitor):
@@ -74,7 +74,7 @@ def test_publish(visitor, tasks, mode):
     read(visitor)
 
     visitor.press("/blog/write", mode, title="Hello <world>")
-    tasks.wait()
+    tasks.wait(60)
     assert "Hello <world> was counted in" in visitor.read("blog-outcome")
     read(visitor)
 

@@ -74,7 +74,8 @@ def surroundings(folder, settings):
         # For the test alone: quick, and beside others on the same computer.
         "TMPDIR": str(folder / "tmp"),
         "FLASK_MAIL_PORT": str(free_port()),
-        "FLASK_EXAMPLE_PAUSE": "0.05",
+        # An import takes twelve times that, in which its button is pressed again.
+        "FLASK_EXAMPLE_PAUSE": "0.3",
         "FLASK_EXAMPLE_BACKOFF": "[0.1, 0.1]",
     }
     return {"cwd": folder, "env": environ}

@@ -30,7 +30,7 @@ def test_bundled(visitor, tasks, mode):
 def test_upload(visitor, tasks):
     """A file of one's own is imported; a row with a SKU that is there replaces it."""
     visitor.press("/import", "background", csv=csv_of("A1,Mug,9.50", "A2,<b>Lamp</b>,20", "A1,Large mug,11.00"))
-    tasks.wait()
+    tasks.wait(60)
 
     card = visitor.read("import-outcome")
 
@@ -108,7 +108,7 @@ def test_double_click(app, visitor, tasks, gate):
     assert task_of(other) != task_of(visitor)
 
     gate.set()
-    tasks.wait()
+    tasks.wait(60)
     assert "5 products in the catalogue" in visitor.read("import")
     assert "Done 100 %" in visitor.read("import-bar")
 
@@ -123,7 +123,7 @@ def test_cancel(visitor, tasks, gate):
 
     answer = visitor.client.post(action, data={"token": token})
     gate.set()
-    tasks.wait()
+    tasks.wait(60)
 
     assert answer.status_code < 400
     assert "Cancelled" in visitor.read("import-bar")

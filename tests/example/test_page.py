@@ -53,7 +53,7 @@ def test_two_browsers(app, visitor, tasks):
     other = type(visitor)(app)
     visitor.press("/order", "background", product="Notebook", quantity=7)
     other.press("/order", "blocking", product="Desk lamp", quantity=2)
-    tasks.wait()
+    tasks.wait(60)
 
     assert visitor.figure("order", "blocking") is None
     assert other.figure("order", "background") is None
@@ -81,7 +81,7 @@ def test_run_both(visitor, tasks, card):
     on = visitor.client.post(first, data=form)
     back = visitor.client.post(on.location, data=form)
     with tasks.expect_error(ZeroDivisionError) if card == "report" else nullcontext():
-        tasks.wait()
+        tasks.wait(60)
 
     assert (on.status_code, back.status_code, back.location) == (307, 303, f"/#{card}")
     assert None not in (visitor.figure(card, "blocking"), visitor.figure(card, "background"))

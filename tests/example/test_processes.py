@@ -92,7 +92,7 @@ def site(request, tmp_path):
     ):  # fmt: skip
         try:
             deadline = time.monotonic() + DEADLINE
-            while not (at := re.search(r"http://127\.0\.0\.1:\d+", log.read_text())):
+            while not (at := re.search(r"http://127\.0\.0\.1:\d+(?=\s)", log.read_text())):
                 assert time.monotonic() < deadline, log.read_text()
                 time.sleep(0.05)
             yield Site(at[0])

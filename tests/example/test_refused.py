@@ -11,6 +11,6 @@ def test_blocking(visitor):
 def test_background(visitor, tasks):
     """On threads the email goes out too, and the card says what would keep it here."""
     visitor.press("/refused", "background")
-    tasks.wait()
+    tasks.wait(60)
 
     assert 'With when="commit" , or on PostgreSQL, it would have stayed here' in visitor.read("refused")

@@ -11,7 +11,7 @@ ADA = {"name": "Ada", "email": "ada@example.com"}
 def test_webhook_and_mail(visitor, tasks, mode):
     """The other site has verified the webhook's signature, and the mail is shown."""
     visitor.press("/sign-up", mode, **ADA)
-    tasks.wait()
+    tasks.wait(60)
 
     card = visitor.read("sign-up")
 
@@ -25,7 +25,7 @@ def test_webhook_and_mail(visitor, tasks, mode):
 def test_mail_in_html(visitor, tasks):
     """The HTML of the mail is shown in a frame that can run nothing and load nothing."""
     visitor.press("/sign-up", "background", name="<b>Ada</b>", email="ada@example.com")
-    tasks.wait()
+    tasks.wait(60)
     page = visitor.client.get("/").get_data(as_text=True)
 
     mail = visitor.client.get(re.search(r'<iframe[^>]* src="([^"]+)" sandbox', page)[1])
@@ -38,7 +38,7 @@ def test_mail_in_html(visitor, tasks):
 def test_retries_are_seen(visitor, tasks):
     """Where the other site fails twice, the webhook is tried again until it is there, with the same id."""
     visitor.press("/sign-up", "background", **ADA, fail="2")
-    tasks.wait()
+    tasks.wait(60)
 
     card = visitor.read("sign-up")
 
@@ -74,7 +74,7 @@ def test_hostile_names(visitor, tasks):
     name = '"><script>alert(1)</script>' + "\N{GRINNING FACE}" * 9
 
     visitor.press("/sign-up", "background", name=name, email="ada@example.com")
-    tasks.wait()
+    tasks.wait(60)
 
     assert f"Welcome, {name}" in visitor.read("sign-up")
     assert "<script>alert" not in visitor.client.get("/").get_data(as_text=True)

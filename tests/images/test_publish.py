@@ -163,19 +163,23 @@ def test_never_a_broken_file(studio):
     """Somebody who reads all the time while an image is resized 50 times sees only whole ones."""
     large = studio.encoded(studio.photo((500, 400)), "JPEG")
     path = studio.put(large, "photo.jpg")
-    done = threading.Event()
+    begun, done = threading.Event(), threading.Event()
     seen, broken = set(), []
 
     def read():
-        while not done.is_set():
+        is_last = False
+        while not is_last:
+            is_last = done.is_set()
             data = studio.read(path)
             if data not in seen:
                 seen.add(data)
                 if not (data.startswith(b"\xff\xd8") and data.endswith(b"\xff\xd9")):
                     broken.append(data)
+            begun.set()
 
     reader = threading.Thread(target=read)
     reader.start()
+    assert begun.wait(30)
     for _ in range(50):
         atomic.replace_file(large, path, lambda temporary: None)
         resize_image(path, (250, 250))
