@@ -1,11 +1,17 @@
 """Ports for the servers of tests: a free one, and whether one answers."""
 
+import atexit
 import contextlib
 import random
 import socket
+from collections import deque
 
-_taken = []
-"""UDP sockets at the ports that this process has given out: as long as it lives, no other process of tests does."""
+MOST = 200
+"""How many ports a process of tests keeps for itself: more than its servers have at any time."""
+
+_taken = deque()
+"""UDP sockets at the latest ports that this process has given out: no other process of tests gives out one of them."""
+atexit.register(lambda: [mark.close() for mark in _taken])
 
 
 def free_port():
@@ -25,6 +31,8 @@ def free_port():
             mark.close()
         else:
             _taken.append(mark)
+            if len(_taken) > MOST:
+                _taken.popleft().close()
             return port
 
 
