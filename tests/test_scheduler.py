@@ -5,7 +5,7 @@ import weakref
 
 import pytest
 
-from flask_asok import background
+from flask_asok import FlaskAsok, background
 from flask_asok.backends.scheduler import MOST_STALE, Scheduler
 
 WAIT = 10
@@ -215,6 +215,8 @@ def test_nothing_is_kept_of_settled_tasks(scheduler, threads_app):
                 watch(each)
                 each.join(WAIT)
         del tasks, each
+    # A worker holds its last task a moment longer.
+    FlaskAsok().close(threads_app, WAIT)
     scheduler.close()
 
     assert len(scheduler) == 0
