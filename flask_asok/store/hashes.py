@@ -30,7 +30,7 @@ def fields_of(record: Record) -> dict[str, Any]:
 
 
 def packed(progress: Progress) -> str:
-    """Return a progress as its field has it."""
+    """Return a progress as its field or column has it: `progress_in` reads it."""
     return json.dumps([progress.done, progress.total, progress.text, progress.at])
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..progress import Progress
+from .hashes import packed
 from .readable import record_fields
 from .record import Record
 
@@ -50,8 +49,3 @@ def insertion_of(record: Record) -> tuple[str, tuple[Any, ...]]:
 def record_in(row: Sequence[Any]) -> Record:
     """Return the record that a row holds."""
     return Record(**record_fields(dict(zip(_COLUMNS, row, strict=True))))
-
-
-def packed(progress: Progress) -> str:
-    """Return a progress as its column has it."""
-    return json.dumps([progress.done, progress.total, progress.text, progress.at])

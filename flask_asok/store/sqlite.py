@@ -21,11 +21,12 @@ from . import lifeline, statements
 from .base import COMMAND, KEEP_SECONDS, LONGEST_TRACEBACK, LOST, ProcessSummary, QueueSummary, Record, Tick
 from .counts import sum_by_queue
 from .durable import DurableStore
+from .hashes import packed
 from .history import LONGEST
 from .open_file import SQLiteFile
 from .pages import EVERY, Ended, Mark, Page, Wanted
 from .readable import ended_in, process_in, tick_in
-from .rows import SELECT, insertion_of, packed, record_in
+from .rows import SELECT, insertion_of, record_in
 
 LOST_AT_ONCE = 500
 """How many lost tasks are settled in one step, so that no other process waits for long."""
