@@ -19,7 +19,7 @@ from flask import Flask, has_app_context, has_request_context
 from flask_asok import FlaskAsok, background
 
 # By their paths, as the tests themselves are imported.
-for name in ("chromium", "ports", "postgresql"):
+for name in ("chromium", "ports", "postgresql", "waiting"):
     spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules[name])

@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import kombu
@@ -24,6 +23,7 @@ from amqp.exceptions import AMQPError
 from ports import answers, free_port
 from redis import Redis as RedisClient
 from redis import RedisError
+from waiting import wait_until
 
 HERE = Path(__file__).parent
 
@@ -45,17 +45,6 @@ def need(program):
 @pytest.fixture(name="wait_until")
 def wait_until_fixture():
     return wait_until
-
-
-def wait_until(condition, seconds=30.0, what="it"):
-    """Look at another process until `condition()` is true; what it returned then."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.02)
-    raise AssertionError(f"{what} did not happen within {seconds} s")
 
 
 class Redis:

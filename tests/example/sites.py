@@ -6,20 +6,9 @@ import os
 import re
 import signal
 import subprocess
-import time
 
 import urllib3
-
-
-def wait_until(condition, seconds=60.0, what="it"):
-    """Look at another process until `condition()` is true; what it returned then."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"{what} did not happen within {seconds} s")
+from waiting import wait_until
 
 
 class Site:
@@ -50,7 +39,7 @@ class Site:
 
     def wait(self, card, pattern):
         """Reload the page until a card says this."""
-        return wait_until(lambda: re.search(pattern, self.read(card)), what=f"{pattern} on the card {card}")
+        return wait_until(lambda: re.search(pattern, self.read(card)), 60, f"{pattern} on the card {card}")
 
 
 @contextlib.contextmanager

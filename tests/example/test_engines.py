@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from ports import answers, free_port
-from sites import Site, running, wait_until
+from sites import Site, running
+from waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,11 +37,11 @@ def on_celery(tmp_path_factory):
     command = [redis_server, "--port", str(redis_port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
     with contextlib.ExitStack() as stack:
         stack.enter_context(running(command, folder / "redis.log"))
-        wait_until(lambda: answers(redis_port), what="the start of redis-server")
+        wait_until(lambda: answers(redis_port), 60, "the start of redis-server")
         where, log = surroundings(folder, settings), folder / "worker.log"
         stack.enter_context(running([*FLASK, "asok", "worker", "--loglevel", "INFO"], log, **where))
         site = stack.enter_context(served(folder, where))
-        wait_until(lambda: " ready." in log.read_text(errors="replace"), what="the start of the worker")
+        wait_until(lambda: " ready." in log.read_text(errors="replace"), 60, "the start of the worker")
         yield site
 
 
@@ -86,7 +87,7 @@ def served(folder, where):
     """Start the web server, and open its page."""
     port = free_port()
     with running([*FLASK, "run", "--port", str(port)], folder / "web.log", **where):
-        wait_until(lambda: answers(port), what="the start of the web server")
+        wait_until(lambda: answers(port), 60, "the start of the web server")
         yield Site(f"http://127.0.0.1:{port}")
 
 
