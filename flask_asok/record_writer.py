@@ -41,11 +41,6 @@ class RecordWriter:
         self._until_start = until_start
         self._keeps = keeps
 
-    @property
-    def takes_turns(self) -> bool:
-        """Return True if only one thread at a time can write."""
-        return self._store.takes_turns
-
     def release(self, task: RunnableTask[Any]) -> bool:
         """Note that a deferred task is queued; False if another task has its key by now."""
         with self._reached(task):

@@ -31,10 +31,6 @@ class Trigger(Protocol):
 class Journal(Protocol):
     """What a task writes down of itself for other processes; see `journal.py`. None of it raises."""
 
-    @property
-    def takes_turns(self) -> bool:
-        """Return True if only one thread at a time can write."""
-
     def release(self, task: Any) -> bool:
         """Note that a deferred task is queued; False if it must not run."""
 

@@ -17,10 +17,6 @@ from ..baton import Baton
 from ..task_log import SHUTS_DOWN, log_timeout
 from .scheduler import IDLE_SECONDS, Scheduler
 
-LOOK_SECONDS = 0.001
-LONGEST_LOOK_SECONDS = 0.004
-"""After which pauses a further worker looks whether the others get on without it: each twice as long as the last."""
-
 
 class WorkerPool:
     """One queue and its own daemon threads, the workers, which come with the tasks and exit when there are none."""
@@ -42,8 +38,6 @@ class WorkerPool:
         """A locked lock for each idle worker, the latest last: popping one is the right to wake it, by releasing it."""
         self.baton: Baton = Baton()
         """Its holder may wake or start one worker, which puts it back; so workers are added one at a time."""
-        self.taking_turns: int = 0
-        """How many tasks in a row were taken whose attempts take turns at the store."""
         self.closed: bool = False
         self.warned_at: float = float("-inf")
         """When it was last logged that the queue is full, by the monotonic clock."""
@@ -120,28 +114,8 @@ class WorkerPool:
                 lock.acquire()
             else:
                 return bool(self.queue)
-        self.arrive()
-        return True
-
-    def arrive(self) -> None:
-        """
-        Put the baton back, in a worker that was woken or started, as soon as there is something for it to do.
-
-        Where attempts take turns at the store, and are short, further workers would do nothing but wait for it, and to
-        change threads at each statement takes longer than a task. So this one waits while the others begin one after
-        the other, and none is in the middle of one.
-        """
-        before, pause = 0, LOOK_SECONDS
-        while self.taking_turns != before and self._others_write() and not self.closed:
-            before = self.taking_turns
-            time.sleep(pause)
-            pause = min(2 * pause, LONGEST_LOOK_SECONDS)
         self.baton.put_back()
-
-    def _others_write(self) -> bool:
-        """Return True if other workers are there, and each is between two attempts."""
-        others = len(self.threads) - len(self.idle) - 1
-        return others > 0 and not any(task.summary.state == "running" for task in self.running.copy())
+        return True
 
     def drain(self) -> Iterator[RunnableTask[Any]]:
         """Remove and return the queued tasks."""
@@ -189,7 +163,7 @@ def _work(pool: WorkerPool, number: int) -> None:
     lock = threading.Lock()
     lock.acquire()
     take, queue = pool.queue.popleft, pool.queue
-    pool.arrive()
+    pool.baton.put_back()
     try:
         while True:
             # Before a task is taken: starting a thread takes long, and a shutdown names queued and running tasks.
@@ -201,10 +175,8 @@ def _work(pool: WorkerPool, number: int) -> None:
                 if not pool.wait_idle(lock):
                     return
             else:
-                journal = task.journal
-                pool.taking_turns = 0 if journal is None or not journal.takes_turns else pool.taking_turns + 1
                 task.perform(thread)
-                del task, journal
+                del task
     finally:
         pool.exit(number)
         if queue:

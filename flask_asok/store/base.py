@@ -74,9 +74,6 @@ class Store(ABC):
     is_shared: ClassVar[bool] = True
     """Can other processes see it?"""
 
-    takes_turns: ClassVar[bool] = False
-    """Do the threads of a process wait for each other to write?"""
-
     me: str = ""
     """The token of this process, once it has entered."""
 

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 from .. import process
 from ..errors import BackendUnavailable
@@ -16,6 +16,10 @@ from . import file
 
 LOOK_SECONDS = 0.05
 """For how long a change trusts that the file is still the one that was opened."""
+
+PAUSE_SECONDS = 0.002
+MOST_PAUSES = 10
+"""How a thread that runs a task gives way to the others, which write calls down for pages that wait."""
 
 _of_parents: list[sqlite3.Connection] = []
 
@@ -28,7 +32,6 @@ class SQLiteFile:
     another call within LOOK_SECONDS at the next one.
     """
 
-    takes_turns: ClassVar[bool] = True
     _opened_by = 0
 
     def __init__(self, path: str, app_name: str, sync: str) -> None:
@@ -55,6 +58,21 @@ class SQLiteFile:
             finally:
                 if process.FORKS_UNSEEN and process.is_forked_unseen():
                     self._disconnect()
+
+    def _change_later(self, statement: str, values: Sequence[Any]) -> int:
+        """
+        Do what `_change` does, soon, once the other threads of this process have written what they are about to.
+
+        A statement gives the interpreter's lock away. Threads that write in turn change places at each, which takes
+        several times as long as the statement; so one that a page does not wait for stays away for a moment.
+        """
+        process.renew()
+        for _ in range(MOST_PAUSES):
+            if self._lock.acquire(blocking=False):
+                self._lock.release()
+                break
+            time.sleep(PAUSE_SECONDS)
+        return self._change(statement, values)
 
     def _rows(self, statement: str, values: Sequence[Any]) -> list[Any]:
         with self._open() as connection:

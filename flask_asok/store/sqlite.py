@@ -72,7 +72,7 @@ class SQLiteStore(SQLiteFile, DurableStore):
         return [one for row in self._rows(statements.ENDED, (since, limit)) for one in ended_in(*row)]
 
     def claim(self, id: str, owner: str, after: int | None = None) -> int:
-        if after is not None and self._change(statements.CLAIM_OWN, (self.now(), id, after, owner)):
+        if after is not None and self._change_later(statements.CLAIM_OWN, (self.now(), id, after, owner)):
             return after + 1
         if not self._change(statements.CLAIM, (owner, self.now(), id, after)):
             return 0
@@ -103,7 +103,7 @@ class SQLiteStore(SQLiteFile, DurableStore):
         self, id: str, claim: int, state: State, *, error: str = "", traceback: str = "", outcome: str | None = None
     ) -> bool:
         values = (state, self.now(), error, traceback[-LONGEST_TRACEBACK:], outcome, state, id, claim)
-        return self._change(statements.SETTLE, values) > 0
+        return self._change_later(statements.SETTLE, values) > 0
 
     def cancel(self, id: str) -> bool:
         return self._change(statements.CANCEL, (self.now(), id)) > 0

@@ -8,8 +8,10 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -152,6 +154,31 @@ def test_noticed_by_a_change(path, open_store, monkeypatch):
     id = store.add(record())
 
     assert open_store().read(id) is not None
+
+
+def test_gives_way(open_store, monkeypatch):
+    """The record of an attempt gives way to what other threads of the process write, but not for ever."""
+    store = open_store()
+    id = store.add(record(store.enter("web", [])))
+    pauses, gave_way, claims = [], threading.Event(), []
+
+    def sleep(seconds):
+        pauses.append(seconds)
+        gave_way.set()
+
+    monkeypatch.setattr(open_file, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+    thread = threading.Thread(target=lambda: claims.append(store.claim(id, store.me, 0)), daemon=True)
+    with store.transaction():
+        thread.start()
+        assert gave_way.wait(10)
+        store.add(record(store.me))
+        assert claims == []
+    thread.join(10)
+
+    assert claims == [1]
+    assert pauses == [open_file.PAUSE_SECONDS] * len(pauses)
+    assert len(pauses) <= open_file.MOST_PAUSES
+    assert store.settle(id, 1, "succeeded")
 
 
 def test_file_of_another_application(path, open_store):

@@ -1,4 +1,4 @@
-"""Tasks that take turns at the store: one thread gets on with the short ones, and none waits for a long one."""
+"""Tasks whose threads write into the same store: none waits for a long one, and none keeps the others from running."""
 
 import threading
 
