@@ -244,13 +244,14 @@ def _enqueue_recorded(
     task: RunnableTask[Any], app: Flask, fn: Callable[..., Any], state: AppState, admit: Admit | None
 ) -> Task[Any]:
     """Go on with a task that other processes know of; return a handle on another one if that has its unique key."""
-    backend, holder = state.backend, ""
+    backend, is_ours, holder = state.backend, False, ""
     try:
         holder = record(task, app, fn, admit)
+        is_ours = holder == task.id
     finally:
-        if holder != task.id:
+        if not is_ours:
             backend.forget_summary(task)
-    if holder != task.id:
+    if not is_ours:
         return (get_task(app, holder) if holder else None) or task
     if task_queued.receivers:
         emit(task_queued, app, task=task)

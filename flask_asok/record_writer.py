@@ -152,16 +152,16 @@ def key_of(fn: Callable[..., Any], unique: str | None) -> str:
 
 def record_of(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any], owner: str) -> Record:
     """Return the record of a task that is just being made, by the process `owner`."""
-    options, now = task.options, time.time()
+    options, summary, now = task.options, task.summary, time.time()
     is_deferred = options.is_deferred
     return Record(
-        id=task.id,
-        name=task.name,
-        queue=task.queue,
+        id=summary.id,
+        name=summary.name,
+        queue=summary.queue,
         function=path_of(fn),
         origin=_origin(app),
         state="waiting" if is_deferred or options.delay else "queued",
-        enqueued=task.summary.enqueued,
+        enqueued=summary.enqueued,
         # Nobody knows yet when a deferred one is due.
         due=0.0 if is_deferred else now + options.delay,
         scheduled=options.scheduled,

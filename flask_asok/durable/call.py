@@ -8,11 +8,11 @@ from typing import Any
 from flask import Flask
 
 from ..attempt import RunnableTask
-from ..key_probe import tell_key
+from ..messages.message import Message
 from ..record_writer import attach, key_of, record_of
 from ..results import packer_of
 from ..state import state_of
-from .home import durable_store
+from .home import store_of_calls
 from .journal import DurableJournal
 from .sweeper import SWEEPER, begin_sweeping
 
@@ -28,12 +28,15 @@ def write_down(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any]) -> s
     state, options, packer = state_of(app), task.options, packer_of(app)
     call = task.call
     assert call is not None
-    message = packer.message_of(call, options, task.summary)
-    message.keep = options.tracked is True or state.tracks_all
-    message.unique_until = options.unique_until
-    signed = packer.sign_text(packer.text_of(message))
-    store = durable_store(app)
-    tell_key(app, packer, store)
+    keep = options.tracked is True or state.tracks_all
+    message: Message | None = None
+    text = packer.plain_text_of(call, options, task.summary) if not keep and options.unique_until == "end" else None
+    if text is None:
+        message = packer.message_of(call, options, task.summary)
+        message.keep, message.unique_until = keep, options.unique_until
+        text = packer.text_of(message)
+    signed = packer.sign_text(text)
+    store = store_of_calls(app)
     journal = DurableJournal(store, packer, message, key=key_of(fn, options.unique))
     record = record_of(task, app, fn, store.me)
     if not options.is_deferred:
@@ -44,7 +47,8 @@ def write_down(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any]) -> s
     holder = store.add(record)
     if holder == task.id:
         attach(task, journal)
-        task.replace_call(journal.renewed(call))
+        if message is not None:
+            task.replace_call(journal.renewed(call))
         if state.serving.is_serving and not state.has(SWEEPER):
             # The store has come into being after the first request.
             begin_sweeping(app)

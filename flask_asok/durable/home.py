@@ -6,7 +6,10 @@ from flask import Flask
 
 from ..backends.base import NOT_DURABLE
 from ..errors import NotConfigured
+from ..key_probe import tell_key
+from ..results import packer_of
 from ..sharing import open_store
+from ..state import state_of
 from ..store.durable import DurableStore
 
 
@@ -16,3 +19,15 @@ def durable_store(app: Flask) -> DurableStore:
     if not isinstance(store, DurableStore):
         raise NotConfigured(NOT_DURABLE)
     return store
+
+
+def store_of_calls(app: Flask) -> DurableStore:
+    """Return the same store to a process that writes calls into it or takes them over, whose key it has told."""
+    return state_of(app).shared("store_of_calls", lambda: _told(app))[0]
+
+
+def _told(app: Flask) -> tuple[DurableStore]:
+    # In a tuple: what is shared is closed with the application, and the store itself in its own turn.
+    store = durable_store(app)
+    tell_key(app, packer_of(app), store)
+    return (store,)

@@ -22,11 +22,15 @@ class DurableJournal(Journal):
 
     __slots__ = ("_durable", "_message", "_packer", "_signed", "is_last")
 
-    def __init__(self, store: DurableStore, packer: Packer, message: Message, *, key: str = "", claim: int = 0) -> None:
-        super().__init__(store, key, message.unique_until == "start", claim=claim, keeps=message.keep)
+    def __init__(
+        self, store: DurableStore, packer: Packer, message: Message | None, *, key: str = "", claim: int = 0
+    ) -> None:
+        until_start, keeps = (False, False) if message is None else (message.unique_until == "start", message.keep)
+        super().__init__(store, key, until_start, claim=claim, keeps=keeps)
         self._durable = store
         self._packer = packer
         self._message = message
+        """None of a call whose text was written without it: it can be repeated, and no attempt changes it."""
         self._signed = ""
         self.is_last: bool = False
         """Is this process the last one? Then the task is not handed over."""
@@ -53,6 +57,8 @@ class DurableJournal(Journal):
         """Return the call as another process would make it, whatever an attempt has done to the arguments."""
         _, args, kwargs, (app, values, variables, adapter) = call
         message = self._message
+        if message is None:
+            return call
         if not values and all(map(is_, args, message.args)) and all(map(is_, kwargs.values(), message.kwargs.values())):
             # Numbers and texts, which nobody changes.
             return call
@@ -64,7 +70,7 @@ class DurableJournal(Journal):
 
     def hand_over(self, task: RunnableTask[Any]) -> bool:
         """Leave the task to the process that comes next; False if none may run it."""
-        if self.is_last or self._is_unwritten(task) or (self._message.once and task.state == "running"):
+        if self.is_last or self._is_unwritten(task) or (self._runs_once() and task.state == "running"):
             return False
         # What does not run needs no word: this process is its owner for as long as it lives.
         if task.state == "running":
@@ -75,6 +81,9 @@ class DurableJournal(Journal):
         # Where the store is away it is as if this process were killed: the next one counts a death.
         with self._reached(task):
             self._durable.hand_over(task.id, self._claim)
+
+    def _runs_once(self) -> bool:
+        return self._message is not None and self._message.once
 
     def _is_unwritten(self, task: RunnableTask[Any]) -> bool:
         return bool(self._signed) and task.is_deferred()

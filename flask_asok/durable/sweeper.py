@@ -13,7 +13,6 @@ from flask import Flask
 
 from ..errors import AsokError, MessageRefused
 from ..helper_thread import PausingThread
-from ..key_probe import tell_key
 from ..logs import log, log_exception
 from ..messages.message import Message
 from ..record_writer import attach
@@ -24,7 +23,7 @@ from ..store.away import WARN_SECONDS
 from ..store.base import Record
 from ..store.durable import DurableStore
 from ..task_log import SHUTS_DOWN, task_fields
-from .home import durable_store
+from .home import durable_store, store_of_calls
 from .journal import DurableJournal
 
 SWEEPER = "sweeper"
@@ -117,9 +116,8 @@ class Sweeper:
         return taken >= room
 
     def _take_over(self, record: Record) -> bool:
-        app, store = self._app, durable_store(self._app)
+        app, store = self._app, store_of_calls(self._app)
         backend, packer = state_of(app).backend, packer_of(app)
-        tell_key(app, packer, store)
         try:
             message = packer.read_for(record.id, record.message)
             if message.queue not in backend.queues:

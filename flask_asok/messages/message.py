@@ -6,7 +6,7 @@ import functools
 import json
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -94,14 +94,11 @@ class Message:
 
     def as_text(self) -> str:
         """Return the message as JSON, as a record keeps it: without what is as it is by default."""
-        head = _head(self.v, self.fn, self.name, self.queue, *(self.url or ()))
-        parts = [head, f'"id":{compact(self.id)}']
-        if self.args:
-            parts.append(f'"args":{_as_text(self.args)}')
-        if self.kwargs:
-            parts.append(f'"kwargs":{compact(self.kwargs)}')
-        if self.enqueued:
-            parts.append(f'"enqueued":{_as_text(self.enqueued)}')
+        parts = [
+            often_as_text(
+                self.v, self.fn, self.name, self.queue, self.url or (), self.id, self.args, self.kwargs, self.enqueued
+            )
+        ]
         seldom = _seldom_of(self)
         if seldom != _SELDOM_DEFAULTS:
             for name, value, default in zip(_SELDOM, seldom, _SELDOM_DEFAULTS, strict=True):
@@ -136,12 +133,32 @@ def _head(v: int, fn: str, name: str, queue: str, *url: str | None) -> str:
     return compact({**fields, "url": url} if url else fields)[1:-1]
 
 
+def often_as_text(
+    v: int,
+    fn: str,
+    name: str,
+    queue: str,
+    url: Sequence[Any],
+    id: str,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    enqueued: float,
+) -> str:
+    """Return what a Message with these fields says in any case, as JSON without its braces."""
+    text = f'{_head(v, fn, name, queue, *url)},"id":{compact(id)}'
+    if args:
+        text += f',"args":{_as_text(args)}'
+    if kwargs:
+        text += f',"kwargs":{compact(kwargs)}'
+    return f'{text},"enqueued":{_as_text(enqueued)}' if enqueued else text
+
+
 def _as_text(value: Any) -> str:
     """Return a value as `compact` does, which for anything but a str gets ready for longer than short values take."""
     kind = type(value)
     if kind is int or (kind is float and math.isfinite(value)):
         return repr(value)
-    if kind is list and len(value) <= _SHORT:
+    if (kind is list or kind is tuple) and len(value) <= _SHORT:
         return f"[{','.join(map(_as_text, value))}]"
     return compact(value)
 

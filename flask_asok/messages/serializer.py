@@ -44,6 +44,11 @@ _AS_IT_IS = frozenset({type(None), bool, float, str})
 """The types of values that are JSON already; and `int`, up to a bound."""
 
 
+def is_plain(value: Any) -> bool:
+    """Return True for a value that is JSON as it is, and that nobody can change."""
+    return type(value) in _AS_IT_IS or (type(value) is int and -LARGEST < value < LARGEST)
+
+
 class Serializer:
     """Values as JSON and back: what JSON has, and what else Flask applications pass around."""
 
@@ -52,7 +57,7 @@ class Serializer:
 
     def encode(self, value: Any, where: str) -> Any:
         """Return `value` as plain JSON; TypeError, which names the argument `where`, if it cannot be sent."""
-        if type(value) in _AS_IT_IS or (type(value) is int and -LARGEST < value < LARGEST):
+        if is_plain(value):
             return value
         try:
             return self._encode(value, where, DEEPEST)

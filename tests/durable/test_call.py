@@ -5,15 +5,20 @@ import json
 import logging
 import sqlite3
 import threading
+from contextlib import nullcontext
+from datetime import date
 from pathlib import Path
 
 import durable_jobs as jobs
 import pytest
 from flask import current_app, g, url_for
+from flask.globals import app_ctx
 
 from flask_asok import BackendUnavailable, FlaskAsok, NotConfigured, ResultNotKept, background, task
 from flask_asok.errors import MessageRefused
 from flask_asok.messages.message import Message
+from flask_asok.options import DEFAULT
+from flask_asok.owed import owed_by
 from flask_asok.packing import Packer
 from flask_asok.record_writer import traceback_of
 from flask_asok.results import packer_of
@@ -77,6 +82,67 @@ def test_every_field_is_written_down():
     assert Message.from_payload(json.loads(said.as_text())) == said
     assert Message.from_payload(json.loads(short.as_text())) == short
     assert len(said.as_text()) > 4 * len(short.as_text())
+
+
+@pytest.mark.parametrize("is_in_request", [False, True])
+@pytest.mark.parametrize(
+    ("args", "kwargs", "is_plain"),
+    [
+        ((), {}, True),
+        ((1, -2.5, 1e300, float("inf"), True, None, 'a "quoted" text, \u00e9 \U0001f600 \ud800'), {}, True),
+        ((1,), {"to": "ada", "copies": 2}, True),
+        (tuple(range(20)), {}, True),
+        ((["a list"],), {}, False),
+        ((1,), {"at": date(2026, 11, 27)}, False),
+        ((2**1024,), {}, False),
+    ],
+    ids=["nothing", "values", "keywords", "many", "a list", "a date", "too long a number"],
+)
+def test_the_short_way(threads, is_in_request, args, kwargs, is_plain):
+    """The message of a call that passes numbers and texts is written in a short way, and is the same."""
+    packer = packer_of(threads)
+    with threads.test_request_context("/", base_url="https://example.com/shop") if is_in_request else nullcontext():
+        context = app_ctx._get_current_object()
+        made = state_of(threads).backend.create(
+            jobs.note, args, kwargs, DEFAULT.replace(durable=True, queue="mail"), context
+        )
+        try:
+            text = packer.plain_text_of(made.call, made.options, made.summary)
+            if is_plain:
+                assert text == packer.text_of(packer.message_of(made.call, made.options, made.summary))
+            else:
+                assert text is None
+        finally:
+            made.withdraw(None)
+
+
+@pytest.mark.parametrize("options", [{"retries": 3}, {"timeout": 5}, {"backoff": 2}, {"retry_on": OSError}], ids=str)
+def test_not_in_the_short_way(threads, options):
+    """What a call says besides is in its message."""
+    waiting = durable.using(delay=3600, **options)(jobs.note, "x")
+
+    assert json.loads(record(threads, waiting.id).message.rpartition(".")[0])["options"].keys() == options.keys()
+
+
+def test_once_is_not_in_the_short_way(threads):
+    """Nor is a task that must not be repeated like others."""
+    waiting = durable.using(delay=3600)(jobs.note_once, "x")
+
+    assert json.loads(record(threads, waiting.id).message.rpartition(".")[0])["once"] is True
+
+
+def test_the_store_is_closed_once_and_last(app, monkeypatch):
+    """What is owed to the store is written when the application closes, also where durable calls came later."""
+    with app.app_context():
+        store, owed = open_store(app), owed_by(app)
+        durable(jobs.note, "x").join(WAIT)
+    closed = []
+    for one in (store, owed):
+        monkeypatch.setattr(one, "close", lambda one=one, close=one.close: (closed.append(one), close()))
+
+    asok.close(app)
+
+    assert closed == [owed, store]
 
 
 def test_a_rotated_key_signs(threads):
