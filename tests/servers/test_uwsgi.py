@@ -140,7 +140,7 @@ def test_worker_waits_for_nothing_of_the_master(serve, uwsgi_binary, tmp_path):
     those waited for, nor the lock of a file to be renamed, a load of a cache or the connection of a store.
     """
     command = [
-        uwsgi_binary, "--master", "--processes=1", "--http-socket=127.0.0.1:0", "--module=forked:app", "--need-app",
+        uwsgi_binary, "--master", "--processes=1", "--http-socket=127.0.0.1:0", "--module=forked:early", "--need-app",
         "--enable-threads", f"--home={sys.prefix}",
     ]  # fmt: skip
     server = serve(command, FOLDER=tmp_path)

@@ -24,7 +24,7 @@ store = SQLiteStore(str(FOLDER / "asok.sqlite3"), "forked")
 never = threading.Event()
 deferred = []
 renewing, may_end = threading.Event(), threading.Event()
-renewed = []
+renewed, renewals = [], []
 
 
 def rename(old, new, replace=os.replace):
@@ -120,10 +120,16 @@ def renew_in_two_threads():
     return found
 
 
+def early(environ, start_response):
+    """Serve `app`, and renew what a child must before anything else of it does."""
+    if not renewals:
+        renewals.extend(renew_in_two_threads())
+    return app(environ, start_response)
+
+
 @app.get("/")
 def index():
     inherited = open_files()
-    renewals = renew_in_two_threads()
     background(int).join(WAIT)
     return {
         "renewals": renewals,
