@@ -13,7 +13,7 @@ from werkzeug.routing import MapAdapter
 from .calls import Call, Parts
 from .context import Captured
 from .errors import MessageRefused
-from .messages.message import VERSION, Message, check_size, often_as_text, size_of
+from .messages.message import VERSION, Message, check_size, fields_as_text, size_of
 from .messages.names import Names
 from .messages.serializer import Serializer, is_plain
 from .messages.signer import Signer
@@ -105,9 +105,9 @@ class Packer:
 
     def plain_text_of(self, call: Call, options: Options, summary: TaskSummary) -> str | None:
         """
-        Return what `text_of` returns of the message of a call that says no more than what each says; else None.
+        Return the message of a call as `text_of` does, without making one; None where the call needs a Message.
 
-        Most calls of the same few functions pass numbers and texts. To make their messages takes twice as long.
+        It needs none where all its arguments are JSON already and it has no options of its own, as most calls.
         """
         fn, args, kwargs, (_, values, _, adapter) = call
         if (
@@ -121,7 +121,7 @@ class Packer:
             or trace_headers()
         ):
             return None
-        text = often_as_text(
+        text = fields_as_text(
             VERSION, self.names.of(fn), summary.name, summary.queue, _url_of(adapter) or (),
             summary.id, args, kwargs, summary.enqueued,
         )  # fmt: skip

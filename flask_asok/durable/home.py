@@ -22,7 +22,7 @@ def durable_store(app: Flask) -> DurableStore:
 
 
 def store_of_calls(app: Flask) -> DurableStore:
-    """Return the same store to a process that writes calls into it or takes them over, whose key it has told."""
+    """Return that store, to write calls into or take them over; the first time, tell which key this process has."""
     return state_of(app).shared("store_of_calls", lambda: _told(app))[0]
 
 

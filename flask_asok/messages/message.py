@@ -95,7 +95,7 @@ class Message:
     def as_text(self) -> str:
         """Return the message as JSON, as a record keeps it: without what is as it is by default."""
         parts = [
-            often_as_text(
+            fields_as_text(
                 self.v, self.fn, self.name, self.queue, self.url or (), self.id, self.args, self.kwargs, self.enqueued
             )
         ]
@@ -133,7 +133,7 @@ def _head(v: int, fn: str, name: str, queue: str, *url: str | None) -> str:
     return compact({**fields, "url": url} if url else fields)[1:-1]
 
 
-def often_as_text(
+def fields_as_text(
     v: int,
     fn: str,
     name: str,
@@ -144,7 +144,7 @@ def often_as_text(
     kwargs: Mapping[str, Any],
     enqueued: float,
 ) -> str:
-    """Return what a Message with these fields says in any case, as JSON without its braces."""
+    """Return the fields that most messages have, as JSON without its braces; the others stay at their defaults."""
     text = f'{_head(v, fn, name, queue, *url)},"id":{compact(id)}'
     if args:
         text += f',"args":{_as_text(args)}'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import functools
 import hashlib
 import hmac
@@ -45,7 +44,7 @@ class Signer:
         signer = self._signer(purpose)
         # What its `sign` does, whose many steps take as long as the signature itself.
         signature = signer.algorithm.get_signature(signer.secret_keys[-1], text.encode())
-        return f"{text}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
+        return f"{text}.{itsdangerous.encoding.base64_encode(signature).decode()}"
 
     def verify(self, signed: object, purpose: str) -> dict[str, Any]:
         """Return the payload; MessageRefused if it is unsigned, forged, or signed for another purpose."""

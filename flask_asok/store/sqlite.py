@@ -97,7 +97,7 @@ class SQLiteStore(SQLiteFile, DurableStore):
     def postpone(self, id: str, claim: int, due: float, *, attempts: int, error: str = "", traceback: str = "") -> bool:
         frames, told = traceback[-LONGEST_TRACEBACK:], json.dumps(error)
         values = (due, attempts, error, frames, self.now(), told, -LONGEST, id, claim)
-        return self._change(statements.POSTPONE, values) > 0
+        return self._change_later(statements.POSTPONE, values) > 0
 
     def settle(
         self, id: str, claim: int, state: State, *, error: str = "", traceback: str = "", outcome: str | None = None

@@ -1,6 +1,7 @@
 """The call of a durable task: written down before `background()` returns, and made as another process would make it."""
 
 import contextvars
+import dataclasses
 import json
 import logging
 import sqlite3
@@ -124,11 +125,32 @@ def test_not_in_the_short_way(threads, options):
     assert json.loads(record(threads, waiting.id).message.rpartition(".")[0])["options"].keys() == options.keys()
 
 
-def test_once_is_not_in_the_short_way(threads):
-    """Nor is a task that must not be repeated like others."""
-    waiting = durable.using(delay=3600)(jobs.note_once, "x")
+@pytest.mark.parametrize(
+    ("fn", "options", "names", "field", "value"),
+    [
+        (jobs.note_once, {}, {}, "once", True),
+        (jobs.note, {"tracked": True}, {}, "keep", True),
+        (jobs.note, {"unique": "a", "unique_until": "start"}, {}, "unique_until", "start"),
+        (jobs.note, {}, {"user": 7}, "g", {"user": 7}),
+    ],
+    ids=["once", "kept", "key", "g"],
+)
+def test_what_else_a_call_says(threads, fn, options, names, field, value):
+    """Nor is it lost that a task runs once, that its result is kept, when its key is free, or what `g` has."""
+    for name, given in names.items():
+        setattr(g, name, given)
+    waiting = durable.using(delay=3600, **options)(fn, "x")
 
-    assert json.loads(record(threads, waiting.id).message.rpartition(".")[0])["once"] is True
+    assert json.loads(record(threads, waiting.id).message.rpartition(".")[0])[field] == value
+
+
+def test_a_tick_is_not_in_the_short_way(threads):
+    """Nor the tick that a run of a periodic task is for."""
+    options = dataclasses.replace(DEFAULT, durable=True, scheduled=1_000.0)
+    made = state_of(threads).backend.create(jobs.note, (1,), {}, options, app_ctx._get_current_object())
+
+    assert packer_of(threads).plain_text_of(made.call, made.options, made.summary) is None
+    made.withdraw(None)
 
 
 def test_the_store_is_closed_once_and_last(app, monkeypatch):
