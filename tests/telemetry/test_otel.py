@@ -1,13 +1,17 @@
 """OpenTelemetry: one span per attempt, named by the function, in the caller's trace or with a link to it."""
 
+import contextlib
+import json
 import logging
 import threading
+import urllib.parse
 
 import opentelemetry.trace
 import pytest
 from opentelemetry.trace import SpanKind, StatusCode
 
 from flask_asok import Retry, background, current_task
+from flask_asok.sharing import open_store
 
 WAIT = 20
 
@@ -50,6 +54,17 @@ def test_span_of_an_attempt(app, spans):
         "code.function.name": "builtins.int",
         "asok.task.attempt": 1,
     }
+
+
+@pytest.mark.parametrize("is_traced", [False, True])
+def test_message_of_a_durable_call(make_app, tmp_path, spans, is_traced):
+    """The message of a durable call that passes only texts has its caller's span as well, for another process."""
+    app = make_app(ASOK_STORE=str(tmp_path / "asok.sqlite3"), ASOK_TASK_MODULES=["urllib"])
+    with app.app_context(), start_view() if is_traced else contextlib.nullcontext():
+        task = background.using(durable=True, delay=3600)(urllib.parse.quote, "x")
+        message = json.loads(open_store(app).read(task.id).message.rpartition(".")[0])
+
+    assert ("traceparent" in message.get("trace", {})) == is_traced
 
 
 def test_failure(app, spans):
