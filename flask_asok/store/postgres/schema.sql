@@ -70,12 +70,13 @@ CREATE TABLE IF NOT EXISTS asok_about (
 );
 
 -- A call, enqueued: a worker gets it with the commit, or in `_delay` seconds. As procedures and functions they are planned
--- once for each connection, and not for each call. This one returns nothing: to read a row takes the caller as long as
--- half of the rest.
+-- once for each connection, and not for each call. Without sequential scans: of a table that was empty then a plan reads
+-- all of it, to check a foreign key for instance, for as long as the connection lives. This one returns nothing: to read
+-- a row takes the caller as long as half of the rest.
 CREATE OR REPLACE PROCEDURE asok_insert_v1(
     _app text, _id text, _name text, _queue text, _function text, _origin text, _enqueued double precision,
     _delay double precision, _scheduled double precision, _key text, _message text, _line text, _now double precision
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     _job bigint;
 BEGIN
@@ -99,7 +100,7 @@ $$;
 CREATE OR REPLACE FUNCTION asok_enqueue_v1(
     _app text, _id text, _name text, _queue text, _function text, _origin text, _enqueued double precision,
     _delay double precision, _scheduled double precision, _key text, _message text, _line text, _now double precision
-) RETURNS text LANGUAGE plpgsql AS $$
+) RETURNS text LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     _holder text;
 BEGIN

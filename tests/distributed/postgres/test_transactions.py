@@ -397,3 +397,33 @@ def test_other_bind(make_shop, postgres, shop_database, shop_config, rows):
         database.session.commit()
 
         assert (lost.state, kept.state, rows(shop)) == ("cancelled", "queued", ["queued"])
+
+
+def test_long_backlog(shop):
+    """A call takes no longer for a backlog that has grown since its connection made the first one."""
+    scans = database.text(
+        "SELECT sum(pg_stat_get_xact_numscans(c.oid)) FROM pg_class c WHERE c.relkind = 'r' "
+        "AND c.relname IN ('asok_tasks', 'procrastinate_jobs', 'procrastinate_events')"
+    )
+    grow = database.text(
+        "INSERT INTO procrastinate_jobs (queue_name, task_name, args) "
+        f"SELECT 'asok:{shop.name}:default', 'none', '{{}}' FROM generate_series(1, 2000)"
+    )
+
+    def call(number):
+        background(jobs.add, number)
+        background.using(unique=f"{number}")(jobs.add, number)
+
+    with shop.app_context():
+        # Tables that never had a row.
+        database.session.execute(database.text("TRUNCATE asok_tasks, procrastinate_jobs CASCADE"))
+        buy()
+        # The first ones are planned each time.
+        for number in range(10):
+            call(number)
+        database.session.execute(grow)
+        before = database.session.execute(scans).scalar()
+        call(10)
+
+        assert database.session.execute(scans).scalar() == before
+        database.session.rollback()
