@@ -84,8 +84,9 @@ class RunnableTask(JoinableTask[R]):
         return self._become("waiting")
 
     def _become(self, state: State) -> bool:
-        call = self.claim()
-        if call is None:
+        try:
+            call = self._box.pop()
+        except IndexError:
             return False
         self._summary.state = state
         self._box.append(call)

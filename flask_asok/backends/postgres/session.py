@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from flask import Flask, current_app, got_request_exception, has_app_context
+from flask import Flask, got_request_exception
 
 from ...errors import NotConfigured
 from ...store.postgres.connections import NO_TABLES, clean
@@ -119,6 +119,7 @@ class Transactions:
     def __init__(self, app: Flask, bind: str | None) -> None:
         self._app = app
         self._bind = bind
+        self._engines: Mapping[str | None, Any] | None = None
 
     @property
     def database(self) -> Any:
@@ -128,12 +129,13 @@ class Transactions:
     @property
     def engine(self) -> Any:
         """The engine of the bind, or None."""
-        if self.database is None:
-            return None
-        if has_app_context() and current_app == self._app:
-            return self.database.engines.get(self._bind)
-        with self._app.app_context():
-            return self.database.engines.get(self._bind)
+        if self._engines is None:
+            if self.database is None:
+                return None
+            with self._app.app_context():
+                # The same mapping for as long as the application lives.
+                self._engines = self.database.engines
+        return self._engines.get(self._bind)
 
     @property
     def most_connections(self) -> int | None:
