@@ -164,7 +164,7 @@ class CeleryBackend(DistributedBackend):
         message, delay, is_kept = task.message, task.options.delay, self.hub.store is not None
         if not (delay and is_kept):
             trace = dict(message.trace)
-            with self._noting_failure(message), sending(message, message.fn.replace(":", ".")):
+            with self._noting_failure(message), sending(task):
                 # What is kept has the caller's trace, what is sent that of the span in which it is.
                 signed = task.signed if message.trace == trace else ""
                 self.hub.publish(message, signed, wait=delay, sent=task.sent)

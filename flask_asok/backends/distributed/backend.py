@@ -70,21 +70,19 @@ class DistributedBackend(Backend):
     ) -> RunnableTask[Any]:
         """Make the Task and its message; a call that cannot be sent raises here."""
         task = super().create(fn, args, kwargs, options, context)
-        assert isinstance(task, RemoteTask) and task.call is not None
+        assert isinstance(task, RemoteTask)
         try:
             if options.unique is not None:
                 self.hub.need_store()
-            task.message = self.hub.packer.message_of(task.call, options, task.summary)
-            task.message.recorded = self.hub.store is not None
-            task.message.unique_until = options.unique_until
-            self.check_size(task)
+            self.write_message(task)
         except Exception:
             self.forget_summary(task)
             raise
         return task
 
-    def check_size(self, task: RemoteTask[Any]) -> None:
-        """Raise ValueError, which names the largest argument, for a call that is too large to be sent."""
+    def write_message(self, task: RemoteTask[Any]) -> None:
+        """Make the message of a task; TypeError, or ValueError for its size, for a call that cannot be sent."""
+        task.message.recorded = self.hub.store is not None
         self.hub.packer.check(task.message)
 
     def write_deferred(self, task: RemoteTask[Any]) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from typing import Any
 
-from ...messages.message import Message
+from .task import RemoteTask
 
 
-def sending(message: Message, label: str) -> contextlib.AbstractContextManager[None]:
+def sending(task: RemoteTask[Any]) -> contextlib.AbstractContextManager[None]:
     """
-    Send `message` in a PRODUCER span, which is the parent, or the link, of the worker's.
+    Send the message of a task in a PRODUCER span, which is the parent, or the link, of the worker's.
 
     That is left to Celery's own instrumentation where it is active.
     """
@@ -20,11 +21,11 @@ def sending(message: Message, label: str) -> contextlib.AbstractContextManager[N
         celery is not None and celery.CeleryInstrumentor().is_instrumented_by_opentelemetry
     ):
         return contextlib.nullcontext()
-    return _in_span(message, label)
+    return _in_span(task)
 
 
 @contextlib.contextmanager
-def _in_span(message: Message, label: str) -> Iterator[None]:
+def _in_span(task: RemoteTask[Any]) -> Iterator[None]:
     from opentelemetry import propagate, trace
 
     from ...telemetry.otel import tracer_in_use
@@ -33,13 +34,14 @@ def _in_span(message: Message, label: str) -> Iterator[None]:
     if tracer is None:
         yield
         return
+    message = task.message
     attributes = {
         "messaging.system": "flask_asok",
         "messaging.operation.name": "send",
         "messaging.operation.type": "send",
         "messaging.destination.name": message.queue,
         "messaging.message.id": message.id,
-        "code.function.name": label,
+        "code.function.name": message.fn.replace(":", "."),
     }
     # Of a task that has waited for its response or commit the caller may be gone.
     caller = propagate.extract(message.trace)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
@@ -57,7 +58,6 @@ class Remote:
 class RemoteTask(RunnableTask[R]):
     """A Task whose state is looked up in the store each time: in its caller's process, its worker, and any other."""
 
-    message: Message
     runner: Remote | Runner
     key = ""
     """The unique key."""
@@ -67,6 +67,19 @@ class RemoteTask(RunnableTask[R]):
     """The message as it is sent."""
     is_written = False
     """Does a record keep the message?"""
+
+    @functools.cached_property
+    def message(self) -> Message:
+        """Its message: the one that this process was sent, or else that of its call."""
+        assert self.call is not None
+        message = self.remote_hub.packer.message_of(self.call, self.options, self.summary)
+        message.unique_until = self.options.unique_until
+        return message
+
+    @property
+    def has_message(self) -> bool:
+        """Was its message made by now?"""
+        return "message" in vars(self)
 
     @property
     def state(self) -> Any:

@@ -85,10 +85,12 @@ class PostgresBackend(DistributedBackend):
             self.write_deferred(task)
         return task
 
-    def check_size(self, task: RemoteTask[Any]) -> None:
-        """Write the message, which most of a call's time would be spent on twice; ValueError where it is too large."""
-        assert isinstance(task, PostgresTask)
-        task.text = self.hub.packer.text_of(task.message)
+    def write_message(self, task: RemoteTask[Any]) -> None:
+        """Write the message as it is kept; most tasks need no Message for that. Raises as in `DistributedBackend`."""
+        assert isinstance(task, PostgresTask) and task.call is not None
+        packer, options = self.hub.packer, task.options
+        text = packer.plain_text_of(task.call, options, task.summary) if options.unique_until == "end" else None
+        task.text = packer.text_of(task.message) if text is None else text
 
     def reserve(self, task: RunnableTask[Any], key: str) -> str:
         """Take the unique key of a task now, or when its response is sent; in a transaction its first attempt does."""
@@ -142,11 +144,11 @@ class PostgresBackend(DistributedBackend):
 
     def _write_down(self, task: PostgresTask[Any], connection: Any) -> str:
         """Write down a call, and return its id, or the one of the task that has its key; "" if it is settled by now."""
-        store, message, delay = self.hub.store, task.message, task.options.delay
+        store, delay = self.hub.store, task.options.delay
         call = task.call
         assert call is not None
         record = self._record(task, call.fn)
-        with sending(message, message.fn.replace(":", ".")):
+        with sending(task):
             signed = self._signed(task)
             if connection is not None:
                 statement = engine_statements.ENQUEUE_UNIQUE if record.key else engine_statements.ENQUEUE
@@ -168,7 +170,7 @@ class PostgresBackend(DistributedBackend):
 
     def _signed(self, task: PostgresTask[Any]) -> str:
         text, task.text = task.text, ""
-        if task.message.trace or not text:
+        if not text or (task.has_message and task.message.trace):
             # Since then it has its span.
             text = task.message.as_text()
         return self.hub.packer.sign_text(text)

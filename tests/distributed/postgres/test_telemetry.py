@@ -1,11 +1,15 @@
 """On PostgreSQL: what Prometheus, OpenTelemetry and Sentry see of a task."""
 
+import contextlib
 import os
 
 import counted
 import jobs
+import opentelemetry.trace
 import pytest
 import seen
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from flask_asok import background
 
@@ -66,4 +70,29 @@ def test_spans(config, start_worker, tmp_path, wait_until, close):
     assert (own["name"], attempt["name"]) == ("own", "process jobs.tag_and_fail")
     assert own["parent"] == attempt["context"]
     assert (attempt["status"], attempt["attributes"]["messaging.message.id"]) == ("ERROR", task.id)
+    close(app)
+
+
+@pytest.mark.parametrize("in_span", [True, False])
+def test_producer(config, start_worker, tmp_path, wait_until, monkeypatch, close, in_span):
+    """The call is written down in a span, also where its caller has none; the span of the worker is its child."""
+    worker_spans = tmp_path / "worker"
+    start_worker({**config, "SEEN": {"instrumented": False, "spans": str(worker_spans)}}, "--concurrency", "2").ready()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(seen.Exporter(tmp_path / "caller")))
+    monkeypatch.setattr(opentelemetry.trace, "_TRACER_PROVIDER", provider)
+    view = provider.get_tracer("shop").start_as_current_span("GET /") if in_span else contextlib.nullcontext()
+    app = jobs.create_app(**config)
+
+    with app.app_context(), view:
+        task = background(jobs.tag_and_fail, tmp_path / "runs")
+        task.join(WAIT)
+
+    wait_until(lambda: len(seen.lines_of(worker_spans)) == 2, what="the spans")
+    send, *views = seen.lines_of(tmp_path / "caller")
+    _, attempt = seen.lines_of(worker_spans)
+    assert (send["name"], send["span_kind"]) == ("send default", "PRODUCER")
+    assert send["attributes"]["code.function.name"] == "jobs.tag_and_fail"
+    assert send["parent"] == (views[0]["context"] if in_span else None)
+    assert attempt["parent"] == send["context"]
     close(app)
