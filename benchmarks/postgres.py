@@ -34,7 +34,7 @@ from postgresql import PostgreSQL  # noqa: E402
 
 from flask_asok import FlaskAsok, background  # noqa: E402
 
-ROUNDS = 200
+ROUNDS = 600
 TASKS = 1_500
 STARTS = 200
 KILLS = 10
