@@ -20,7 +20,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from ...logs import log, log_exception
 from ...store.postgres.connections import OPTIONS, PREPARES_AFTER, cause_of, has_ended, options_of
-from .engine_jobs import EngineJobs
+from .engine_jobs import Begun, EngineJobs
 from .engine_statements import RUN
 from .hub import PostgresHub
 from .threads import Threads
@@ -53,14 +53,14 @@ Lines = Mapping[tuple[str, ...], int]
 
 class Engine:
     """
-    Fetches tasks and calls `handle(id)` for each, in a thread of its own, until it is closed. That returns True where
-    the engine's row is gone by then.
+    Fetches tasks and calls `handle(id, begun)` for each, in a thread of its own, until it is closed. That returns True
+    where the engine's row is gone by then; `begun` is None where it has to claim the attempt.
 
     Each task that is fetched runs at once: where it would wait for a thread, nobody else could take it.
     """
 
     def __init__(
-        self, hub: PostgresHub, lines: Mapping[tuple[str, ...], int], handle: Callable[[object], bool]
+        self, hub: PostgresHub, lines: Mapping[tuple[str, ...], int], handle: Callable[[object, Begun | None], bool]
     ) -> None:
         self._hub = hub
         self._lines = lines
@@ -122,7 +122,8 @@ class Engine:
         self._loop.set_exception_handler(lambda loop, context: None)
         connector = self._connector()
         app = procrastinate.App(connector=connector)
-        self._jobs = app.job_manager = EngineJobs(connector, [name for names in self._lines for name in names])
+        names = [name for names in self._lines for name in names]
+        self._jobs = app.job_manager = EngineJobs(connector, names, self._hub.store)
         app.task(name=RUN, pass_context=True)(self._run)
         try:
             async with asyncio.timeout(OPEN_SECONDS):
@@ -130,6 +131,7 @@ class Engine:
             self._workers = [self._worker(app, names, threads) for names, threads in self._lines.items()]
             await self._run_workers(connector)
         finally:
+            self._jobs.leave(*self._jobs.begun.values())
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(app.close_async(), CLOSE_SECONDS)
 
@@ -167,14 +169,21 @@ class Engine:
     async def _run(self, context: JobContext, /, **arguments: Any) -> None:
         loop = asyncio.get_running_loop()
         done = loop.create_future()
-        self._threads.call(functools.partial(self._call, arguments.get("id"), loop, done))
+        begun = self._jobs.begun.pop(context.job.id, None)
+        try:
+            self._threads.call(functools.partial(self._call, arguments.get("id"), begun, loop, done))
+        except BaseException:  # where no thread can be started
+            self._jobs.leave(begun)
+            raise
         if await done:
             self._jobs.gone.add(context.job.id)
 
-    def _call(self, id: object, loop: asyncio.AbstractEventLoop, done: asyncio.Future[bool]) -> None:
+    def _call(
+        self, id: object, begun: Begun | None, loop: asyncio.AbstractEventLoop, done: asyncio.Future[bool]
+    ) -> None:
         is_gone = False
         try:
-            is_gone = self._handle(id)
+            is_gone = self._handle(id, begun)
         except BaseException as error:
             log_exception("A background task could not be run: %r", error, app=self._hub.app)
         finally:

@@ -43,6 +43,11 @@ WITH old AS (
 ), {AGAIN}
 UPDATE asok_tasks t SET job = new.job, sent = {NOW} FROM new WHERE t.id = new.id
 """
+FETCH = """
+SELECT job, line, task, args, attempt, signed FROM asok_fetch_v1(
+    %(app)s, CAST(%(lines)s AS text[]), %(worker)s, %(owner)s, %(claim)s, CAST(%(now)s AS float8)
+)
+"""
 # The claim need not be on the disk, unless the task is to run at most once: a crash of the server may repeat it. The
 # end of the task is, and the claim with it. The message says so, which is JSON; an argument that looks like it only
 # makes the claim slower. Its number is the caller's: who has not heard that it was written down can ask again.
@@ -138,7 +143,11 @@ WITH old AS (
 ), {AGAIN}
 UPDATE asok_tasks t SET job = new.job, sent = {NOW} FROM new WHERE t.id = new.id
 """
-ORPHANS = f"app = %(app)s AND state = 'running' AND {MINE} AND NOT {LIVES} LIMIT %(limit)s"
+# What this process has claimed without knowing of it, since an answer was lost, is nobody's either.
+ORPHANS = f"""
+app = %(app)s AND state = 'running' AND {MINE}
+AND (NOT {LIVES} OR owner = %(me)s AND claim <> ALL(CAST(%(claims)s AS bigint[]))) LIMIT %(limit)s
+"""
 
 # Rows that lost workers have left and no task needs any more, and those workers themselves.
 SWEEP = f"""
@@ -162,4 +171,4 @@ SELECT queue, count(*) FILTER (WHERE state = 'queued'), count(*) FILTER (WHERE s
     coalesce({NOW} - min(due) FILTER (WHERE state = 'queued'), 0)
 FROM asok_tasks WHERE app = %(app)s AND finished = 0 AND message IS NOT NULL GROUP BY queue
 """
-CHECK = "SELECT 1 FROM asok_tasks, procrastinate_workers LIMIT 0"
+CHECK = "SELECT CAST('asok_fetch_v1' AS regproc) FROM asok_tasks, procrastinate_workers LIMIT 0"

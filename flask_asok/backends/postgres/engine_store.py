@@ -12,6 +12,7 @@ from psycopg.errors import UniqueViolation
 from ...store.base import KEEP_SECONDS, Record
 from ...store.postgres.connections import Connections
 from ...store.postgres.store import COLUMNS, LEASE_SECONDS, PostgresStore
+from ...summaries import State
 from ..base import KEY_TAKEN
 from ..distributed.engine_store import BATCH, OTHERS_SECONDS, SENDING_SECONDS, EngineStore, new_claim
 from . import engine_statements as statements
@@ -46,6 +47,11 @@ class PostgresEngineStore(PostgresStore, EngineStore):
         self._queues = list(queues)
         self.lines: dict[str, str] = {queue: line_of(app_name, queue) for queue in self._queues}
         """The engine's names of the queues."""
+        self.claims: set[int] = set()
+        """
+        The claims of the attempts that this process makes, or is just asking for. Of any other one that it seems to
+        have, by an answer that was lost, it makes no attempt.
+        """
 
     def check(self) -> None:
         """Raise BackendUnavailable where PostgreSQL cannot be reached, NotConfigured where it lacks the tables."""
@@ -118,10 +124,13 @@ class PostgresEngineStore(PostgresStore, EngineStore):
         Asked again with the same claim, it answers the same. The number is 0 where no attempt is due, and KEY_WAS_TAKEN
         where the task is to be refused.
         """
+        self.claims.add(claim)
         try:
             found = self.rows(statements.BEGIN, id=id, owner=owner, claim=claim)
         except UniqueViolation:
-            return KEY_WAS_TAKEN, ""
+            found = [(KEY_WAS_TAKEN, "")]
+        if not found or found[0][0] <= 0:
+            self.claims.discard(claim)
         return found[0] if found else (0, "")
 
     def refuse(self, id: str) -> str | None:
@@ -132,6 +141,7 @@ class PostgresEngineStore(PostgresStore, EngineStore):
     def put_back(self, id: str, claim: int) -> None:
         """Let a task be queued again whose attempt was not made."""
         self.change(statements.PUT_BACK, id=id, claim=claim)
+        self.claims.discard(claim)
 
     def leave(self, id: str, error: str) -> int:
         found = self.rows(statements.LEAVE, id=id, error=error, seconds=OTHERS_SECONDS)
@@ -142,8 +152,20 @@ class PostgresEngineStore(PostgresStore, EngineStore):
             id, claim, due=None, delay=max(0.0, seconds), attempts=attempts, error=error, traceback=traceback
         )
 
+    def postponed(self, id: str, claim: int, **values: Any) -> bool:
+        is_postponed = super().postponed(id, claim, **values)
+        self.claims.discard(claim)
+        return is_postponed
+
+    def settle(self, id: str, claim: int, state: State, **values: Any) -> bool:
+        is_settled = super().settle(id, claim, state, **values)
+        self.claims.discard(claim)
+        return is_settled
+
     def hand_over(self, id: str, claim: int) -> bool:
-        return bool(self.rows(statements.TAKE_BACK, id=id, claim=claim, owner=self.me, deaths=0))
+        is_queued = bool(self.rows(statements.TAKE_BACK, id=id, claim=claim, owner=self.me, deaths=0))
+        self.claims.discard(claim)
+        return is_queued
 
     # For sweepers
 
@@ -160,7 +182,8 @@ class PostgresEngineStore(PostgresStore, EngineStore):
         return self.change(statements.DROPPED, limit=BATCH, seconds=SENDING_SECONDS)
 
     def orphans(self) -> list[Record]:
-        rows = self.rows(f"SELECT {self.shown} FROM asok_tasks t WHERE {statements.ORPHANS}", limit=BATCH)
+        known = {"me": self.me, "claims": list(self.claims)}
+        rows = self.rows(f"SELECT {self.shown} FROM asok_tasks t WHERE {statements.ORPHANS}", limit=BATCH, **known)
         return [self.record_of(row) for row in rows]
 
     def take_back(self, record: Record) -> int:
@@ -169,7 +192,9 @@ class PostgresEngineStore(PostgresStore, EngineStore):
 
     def take_over(self, record: Record) -> int:
         found = self.rows(statements.TAKE_OVER, id=record.id, claim=record.claim, owner=record.owner, me=self.me)
-        return int(found[0][0]) if found else 0
+        claim = int(found[0][0]) if found else 0
+        self.claims.add(claim)
+        return claim
 
     def sweep(self) -> None:
         """Delete what lost workers have left in the engine's tables."""

@@ -35,6 +35,7 @@ class ProcessWorker:
         self._engine.close(timeout)
         for task in list(self._worker.running):
             task.abandon(f"not finished {timeout:g} s after the shutdown began")
+        self._sweeper.give_back()
 
 
 def warn_of_pool(hub: PostgresHub, threads: int) -> None:

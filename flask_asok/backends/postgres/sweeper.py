@@ -46,6 +46,14 @@ class PostgresSweeper(WorkerSweeper):
             self.hub.store.enter(*self._about)
             self._about = None
 
+    def give_back(self) -> None:
+        """Let other processes make the attempts that this one has claimed, and does not make; before it ends."""
+        store = self.hub.store
+        with contextlib.suppress(AsokError):
+            for record in store.orphans():
+                if record.owner == store.me:
+                    self._worker.take_back(store, record)
+
     def missed(self) -> None:
         """Note that PostgreSQL is away."""
         self._seen_at = float("-inf")

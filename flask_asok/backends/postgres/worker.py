@@ -11,12 +11,14 @@ from typing import Any
 from ...attempt import RunnableTask
 from ...errors import BackendUnavailable
 from ...logs import log
+from ...store.base import Record
 from ...summaries import TaskSummary
 from ..base import KEY_TAKEN
-from ..distributed.engine_store import new_claim
+from ..distributed.engine_store import EngineStore, new_claim
 from ..distributed.hub import insist
 from ..distributed.task import Remote
 from ..distributed.worker import RemoteWorker
+from .engine_jobs import Begun
 from .engine_store import KEY_WAS_TAKEN, PostgresEngineStore
 from .hub import PostgresHub
 from .task import PostgresRemote
@@ -40,13 +42,17 @@ class PostgresWorker(RemoteWorker):
         self.is_closed: bool = False
         """Is this process about to end?"""
 
-    def handle(self, id: object) -> bool:
-        """Run the attempt of the task `id` that is due, if there is one. Then it is True: the engine's row is gone."""
+    def handle(self, id: object, begun: Begun | None = None) -> bool:
+        """
+        Run the attempt of the task `id` that has begun, or is due, if there is one.
+
+        Then it is True: the engine's row is gone.
+        """
         if not isinstance(id, str):
             log(logging.ERROR, "Refused a message for background tasks: it names no task.", app=self.hub.app)
             return False
         try:
-            return self._handle(id)
+            return self._handle(id, begun)
         except BackendUnavailable as error:
             log(
                 logging.WARNING, "Background task %s is left to another worker: %s", id, error,
@@ -54,11 +60,21 @@ class PostgresWorker(RemoteWorker):
             )  # fmt: skip
             return False
 
-    def _handle(self, id: str) -> bool:
-        self.hub.enter()
+    def _handle(self, id: str, begun: Begun | None) -> bool:
         store = self.hub.store
-        claim = new_claim()
-        attempt, signed = insist(lambda: store.take(id, store.me, claim), self._is_ending)
+        claim = new_claim() if begun is None else begun.claim
+        try:
+            return self._run(store, id, claim, begun)
+        finally:
+            # Whatever has ended it: a sweeper gives others what the record still says of an attempt here.
+            store.claims.discard(claim)
+
+    def _run(self, store: PostgresEngineStore, id: str, claim: int, begun: Begun | None) -> bool:
+        if begun is None:
+            self.hub.enter()
+            attempt, signed = insist(lambda: store.take(id, store.me, claim), self._is_ending)
+        else:
+            attempt, signed = begun.attempt, begun.signed
         if attempt == KEY_WAS_TAKEN:
             self._refuse(store, id)
         elif not attempt and store.read(id) is None:
@@ -84,6 +100,14 @@ class PostgresWorker(RemoteWorker):
         finally:
             self.running.pop(task, None)
         return True
+
+    def take_back(self, store: EngineStore, record: Record) -> None:
+        """As on every backend; what this process itself has claimed, and does not run, no lost process had."""
+        assert isinstance(store, PostgresEngineStore)
+        if record.owner != store.me:
+            super().take_back(store, record)
+        elif record.claim not in store.claims:
+            store.hand_over(record.id, record.claim)
 
     def _is_ending(self) -> bool:
         return self.is_closed

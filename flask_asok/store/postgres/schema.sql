@@ -117,3 +117,33 @@ BEGIN
     RETURN _id;
 END;
 $$;
+
+-- What a worker has next: the engine's function fetches a row, and the attempt of its task is claimed in the same step.
+-- `attempt` is null where the worker is to claim it by itself: another transaction has the record, the task may not run,
+-- its key is to be taken first, or it is to run at most once, so that nobody may give up a claim; or `_owner` is "".
+CREATE OR REPLACE FUNCTION asok_fetch_v1(
+    _app text, _lines text[], _worker bigint, _owner text, _claim bigint, _now double precision,
+    OUT job bigint, OUT line text, OUT task text, OUT args jsonb, OUT attempt integer, OUT signed text
+) LANGUAGE plpgsql SET enable_seqscan = off AS $$
+BEGIN
+    -- It need not be on the disk: the end of the attempt is, and a crash of the server may repeat what has not ended.
+    PERFORM set_config('synchronous_commit', 'off', true);
+    SELECT f.id, f.queue_name, f.task_name, f.args INTO job, line, task, args
+    FROM procrastinate_fetch_job_v2(_lines, _worker) f;
+    IF job IS NULL OR task <> 'flask_asok.run' OR _owner = '' THEN
+        RETURN;
+    END IF;
+    IF _now IS NULL THEN
+        _now := extract(epoch FROM clock_timestamp());
+    END IF;
+    UPDATE asok_tasks t SET state = 'running', owner = _owner, started = _now, stopping = false, progress = NULL,
+        attempts = t.attempts + 1, claim = _claim
+    FROM (
+        SELECT o.id FROM asok_tasks o
+        WHERE o.app = _app AND o.id = args ->> 'id' AND (o.state = 'queued' OR o.state = 'waiting' AND o.due <= _now)
+            AND o.wanted_key = '' AND o.message IS NOT NULL AND o.message NOT LIKE '%"once":true%'
+        FOR UPDATE SKIP LOCKED
+    ) found
+    WHERE t.id = found.id RETURNING t.attempts, t.message INTO attempt, signed;
+END;
+$$;

@@ -117,6 +117,18 @@ def test_without_function(run_db, make_app, postgres, lost, call):
         jobs.database.engine.dispose()
 
 
+def test_worker_without_function(run_db, make_app, postgres):
+    """So does a worker, before it takes a task."""
+    run_db()
+    postgres.execute("DROP FUNCTION asok_fetch_v1", database="fresh")
+
+    ended = make_app("fresh").test_cli_runner().invoke(args=["asok", "worker"])
+
+    assert ended.exit_code != 0
+    assert "run `flask asok db`" in ended.output
+    assert run_db().output == "Made: The tables of Flask-Asok.\n"
+
+
 def test_too_old(run_db, postgres):
     """Tables of a Procrastinate before 3.0 are left to its own migrations."""
     postgres.execute("CREATE TABLE procrastinate_jobs (id bigint)", database="fresh")

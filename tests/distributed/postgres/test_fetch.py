@@ -1,0 +1,225 @@
+"""The attempt that is claimed with the engine's row is made, here or elsewhere, whatever comes in between."""
+
+import asyncio
+import contextlib
+import os
+import threading
+
+import jobs
+import psycopg
+import pytest
+from jobs import lines
+
+from flask_asok import background
+from flask_asok.backends.postgres.engine import Engine
+from flask_asok.backends.postgres.engine_jobs import EngineJobs
+from flask_asok.backends.postgres.process_worker import ProcessWorker
+from flask_asok.backends.postgres.threads import Threads
+
+
+@pytest.fixture
+def config(postgres_config):
+    return {**postgres_config, "NAME": f"fetch{os.urandom(4).hex()}"}
+
+
+@pytest.fixture
+def store(ctx):
+    return ctx.extensions["asok"].backend.hub.store
+
+
+@pytest.fixture
+def worker(ctx):
+    """A worker in this process, of two threads, which is to be started."""
+    backend = ctx.extensions["asok"].backend
+    worker = ProcessWorker(backend.hub, backend.worker, {tuple(backend.hub.store.lines.values()): 2})
+    yield worker
+    worker.close(10)
+
+
+@pytest.fixture
+def start(worker):
+    return lambda: worker.start("worker", ["default"])
+
+
+@pytest.fixture
+def taken(store, monkeypatch):
+    """The tasks whose attempts were claimed by themselves."""
+    ids, take = [], store.take
+
+    def note(id, owner, claim):
+        ids.append(id)
+        return take(id, owner, claim)
+
+    monkeypatch.setattr(store, "take", note)
+    return ids
+
+
+def facts_of(store, task):
+    record = store.read(task.id)
+    return record.state, record.attempts, record.deaths
+
+
+def test_in_one_step(start, taken, store):
+    """With its row a task is claimed; a failed attempt leaves the next one to the same way."""
+    tasks = [background(jobs.add, number) for number in range(5)]
+    repeated = background.using(retries=1, backoff=0)(jobs.close_shop, "a text")
+    start()
+
+    assert [task.result(30) for task in tasks] == list(range(5))
+    repeated.join(30)
+    assert taken == []
+    assert (repeated.state, repeated.attempts) == ("failed", 2)
+    assert store.claims == set()
+
+
+def test_by_itself(start, taken, store, tmp_path):
+    """A task that is to run at most once, or has its key to take, is claimed by itself."""
+    (tmp_path / "gate").touch()
+    once = background(jobs.wait_once, tmp_path / "runs", tmp_path / "gate")
+    unique = background(jobs.add, 1)
+    store.change("UPDATE asok_tasks SET wanted_key = 'one' WHERE id = %(id)s", id=unique.id)
+    start()
+
+    assert (once.result(30), unique.result(30)) == ("waited", 1)
+    assert sorted(taken) == sorted([once.id, unique.id])
+    assert store.claims == set()
+
+
+def test_answer_lost(start, store, monkeypatch, tmp_path):
+    """Where the answer is lost that a task was claimed with, it is made all the same, once; no death is counted."""
+    execute, lost = EngineJobs.fetch_job, []
+
+    async def fetch(self, queues, worker_id):
+        ask = self.connector.execute_query_one_async
+
+        async def ask_and_lose(*args, **values):
+            row = await ask(*args, **values)
+            if row.get("attempt") is not None and not lost:
+                lost.append(row["job"])
+                raise psycopg.OperationalError("the connection is gone")
+            return row
+
+        with monkeypatch.context() as patch:
+            patch.setattr(self.connector, "execute_query_one_async", ask_and_lose)
+            return await execute(self, queues, worker_id)
+
+    monkeypatch.setattr(EngineJobs, "fetch_job", fetch)
+    task = background(jobs.count_runs, tmp_path / "runs", 1)
+    start()
+
+    assert task.result(30) == 1
+    assert lost
+    assert lines(tmp_path / "runs") == ["1"]
+    assert facts_of(store, task) == ("succeeded", 1, 0)
+
+
+def test_no_thread(start, store, monkeypatch, tmp_path):
+    """Where no thread can be started for a task that was claimed, it runs as soon as one can be."""
+    call, refused = Threads.call, []
+
+    def call_or_refuse(self, do):
+        if not refused:
+            refused.append(do)
+            raise RuntimeError("can't start new thread")
+        call(self, do)
+
+    monkeypatch.setattr(Threads, "call", call_or_refuse)
+    task = background(jobs.count_runs, tmp_path / "runs", 1)
+    start()
+
+    assert task.result(30) == 1
+    assert refused
+    assert lines(tmp_path / "runs") == ["1"]
+    assert facts_of(store, task) == ("succeeded", 1, 0)
+
+
+@pytest.mark.parametrize("how", ["exit", "end"])
+def test_not_begun(ctx, worker, start, store, monkeypatch, how):
+    """What was claimed, and has not begun when the worker ends, or cannot be begun, is queued for others at once."""
+    reached = threading.Event()
+
+    async def wait_for_ever(self, context, /, **arguments):
+        reached.set()
+        await asyncio.Event().wait()
+
+    def exit_thread(message):
+        reached.set()
+        raise SystemExit
+
+    if how == "end":
+        monkeypatch.setattr(Engine, "_run", wait_for_ever)
+    else:
+        monkeypatch.setattr(ctx.extensions["asok"].backend.worker, "restored", exit_thread)
+    task = background(jobs.add, 1)
+    start()
+    assert reached.wait(30)
+
+    worker.close(0)
+
+    assert facts_of(store, task) == ("queued", 0, 0)
+    assert store.claims == set()
+    monkeypatch.undo()
+
+
+def test_runs_on(start, store, monkeypatch, tmp_path, wait_until):
+    """A task that this process does run is not taken for one that it does not know of, however often it looks."""
+    looks = threading.Semaphore(0)
+    orphans = store.orphans
+
+    def count():
+        found = orphans()
+        looks.release()
+        return found
+
+    monkeypatch.setattr(store, "orphans", count)
+    task = background(jobs.wait_for, tmp_path / "runs", tmp_path / "gate")
+    start()
+    wait_until(lambda: lines(tmp_path / "runs"), what="the task")
+
+    for _ in range(3):
+        assert looks.acquire(timeout=30)
+    (tmp_path / "gate").touch()
+
+    assert task.result(30) == "waited"
+    assert lines(tmp_path / "runs") == ["1"]
+    assert facts_of(store, task) == ("succeeded", 1, 0)
+
+
+def test_made_meanwhile(ctx, store):
+    """A claim that is made while a sweeper looks is no orphan."""
+    store.enter("worker", ["default"])
+    task = background(jobs.add, 1)
+    assert store.take(task.id, store.me, 5)[0] == 1
+    store.claims.clear()
+    (record,) = store.orphans()
+
+    store.claims.add(5)
+    ctx.extensions["asok"].backend.worker.take_back(store, record)
+
+    assert facts_of(store, task) == ("running", 1, 0)
+
+
+def test_locked(ctx, start, taken, postgres, store):
+    """A record that another transaction holds keeps no other task from running; its own runs after that."""
+    with contextlib.ExitStack() as stack:
+        connection = stack.enter_context(psycopg.connect(ctx.config["ASOK_POSTGRES_URL"]))
+        held = background(jobs.add, 1)
+        connection.execute("SELECT 1 FROM asok_tasks WHERE id = %s FOR UPDATE", [held.id])
+        start()
+        free = background(jobs.add, 2)
+
+        assert free.result(30) == 2
+        assert taken == [held.id]
+    assert held.result(30) == 1
+    assert facts_of(store, held) == ("succeeded", 1, 0)
+
+
+def test_nobody_yet(start, store, taken, monkeypatch):
+    """A process that is not known to the others yet claims nothing with the row; its first task makes it known."""
+    monkeypatch.setattr("flask_asok.backends.postgres.sweeper.PostgresSweeper._enter", lambda self: None)
+    task = background(jobs.add, 1)
+    start()
+
+    assert task.result(30) == 1
+    assert taken == [task.id]
+    assert store.me
