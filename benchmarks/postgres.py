@@ -7,9 +7,12 @@ this folder. It starts a PostgreSQL of its own, which waits for the disk, and fo
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
+import logging
 import os
+import resource
 import signal
 import socket
 import statistics
@@ -18,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:] = [path for path in sys.path if path != str(ROOT / "benchmarks")]
 sys.path += [str(ROOT), str(ROOT / "tests")]
 
+import procrastinate  # noqa: E402
 import psycopg  # noqa: E402
 from flask import Flask  # noqa: E402
 from flask_sqlalchemy import SQLAlchemy  # noqa: E402
@@ -105,6 +109,65 @@ def worker(config: dict[str, Any], *options: str) -> Iterator[subprocess.Popen[b
             process.wait()
 
 
+ALONE = "alone"
+"""The queue of the engine without us."""
+
+
+def run_alone(url: str, wait: bool) -> None:
+    """Run the engine's own tasks, in its own worker; without `wait` until there are none, and print when each began."""
+    app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=url))
+    began: list[float] = []
+    app.task(name="tell", queue=ALONE)(tell)
+    app.task(name="noop", queue=ALONE)(lambda number: began.append(time.time()))
+
+    async def run() -> float:
+        async with app.open_async():
+            before = resource.getrusage(resource.RUSAGE_SELF)
+            await app.run_worker_async(queues=[ALONE], concurrency=8, delete_jobs="always", wait=wait)
+            after = resource.getrusage(resource.RUSAGE_SELF)
+            return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+    cpu = asyncio.run(run())
+    print(json.dumps([cpu, began]))
+
+
+@contextlib.contextmanager
+def alone(url: str, *, wait: bool) -> Iterator[subprocess.Popen[str]]:
+    """Run the engine's own worker as a process of its own."""
+    options = ["wait"] if wait else []
+    process = subprocess.Popen(
+        [sys.executable, __file__, ALONE, url, *options],
+        stderr=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def engine_of(url: str) -> Iterator[procrastinate.App]:
+    logging.getLogger("procrastinate").setLevel(logging.ERROR)
+    app = procrastinate.App(connector=procrastinate.SyncPsycopgConnector(conninfo=url))
+    with app.open():
+        yield app
+
+
+def rate_alone(url: str, workers: int) -> tuple[float, float]:
+    """Do what `rate_of` does, with the engine alone."""
+    with engine_of(url) as app, contextlib.ExitStack() as stack:
+        noops = app.configure_task("noop", queue=ALONE)
+        for number in range(TASKS):
+            noops.defer(number=number)
+        processes = [stack.enter_context(alone(url, wait=False)) for _ in range(workers)]
+        found = [json.loads(process.communicate(timeout=120)[0]) for process in processes]
+    begun = sorted(moment for _, moments in found for moment in moments)
+    assert len(begun) == TASKS
+    ends = begun[TASKS // 5 :]
+    return (len(ends) - 1) / (ends[-1] - ends[0]), sum(cpu for cpu, _ in found) / TASKS * 1e3
+
+
 def cpu_of(group: int) -> float:
     """Return the seconds of CPU that a process group has used."""
     ticks = 0
@@ -162,44 +225,54 @@ def measure_call(server: PostgreSQL, config: dict[str, Any]) -> None:
 def measure_start(server: PostgreSQL, config: dict[str, Any]) -> None:
     """Compare the time from a call to the start of its task with that of a bare NOTIFY in the same moments."""
     print("\n| from the call to its start, ms | p50 | p90 | p99 |\n|---|---|---|---|")
+    url = config["ASOK_POSTGRES_URL"]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as heard:
         heard.bind(("127.0.0.1", 0))
         heard.settimeout(20)
         port = heard.getsockname()[1]
         for listens in (True, False):
-            told: list[float] = []
-            begun: list[float] = []
             own = {**config, "ASOK_POSTGRES": {"listen": listens}}
             app = create_app(**own)
-            with worker(own, "--concurrency", "4"), app.app_context():
-                background(tell, port)
-                heard.recv(10)
-                with bare_notify(server, told) as notify:
-                    for number in range(STARTS if listens else STARTS // 4):
+            with (
+                worker(own, "--concurrency", "4"), alone(url, wait=True), engine_of(url) as engine, app.app_context(),
+                bare_notify(server) as notify,
+            ):  # fmt: skip
+                tells = engine.configure_task("tell", queue=ALONE)
+
+                def by_us() -> None:
+                    background(tell, port)
+                    heard.recv(10)
+
+                def by_engine(tells: Any = tells) -> None:
+                    tells.defer(port=port)
+                    heard.recv(10)
+
+                contenders = {"a bare NOTIFY": notify, "Procrastinate alone": by_engine, "the task": by_us}
+                if not listens:
+                    contenders = {"the task": by_us}
+                for call in contenders.values():
+                    call()
+                taken: dict[str, list[float]] = {name: [] for name in contenders}
+                for number in range(STARTS if listens else STARTS // 4):
+                    for name, call in contenders.items():
                         # Before each of them: what has just run is in the processors' caches.
-                        pause = 0.03 + (number % 7) / 100
-                        time.sleep(pause)
-                        notify()
-                        time.sleep(pause)
+                        time.sleep(0.03 + (number % 7) / 100)
                         began = time.perf_counter()
-                        background(tell, port)
-                        heard.recv(10)
-                        begun.append((time.perf_counter() - began) * 1e3)
+                        call()
+                        taken[name].append((time.perf_counter() - began) * 1e3)
             close(app)
             if listens:
-                row("a bare NOTIFY", *(f"{value:.1f}" for value in percentiles(told)))
-                row("the task", *(f"{value:.1f}" for value in percentiles(begun)))
-                row(
-                    "ratio",
-                    *(f"{one / other:.1f}" for one, other in zip(percentiles(begun), percentiles(told), strict=True)),
-                )
+                base = percentiles(taken["a bare NOTIFY"])
+                for name, times in taken.items():
+                    found = percentiles(times)
+                    row(name, *(f"{one:.1f} ({one / other:.1f} x)" for one, other in zip(found, base, strict=True)))
             else:
-                row('the task, with "listen": False', *(f"{value:.1f}" for value in percentiles(begun)))
+                row('the task, with "listen": False', *(f"{value:.1f}" for value in percentiles(taken["the task"])))
 
 
 @contextlib.contextmanager
-def bare_notify(server: PostgreSQL, told: list[float]) -> Iterator[Any]:
-    """Notify, and note when another connection, in a thread that waits for it, has heard of it."""
+def bare_notify(server: PostgreSQL) -> Iterator[Callable[[], None]]:
+    """Yield what notifies, until another connection, in a thread that waits for it, has heard of it."""
     with psycopg.connect(server.url("bench"), autocommit=True) as sending:
         listening = psycopg.connect(server.url("bench"), autocommit=True)
         listening.execute("LISTEN bench")
@@ -214,10 +287,8 @@ def bare_notify(server: PostgreSQL, told: list[float]) -> Iterator[Any]:
 
         def notify() -> None:
             arrived.clear()
-            began = time.perf_counter()
             sending.execute("NOTIFY bench")
             arrived.wait(10)
-            told.append((time.perf_counter() - began) * 1e3)
 
         yield notify
 
@@ -242,6 +313,9 @@ def measure_tasks(config: dict[str, Any]) -> None:
                 ("Celery on Redis, two workers", celery, 2),
             ):
                 per_second, cpu = rate_of(own, number)
+                row(name, f"{per_second:.0f}", f"{cpu:.2f}")
+            for name, number in (("Procrastinate alone, one worker", 1), ("Procrastinate alone, two workers", 2)):
+                per_second, cpu = rate_alone(config["ASOK_POSTGRES_URL"], number)
                 row(name, f"{per_second:.0f}", f"{cpu:.2f}")
 
 
@@ -320,6 +394,10 @@ def close(app: Flask) -> None:
 
 
 def main() -> None:
+    match sys.argv[1:]:
+        case [first, url, *options] if first == ALONE:
+            run_alone(url, wait=bool(options))
+            return
     wanted = sys.argv[1:] or ["call", "start", "tasks", "killed"]
     server = PostgreSQL().start("-c", "fsync=on")
     try:
