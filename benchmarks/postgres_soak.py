@@ -217,7 +217,8 @@ def bulk(server: PostgreSQL, folder: Path) -> None:
         database="soak",
     )
     fetch = server.execute(
-        "SELECT sum(total_exec_time) / sum(calls) FROM pg_stat_statements WHERE query ~ 'FROM asok_fetch'", database="soak"
+        "SELECT sum(total_exec_time) / sum(calls) FROM pg_stat_statements WHERE query ~ 'FROM asok_fetch'",
+        database="soak",
     )
     due = server.execute(
         "SELECT sum(total_exec_time) / sum(calls) FROM pg_stat_statements WHERE query ~ 'ORDER BY due LIMIT'",

@@ -24,11 +24,15 @@ def job(line: str, id: str) -> str:
 
 MINE = "finished = 0 AND message IS NOT NULL AND queue = ANY(CAST(%(queues)s AS text[]))"
 
+# For what the engine's triggers do in the same transaction: their plans live as long as the connection, and one that
+# was made while there were few rows would read all of many. A pooler takes no setting of a connection, which would do.
+BY_INDEX = "set_config('enable_seqscan', 'off', true) <> ''"
+
 # A new row each time, and the one before is gone: whatever a worker that was taken for lost still does with its own
 # row, it cannot touch the one of the worker that has the task now.
 AGAIN = (
     "gone AS (DELETE FROM procrastinate_jobs j USING old WHERE j.id = old.job), "
-    f"new AS (SELECT old.id, {job(LINE.format(queue='old.queue'), 'old.id')} AS job FROM old) "
+    f"new AS (SELECT old.id, {job(LINE.format(queue='old.queue'), 'old.id')} AS job FROM old WHERE {BY_INDEX}) "
 )
 
 CALL = """%(app)s, %(id)s, %(name)s, %(queue)s, %(function)s, %(origin)s, %(enqueued)s, %(delay)s, %(scheduled)s,
@@ -69,7 +73,7 @@ WHERE {OF} AND claim = %(claim)s AND state = 'running'
 def _with_job(change: str) -> str:
     return f"""
 WITH task AS ({change} RETURNING job),
-gone AS (DELETE FROM procrastinate_jobs WHERE id = (SELECT job FROM task))
+gone AS (DELETE FROM procrastinate_jobs WHERE id = (SELECT job FROM task) AND {BY_INDEX})
 SELECT 1 FROM task
 """
 
