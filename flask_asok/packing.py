@@ -114,6 +114,7 @@ class Packer:
             values
             or options.at_most_once
             or options.timeout is not None
+            or options.unique_until != "end"
             or summary.scheduled
             or not all(map(is_plain, args))
             or not all(map(is_plain, kwargs.values()))

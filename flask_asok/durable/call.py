@@ -30,7 +30,7 @@ def write_down(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any]) -> s
     assert call is not None
     keep = options.tracked is True or state.tracks_all
     message: Message | None = None
-    text = packer.plain_text_of(call, options, task.summary) if not keep and options.unique_until == "end" else None
+    text = None if keep else packer.plain_text_of(call, options, task.summary)
     if text is None:
         message = packer.message_of(call, options, task.summary)
         message.keep, message.unique_until = keep, options.unique_until

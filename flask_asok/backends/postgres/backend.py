@@ -88,8 +88,8 @@ class PostgresBackend(DistributedBackend):
     def write_message(self, task: RemoteTask[Any]) -> None:
         """Write the message as it is kept; most tasks need no Message for that. Raises as in `DistributedBackend`."""
         assert isinstance(task, PostgresTask) and task.call is not None
-        packer, options = self.hub.packer, task.options
-        text = packer.plain_text_of(task.call, options, task.summary) if options.unique_until == "end" else None
+        packer = self.hub.packer
+        text = packer.plain_text_of(task.call, task.options, task.summary)
         task.text = packer.text_of(task.message) if text is None else text
 
     def reserve(self, task: RunnableTask[Any], key: str) -> str:
