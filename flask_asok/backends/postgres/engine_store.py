@@ -192,7 +192,9 @@ class PostgresEngineStore(PostgresStore, EngineStore):
 
     def take_over(self, record: Record) -> int:
         found = self.rows(statements.TAKE_OVER, id=record.id, claim=record.claim, owner=record.owner, me=self.me)
-        claim = int(found[0][0]) if found else 0
+        if not found:
+            return 0
+        claim = int(found[0][0])
         self.claims.add(claim)
         return claim
 

@@ -70,9 +70,9 @@ CREATE TABLE IF NOT EXISTS asok_about (
 );
 
 -- A call, enqueued: a worker gets it with the commit, or in `_delay` seconds. As procedures and functions they are planned
--- once for each connection, and not for each call. Without sequential scans: of a table that was empty then a plan reads
--- all of it, to check a foreign key for instance, for as long as the connection lives. This one returns nothing: to read
--- a row takes the caller as long as half of the rest.
+-- once for each connection, and not for each call. Without sequential scans: a plan that was made while a table was empty
+-- would read all of it, to check a foreign key for instance, for as long as the connection lives. This one returns
+-- nothing: to read a row takes the caller as long as half of the rest.
 CREATE OR REPLACE PROCEDURE asok_insert_v1(
     _app text, _id text, _name text, _queue text, _function text, _origin text, _enqueued double precision,
     _delay double precision, _scheduled double precision, _key text, _message text, _line text, _now double precision

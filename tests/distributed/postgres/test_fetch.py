@@ -59,6 +59,13 @@ def facts_of(store, task):
     return record.state, record.attempts, record.deaths
 
 
+def assert_made_once(store, task, runs, value):
+    """Assert that a task has this result, by one run, and that no death was counted."""
+    assert task.result(30) == value
+    assert lines(runs) == ["1"]
+    assert facts_of(store, task) == ("succeeded", 1, 0)
+
+
 def test_in_one_step(start, taken, store):
     """With its row a task is claimed; a failed attempt leaves the next one to the same way."""
     tasks = [background(jobs.add, number) for number in range(5)]
@@ -107,10 +114,8 @@ def test_answer_lost(start, store, monkeypatch, tmp_path):
     task = background(jobs.count_runs, tmp_path / "runs", 1)
     start()
 
-    assert task.result(30) == 1
+    assert_made_once(store, task, tmp_path / "runs", 1)
     assert lost
-    assert lines(tmp_path / "runs") == ["1"]
-    assert facts_of(store, task) == ("succeeded", 1, 0)
 
 
 def test_no_thread(start, store, monkeypatch, tmp_path):
@@ -127,10 +132,8 @@ def test_no_thread(start, store, monkeypatch, tmp_path):
     task = background(jobs.count_runs, tmp_path / "runs", 1)
     start()
 
-    assert task.result(30) == 1
+    assert_made_once(store, task, tmp_path / "runs", 1)
     assert refused
-    assert lines(tmp_path / "runs") == ["1"]
-    assert facts_of(store, task) == ("succeeded", 1, 0)
 
 
 @pytest.mark.parametrize("how", ["exit", "end"])
@@ -180,9 +183,7 @@ def test_runs_on(start, store, monkeypatch, tmp_path, wait_until):
         assert looks.acquire(timeout=30)
     (tmp_path / "gate").touch()
 
-    assert task.result(30) == "waited"
-    assert lines(tmp_path / "runs") == ["1"]
-    assert facts_of(store, task) == ("succeeded", 1, 0)
+    assert_made_once(store, task, tmp_path / "runs", "waited")
 
 
 def test_made_meanwhile(ctx, store):
