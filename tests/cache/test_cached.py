@@ -7,6 +7,8 @@ import uuid
 from datetime import date
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flask_asok import Cache, background, cached
 from flask_asok.recipes.cache import LRUStore
@@ -192,6 +194,39 @@ def test_key_leaves_out_an_argument():
 
         @cached("posts")
         def posts(page): ...
+
+
+@pytest.mark.parametrize(
+    ("key", "better"),
+    [
+        ("price-{a}-{b}", "price:{a}:{b}"),
+        ("f_{a}_{b}", "f:{a}:{b}"),
+        ("n:{a}{b}", "n:{a}:{b}"),
+        ("{a}1{b}", "{a}:1:{b}"),
+        ("post-{a}/{b}", "post:{a}/{b}"),
+        ("post:{a}:{b}-drafts", "post:{a}:{b}:drafts"),
+        ("{{x}}{a!r}~{b:>5}.json", "{{x}}{a!r}:{b:>5}:json"),
+        ("%{a}%{b}", "%:{a}:%:{b}"),
+    ],
+)
+def test_text_that_passes_for_the_key(key, better):
+    """Where the text of one argument could be a part of the key, or of another argument, the definition is refused."""
+
+    def load(a, b):
+        return a, b
+
+    with pytest.raises(TypeError, match=re.escape(f"such as a colon: @cached({better!r}).")):
+        cached(key)(load)
+    assert cached(better)(load).template == better
+
+
+@given(st.tuples(st.text(), st.text()), st.tuples(st.text(), st.text()))
+@pytest.mark.parametrize("key", ["{a}:{b}", "x/{a}, {b}", "[{a}]é{b}|"])
+def test_one_key_for_one_call(key, one, other):
+    """Whatever the texts are, two calls have one key only if they are the same."""
+    function = cached(key)(lambda a, b: (a, b))
+
+    assert (function.key(*one) == function.key(*other)) == (one == other)
 
 
 def test_key_names_an_unknown_argument():

@@ -123,6 +123,13 @@ class Cached(Generic[P, R]):
             )
         if unknown:
             raise TypeError(f"@cached({template!r}): the function has no argument {unknown[0]!r}.")
+        separated = _separated(template)
+        if separated != template:
+            raise TypeError(
+                f"@cached({template!r}): the text of an argument may pass for a part of the key, and two calls would "
+                f"share a value. Put a character beside each argument that is encoded in texts, such as a colon: "
+                f"@cached({separated!r})."
+            )
         self._owner = None if _names_class(template, self._signature) else _owner(self.load)
 
 
@@ -188,6 +195,27 @@ def _parse(template: str) -> list[tuple[str, str, str | None, str | None]]:
     return fields
 
 
+def _separated(template: str) -> str:
+    """Return the key with a colon wherever the text of an argument would not end: beside a letter, or one of -_.~"""
+    written, is_after_field = "", False
+    for text, name, spec, conversion in string.Formatter().parse(template):
+        if is_after_field and text and not _separates(text[0]):
+            text = ":" + text.lstrip("-_.~")
+        before = text or ("" if is_after_field else written)
+        if name is not None and (before or is_after_field) and not _separates(before[-1:]):
+            text = text.rstrip("-_.~") + ":"
+        written += text.replace("{", "{{").replace("}", "}}")
+        if name is not None:
+            written += f"{{{name}{'!' + conversion if conversion else ''}{':' + spec if spec else ''}}}"
+        is_after_field = name is not None
+    return written
+
+
+def _separates(letter: str) -> bool:
+    """Return True if no text of an argument has this letter: there it is percent-encoded."""
+    return letter != "%" and quote(letter, safe="") != letter
+
+
 _registered: dict[tuple[tuple[int, int, str], str], Cached[..., Any]] = {}
 _registry_lock = threading.Lock()
 
@@ -204,9 +232,10 @@ def cached(
     Keep what the decorated function returns under `key`: `@cached("recent_posts", ttl=300, stale=3600)`.
 
     The function then reads through the cache, and has `warm()` and `delete()`. The key of a call is made from its
-    arguments, and must name each of them: `@cached("user:{user_id}")`, `@cached("feed:{self.id}:{page}")`. The key of a
-    method that subclasses inherit must name the class as well, or their call is a TypeError:
-    `@cached("{self.__class__.__name__}:feed:{self.id}")`.
+    arguments, and must name each of them: `@cached("user:{user_id}")`, `@cached("feed:{self.id}:{page}")`. Beside each
+    stands a character that texts have only percent-encoded, such as a colon; a letter or one of `-_.~` is a TypeError,
+    since "pt-br" and "x" would be "pt" and "br-x". The key of a method that subclasses inherit must name the class as
+    well, or their call is a TypeError: `@cached("{self.__class__.__name__}:feed:{self.id}")`.
 
     Args:
         key: Where the value is kept. ValueError if another function has the same.
