@@ -101,7 +101,7 @@ def test_configured_ttl(make_app, redis, seconds, left):
     with app.app_context(), Redis(port=redis.port) as client:
         cache.set("usual", 1)
 
-        assert client.ttl("asok:usual") == pytest.approx(left, abs=2)
+        assert client.ttl("asok-cache:usual") == pytest.approx(left, abs=2)
 
 
 def test_cache_ttl(memory_app, clock):

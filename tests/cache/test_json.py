@@ -52,7 +52,7 @@ def test_form(app, form, wrap):
     """A form, whose keys may have several values, is a TypeError that says what to cache, at whatever level."""
     with app.app_context():
         with pytest.raises(
-            TypeError, match=rf"'asok:a' cannot be cached: .*{type(form).__name__}.*to_dict\(flat=False\)"
+            TypeError, match=rf"'asok-cache:a' cannot be cached: .*{type(form).__name__}.*to_dict\(flat=False\)"
         ):
             cache.set("a", wrap(form))
         assert not cache.has("a")
@@ -69,7 +69,7 @@ def test_form(app, form, wrap):
 def test_form_every_way(app, store):
     """It is so however the value comes into the cache."""
     with app.app_context():
-        with pytest.raises(TypeError, match=r"'asok:a' .*to_dict\(flat=False\)"):
+        with pytest.raises(TypeError, match=r"'asok-cache:a' .*to_dict\(flat=False\)"):
             store({"form": MultiDict(PAIRS)})
 
         assert not cache.has("a")
@@ -91,7 +91,7 @@ def test_request(app, name):
 def test_keys_that_meet(app, value):
     """A dict of which two keys would become one is a TypeError."""
     with app.app_context():
-        with pytest.raises(TypeError, match=r"'asok:a' cannot be cached: .*two would become one"):
+        with pytest.raises(TypeError, match=r"'asok-cache:a' cannot be cached: .*two would become one"):
             cache.set("a", value)
 
         assert not cache.has("a")
@@ -111,13 +111,13 @@ def test_circle(app):
     """A value that holds itself is a TypeError too, and no endless look."""
     circle = []
     circle.append(circle)
-    with app.app_context(), pytest.raises(TypeError, match="'asok:a' cannot be cached"):
+    with app.app_context(), pytest.raises(TypeError, match="'asok-cache:a' cannot be cached"):
         cache.set("a", circle)
 
 
 def test_unwritable_key(app):
     """A key that JSON cannot write is a TypeError that names where the value was to be kept."""
-    with app.app_context(), pytest.raises(TypeError, match="'asok:a' cannot be cached"):
+    with app.app_context(), pytest.raises(TypeError, match="'asok-cache:a' cannot be cached"):
         cache.set("a", {(1, 2): 3})
 
 

@@ -158,7 +158,7 @@ def test_json(shop, redis):
 
     with app.app_context():
         for load in (post, posts, lambda: db.session.execute(ALL).all(), lambda: db.session.scalars(ALL)):
-            with pytest.raises(TypeError, match="'asok:posts' cannot be cached"):
+            with pytest.raises(TypeError, match="'asok-cache:posts' cannot be cached"):
                 cache.remember("posts", load)
 
 
@@ -176,7 +176,7 @@ def test_json(shop, redis):
 )
 def test_read_only_once(app, load):
     """What only the first reader could read is a TypeError that names the key, one level down too."""
-    with app.app_context(), pytest.raises(TypeError, match=r"'asok:posts' cannot be cached: .* only once"):
+    with app.app_context(), pytest.raises(TypeError, match=r"'asok-cache:posts' cannot be cached: .* only once"):
         cache.remember("posts", load)
 
 

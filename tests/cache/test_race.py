@@ -83,7 +83,7 @@ def by_delete(key, row):
 
 
 def by_cached(key, row):
-    function = cached(f"{key}", cache=Cache(prefix="asok:"))(row.load)
+    function = cached(f"{key}", cache=Cache(prefix="asok-cache:"))(row.load)
     function.delete()
     return background(function).join
 

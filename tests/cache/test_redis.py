@@ -13,7 +13,7 @@ import cachelib
 import flask_caching
 import pytest
 
-from flask_asok import Cache, background, warm_cache
+from flask_asok import Cache, FlaskAsok, background, warm_cache
 from flask_asok.recipes.cache.stores.redis_store import LONGEST_LOAD
 
 cache = Cache()
@@ -82,7 +82,7 @@ def test_lock_runs_out(make_app, redis):
     apps = [make_app(CACHE_REDIS_URL=redis.url, ASOK_CACHE_LOCK_TIMEOUT=8) for _ in range(2)]
     loads = []
     with apps[0].app_context():
-        cache._find_loader().store.begin_load("asok:a", alone=True, seconds=0.2)
+        cache._find_loader().store.begin_load("asok-cache:a", alone=True, seconds=0.2)
 
     def read(app):
         with app.app_context():
@@ -113,12 +113,12 @@ def test_later_start_wins(make_app, redis):
     with one.app_context():
         store = cache._find_loader().store
     lifetime = cache_lifetime(one)
-    earlier = store.begin_load("asok:a", alone=False, seconds=30).token
-    later = store.begin_load("asok:a", alone=False, seconds=30).token
+    earlier = store.begin_load("asok-cache:a", alone=False, seconds=30).token
+    later = store.begin_load("asok-cache:a", alone=False, seconds=30).token
 
     with two.app_context():
-        assert cache._find_loader().store.end_load("asok:a", later, b'"later"', lifetime).name == "STORED"
-    assert store.end_load("asok:a", earlier, b'"earlier"', lifetime).name == "SUPERSEDED"
+        assert cache._find_loader().store.end_load("asok-cache:a", later, b'"later"', lifetime).name == "STORED"
+    assert store.end_load("asok-cache:a", earlier, b'"earlier"', lifetime).name == "SUPERSEDED"
 
     with one.app_context():
         assert cache.get("a") == "later"
@@ -130,12 +130,12 @@ def test_earlier_start_stays_when_the_later_one_fails(make_app, redis):
     lifetime = cache_lifetime(app)
     with app.app_context():
         store = cache._find_loader().store
-        earlier = store.begin_load("asok:a", alone=False, seconds=30).token
-        later = store.begin_load("asok:a", alone=False, seconds=30).token
+        earlier = store.begin_load("asok-cache:a", alone=False, seconds=30).token
+        later = store.begin_load("asok-cache:a", alone=False, seconds=30).token
 
-        store.abort_load("asok:a", later)
+        store.abort_load("asok-cache:a", later)
 
-        assert store.end_load("asok:a", earlier, b"1", lifetime).name == "STORED"
+        assert store.end_load("asok-cache:a", earlier, b"1", lifetime).name == "STORED"
         assert cache.get("a") == 1
 
 
@@ -189,14 +189,14 @@ def test_expiry(make_app, redis):
         cache.remember("a", lambda: 1, ttl=100, stale=5)
         cache.set("b", 1, ttl=90.5)
         cache.set("c", 1, ttl=None)
-        left = [connection.pttl(f"asok:{key}") for key in "abc"]
+        left = [connection.pttl(f"asok-cache:{key}") for key in "abc"]
         # A whole one at the least, by which the milliseconds may be rounded.
         passed = 1 + 1000 * (time.monotonic() - started)
 
         assert 105_000 - passed <= left[0] <= 105_000
         assert 90_500 - passed <= left[1] <= 90_500
         assert left[2] == -1
-        assert set(connection.hkeys("asok:a")) == {b"v"}
+        assert set(connection.hkeys("asok-cache:a")) == {b"v"}
 
 
 def test_warm_never_expiring(make_app, redis):
@@ -206,11 +206,11 @@ def test_warm_never_expiring(make_app, redis):
         cache.set("a", "old", ttl=None)
         with pytest.raises(LookupError):
             cache.warm("a", fail)
-        assert connection.pttl("asok:a") == -1
+        assert connection.pttl("asok-cache:a") == -1
 
         cache.warm("a", lambda: 1, ttl=None)
 
-        assert connection.pttl("asok:a") == -1
+        assert connection.pttl("asok-cache:a") == -1
 
 
 def test_memory_of_a_failed_load(make_app, redis):
@@ -227,9 +227,9 @@ def test_crashed_load_is_forgotten(make_app, redis):
     """What a killed process has announced is forgotten after an hour."""
     app = make_app(CACHE_REDIS_URL=redis.url)
     with app.app_context(), redis.client() as connection:
-        cache._find_loader().store.begin_load("asok:a", alone=True, seconds=30)
+        cache._find_loader().store.begin_load("asok-cache:a", alone=True, seconds=30)
 
-        assert connection.pttl("asok:a") <= LONGEST_LOAD * 1000
+        assert connection.pttl("asok-cache:a") <= LONGEST_LOAD * 1000
 
 
 def fail():
@@ -260,7 +260,7 @@ def test_flask_caching_on_redis(make_app, redis):
         cache.warm("a", lambda: 1)
 
         assert cache.get("a") == 1
-        assert connection.keys() == [b"fc:asok:a"]
+        assert connection.keys() == [b"fc:asok-cache:a"]
         assert cache.is_shared
 
 
@@ -280,14 +280,14 @@ def test_host_and_port(make_app, redis):
     with app.app_context(), redis.client(db=1) as connection:
         cache.set("a", 1)
 
-        assert connection.exists("asok:a")
+        assert connection.exists("asok-cache:a")
 
 
 def test_foreign_value(redis_app, redis, caplog):
     """Something else under our key is a miss, and one log line; other keys work on."""
     with redis_app.app_context(), redis.client() as connection:
-        connection.set("asok:a", "not ours")
-        connection.hset("asok:b", mapping={"v": "9e9 9e9\n{"})
+        connection.set("asok-cache:a", "not ours")
+        connection.hset("asok-cache:b", mapping={"v": "9e9 9e9\n{"})
 
         assert cache.get("a") is None
         assert cache.remember("b", lambda: 1) == 1
@@ -295,7 +295,7 @@ def test_foreign_value(redis_app, redis, caplog):
         assert cache.set("a", 1) is True
         assert cache.get("a") == 1
     assert "WRONGTYPE" in caplog.text
-    assert "'asok:b' cannot be read" in caplog.text
+    assert "'asok-cache:b' cannot be read" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -315,11 +315,11 @@ def test_foreign_value_is_replaced(redis_app, redis, value):
     """A foreign value under a key of ours counts as missing: a load and a warm replace it, and it can be deleted."""
 
     def spoil():
-        connection.delete("asok:a")
+        connection.delete("asok-cache:a")
         if isinstance(value, str):
-            connection.set("asok:a", value)
+            connection.set("asok-cache:a", value)
         else:
-            connection.hset("asok:a", mapping=value)
+            connection.hset("asok-cache:a", mapping=value)
 
     with redis_app.app_context(), redis.client() as connection:
         cache.set("b", 1)
@@ -335,18 +335,18 @@ def test_foreign_value_is_replaced(redis_app, redis, value):
 
         spoil()
         cache.delete("a")
-        assert not connection.exists("asok:a")
+        assert not connection.exists("asok-cache:a")
 
 
 def test_turn_without_end(make_app, redis):
     """A turn to load that ends in the far future, since a clock was set back, is waited for once and then gone."""
     app = make_app(CACHE_REDIS_URL=redis.url, ASOK_CACHE_LOCK_TIMEOUT=0.05)
     with app.app_context(), redis.client() as connection:
-        connection.hset("asok:a", mapping={"f": "x;", "l": "x", "d": "9000000000000000"})
+        connection.hset("asok-cache:a", mapping={"f": "x;", "l": "x", "d": "9000000000000000"})
 
         assert cache.remember("a", lambda: 1) == 1
 
-        assert set(connection.hkeys("asok:a")) == {b"v"}
+        assert set(connection.hkeys("asok-cache:a")) == {b"v"}
 
 
 def test_close(make_app, redis, eventually):
@@ -376,3 +376,62 @@ def test_missing_library(make_app, monkeypatch):
 
     with app.app_context(), pytest.raises(NotConfigured, match="pip install"):
         cache.has("a")
+
+
+def test_tasks_on_the_same_redis(make_app, redis):
+    """The cache deletes nothing of the tasks' store on its Redis, and has no key in common with it."""
+    app = make_app(CACHE_REDIS_URL=redis.url, ASOK_STORE=redis.url, ASOK_BACKEND="threads")
+    # The store's own list of the newest tasks.
+    cached_as_the_app = f"{app.name}:newest"
+    with app.app_context():
+        task = background.using(tracked=True)(int)
+        task.join(10)
+
+        cache.set(cached_as_the_app, 1)
+        cache.clear()
+
+        assert FlaskAsok().get(task.id).state == "succeeded"
+        assert [one.id for one in FlaskAsok().tasks()] == [task.id]
+
+
+@pytest.mark.parametrize("prefix", ["", "a", "asok"])
+def test_prefix_with_tasks_in_it(make_app, redis, prefix):
+    """A prefix with which the keys of tasks begin as well is not cleared, by the command neither."""
+    app = make_app(CACHE_REDIS_URL=redis.url)
+    with app.app_context(), redis.client() as connection:
+        connection.set("asok:shop:newest", 1)
+
+        with pytest.raises(ValueError, match=f"begins with '{prefix}' on this Redis may be a task"):
+            Cache(prefix=prefix).clear()
+        result = app.test_cli_runner().invoke(args=["asok", "cache", "clear", "--prefix", prefix])
+
+        assert (result.exit_code, connection.exists("asok:shop:newest")) == (2, 1)
+        assert "may be a task" in result.stderr
+
+
+def test_prefix_of_tasks(make_app):
+    """The prefix of the tasks is none for a Cache, in the command neither."""
+    with pytest.raises(ValueError, match="keys of tasks begin with 'asok:'"):
+        Cache(prefix="asok:shop:")
+    result = make_app().test_cli_runner().invoke(args=["asok", "cache", "clear", "--prefix", "asok:"])
+    assert (result.exit_code, "keys of tasks" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("on", ["memory", "redis"])
+def test_half_of_a_surrogate_pair(make_app, redis, on):
+    """A key that UTF-8 cannot hold is an error on every store, and with every method."""
+    app = make_app(**({"CACHE_REDIS_URL": redis.url} if on == "redis" else {}))
+    with app.app_context():
+        for use in (
+            lambda key: cache.get(key),
+            lambda key: cache.get_many(key),
+            lambda key: cache.has(key),
+            lambda key: cache.set(key, 1),
+            lambda key: cache.delete(key),
+            lambda key: cache.remember(key, int),
+            lambda key: cache.warm(key, int),
+        ):
+            with pytest.raises(ValueError, match=r"A cache key must be text that UTF-8 can hold, not 'q\\ud800'"):
+                use("q\ud800")
+        cache.set("é", 1)
+        assert cache.get("é") == 1

@@ -89,7 +89,7 @@ def test_delete_while_down(make_app, own_redis):
         cache.set("a", 1)
         own_redis.stop()
 
-        with pytest.raises(CacheUnavailable, match="'asok:a' was not deleted"):
+        with pytest.raises(CacheUnavailable, match="'asok-cache:a' was not deleted"):
             cache.delete("a")
         with pytest.raises(CacheUnavailable, match="not cleared"):
             cache.clear()
@@ -104,7 +104,7 @@ def test_ignored_errors(make_app, own_redis, caplog):
     with app.app_context():
         assert cache.delete("a") is False
         cache.clear()
-    assert "'asok:a' was not deleted" in caplog.text
+    assert "'asok-cache:a' was not deleted" in caplog.text
 
 
 def test_back_again(make_app, own_redis, caplog, eventually):
@@ -239,7 +239,7 @@ def test_unreadable_value_while_loading(make_app, redis):
     """A value that looks fresh and cannot be read is loaded anew."""
     app = make_app(CACHE_REDIS_URL=redis.url)
     with app.app_context(), redis.client() as connection:
-        connection.hset("asok:a", mapping={"v": "9e9 9e9\n{"})
+        connection.hset("asok-cache:a", mapping={"v": "9e9 9e9\n{"})
 
         assert cache.warm("a", lambda: 1) == 1
         assert cache.get("a") == 1

@@ -271,7 +271,7 @@ def test_refresh_fails(memory_app, clock, loader, settled, caplog):
     assert values == [1] * 6
     assert loader.calls == 2
     assert "Background task refresh_cache failed: LookupError('no database')" in caplog.text
-    assert "The stale value of 'asok:a' is served; the next try is 5 seconds away." in caplog.text
+    assert "The stale value of 'asok-cache:a' is served; the next try is 5 seconds away." in caplog.text
 
 
 def test_cool_down(make_app, clock, loader, settled):
@@ -338,7 +338,7 @@ def test_refresh_inline_fails(clock, loader, caplog):
         value = own.remember("a", loader, ttl=10, stale=60)
 
     assert value == 1
-    assert "Refresh of 'asok:a' failed, its stale value is served" in caplog.text
+    assert "Refresh of 'asok-cache:a' failed, its stale value is served" in caplog.text
 
 
 def test_refresh_queue_full(make_app, clock, loader, gate):

@@ -66,7 +66,7 @@ def test_flask_caching_object(make_app):
     with app.app_context():
         ours.set("a", 1)
 
-        assert theirs.get("asok:a") is not None
+        assert theirs.get("asok-cache:a") is not None
         assert Cache().get("a") == 1
 
 
@@ -99,14 +99,14 @@ def test_flask_caching_values_untouched(app):
 
 def test_generator(app):
     """A generator, which could be read only once, is a TypeError with the key."""
-    with app.app_context(), pytest.raises(TypeError, match="asok:numbers"):
+    with app.app_context(), pytest.raises(TypeError, match="asok-cache:numbers"):
         cache.set("numbers", (number for number in range(3)))
 
 
 @pytest.mark.parametrize("value", [object(), {"when": {1, 2}}, lambda: 1], ids=["object", "set", "function"])
 def test_not_storable(redis_app, value):
     """A value that JSON cannot hold is a TypeError with the key, at set."""
-    with redis_app.app_context(), pytest.raises(TypeError, match="asok:thing"):
+    with redis_app.app_context(), pytest.raises(TypeError, match="asok-cache:thing"):
         cache.set("thing", value)
 
 
@@ -115,7 +115,7 @@ def test_not_storable_in_simple_cache(make_app):
     app = make_app()
     flask_caching.Cache(app, config={"CACHE_TYPE": "SimpleCache"})
 
-    with app.app_context(), pytest.raises(TypeError, match="asok:thing"):
+    with app.app_context(), pytest.raises(TypeError, match="asok-cache:thing"):
         cache.set("thing", lambda: 1)
 
 
@@ -187,7 +187,7 @@ def test_pickle_in_a_file(make_app, tmp_path):
     """Without it, writing a file is not enough to run code here."""
     (tmp_path / "cache").mkdir()
     app = make_app(CACHE_TYPE="FileSystemCache", CACHE_DIR=str(tmp_path / "cache"))
-    cachelib.FileSystemCache(str(tmp_path / "cache")).set("asok:a", Harm(tmp_path / "harm"))
+    cachelib.FileSystemCache(str(tmp_path / "cache")).set("asok-cache:a", Harm(tmp_path / "harm"))
 
     with app.app_context():
         assert cache.get("a", "missing") == "missing"
@@ -226,7 +226,7 @@ def test_broken_store(caplog):
     assert own.get("a", "missing") == "missing"
     assert own.set("a", 1) is False
     assert [own.remember("a", lambda: "loaded"), own.warm("a", lambda: "warm")] == ["loaded", "warm"]
-    with pytest.raises(CacheUnavailable, match="'asok:a' was not deleted"):
+    with pytest.raises(CacheUnavailable, match="'asok-cache:a' was not deleted"):
         own.delete("a")
     with pytest.raises(CacheUnavailable, match="not cleared"):
         own.clear()
@@ -267,7 +267,7 @@ def test_coroutine(memory_app):
 
     async def load(): ...
 
-    with memory_app.app_context(), pytest.raises(TypeError, match="asok:later"):
+    with memory_app.app_context(), pytest.raises(TypeError, match="asok-cache:later"):
         cache.set("later", load())
 
 
@@ -275,10 +275,10 @@ def test_unreadable_value(make_app, tmp_path, caplog):
     """What cannot be read is a miss, and a log line with the key."""
     app = make_app(CACHE_TYPE="FileSystemCache", CACHE_DIR=str(tmp_path))
     with app.app_context():
-        cache._find_loader().store._cache.set("asok:a", "not ours")
+        cache._find_loader().store._cache.set("asok-cache:a", "not ours")
 
         assert cache.get("a", "missing") == "missing"
-    assert "'asok:a' cannot be read" in caplog.text
+    assert "'asok-cache:a' cannot be read" in caplog.text
 
 
 def test_loaded_meanwhile(app):
@@ -286,7 +286,7 @@ def test_loaded_meanwhile(app):
     with app.app_context():
         cache.set("a", 1)
 
-        begun = cache._find_loader().store.begin_load("asok:a", alone=True, seconds=30)
+        begun = cache._find_loader().store.begin_load("asok-cache:a", alone=True, seconds=30)
 
         assert (begun.token, begun.entry) == (None, (1, True))
 
@@ -297,5 +297,5 @@ def test_delete_that_fails(make_app, monkeypatch):
     own.set("a", 1)
     monkeypatch.setattr(cachelib.SimpleCache, "delete", lambda *args: False)
 
-    with pytest.raises(CacheUnavailable, match="'asok:a' was not deleted"):
+    with pytest.raises(CacheUnavailable, match="'asok-cache:a' was not deleted"):
         own.delete("a")

@@ -90,7 +90,7 @@ def test_too_large(app, caplog):
     assert cache.set("report", "new") and cache.get("report") == "new"
     ((level, text),) = logged(caplog)
     assert level == logging.WARNING
-    assert text.startswith("'asok:report' (20,000,002 bytes) cannot be cached")
+    assert text.startswith("'asok-cache:report' (20,000,002 bytes) cannot be cached")
     assert "ASOK_CACHE_REDIS_TIMEOUT" in text
 
 

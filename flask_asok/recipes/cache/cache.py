@@ -21,10 +21,13 @@ from .lifetime import UNSET, Lifetime, Stale, Ttl, fresh_seconds, stale_seconds
 from .loader import Loader
 from .stores.app_store import app_store, naming, store_on
 from .stores.serializer import JSONSerializer
-from .stores.store import Store
+from .stores.store import OF_TASKS, Store
 from .warm_run import WarmRun
 
 T = TypeVar("T")
+
+PREFIX = "asok-cache:"
+"""What the keys begin with by default."""
 
 # The proxies would cost several times what the rest of a read does.
 _current_context = app_ctx._get_current_object  # type: ignore[attr-defined]
@@ -45,11 +48,12 @@ class Cache:
         ttl: Seconds or timedelta for which a value is fresh unless `set` and the others say otherwise; None is for
             ever. By default the application's `CACHE_DEFAULT_TIMEOUT`, or 300.
         stale: Seconds or timedelta for which a value may be served past its ttl while it is loaded anew.
-        prefix: What the keys begin with in the store. Two Caches with the same prefix see the same values.
+        prefix: What the keys begin with in the store. Two Caches with the same prefix see the same values. Not "asok:",
+            with which the keys of tasks begin: ValueError.
     """
 
     def __init__(
-        self, store: BaseCache | Store | Any = None, *, ttl: Ttl = UNSET, stale: Stale = 0, prefix: str = "asok:"
+        self, store: BaseCache | Store | Any = None, *, ttl: Ttl = UNSET, stale: Stale = 0, prefix: str = PREFIX
     ) -> None:
         self._own_loader: Loader | None = None
         self._flask_caching: Any = None
@@ -59,7 +63,7 @@ class Cache:
             self._own_loader = _loader_on(store)
         self._ttl = UNSET if ttl is UNSET else fresh_seconds(ttl)
         self._stale = 0.0 if stale is UNSET else stale_seconds(stale)
-        self.prefix = prefix
+        self.prefix = _checked_prefix(prefix)
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value if it is there and fresh, else `default`. A store that cannot be reached has no values."""
@@ -68,7 +72,8 @@ class Cache:
             loader = self._current_loader()
         elif FORKS_UNSEEN:
             renew()
-        entry = loader.store.read(self.prefix + key)
+        name = self.prefix + key
+        entry = loader.store.read(name if name.isascii() else self._key(key))
         if entry is None:
             return default
         value, is_fresh = entry
@@ -125,7 +130,8 @@ class Cache:
         """
         Delete every value with this prefix. It beats every load in flight. Raises as `delete` does.
 
-        A cachelib cache other than Redis cannot list its keys, and is cleared whole.
+        A cachelib cache other than Redis cannot list its keys, and is cleared whole. On Redis a prefix with which the
+        keys of tasks begin as well, such as "", is a ValueError.
         """
         _unless_ignored(lambda: self._find_loader().clear(self.prefix), None)
 
@@ -225,7 +231,26 @@ class Cache:
     def _key(self, key: str) -> str:
         if not isinstance(key, str):
             raise TypeError(f"A cache key must be a str, not {type(key).__name__}.")
+        if not key.isascii():
+            _check_text("A cache key", key)
         return self.prefix + key
+
+
+def _checked_prefix(prefix: str) -> str:
+    if not isinstance(prefix, str):
+        raise TypeError(f"The prefix of a Cache must be a str, not {type(prefix).__name__}.")
+    if prefix.startswith(OF_TASKS):
+        raise ValueError(f"The keys of tasks begin with {OF_TASKS!r}: give the Cache another prefix than {prefix!r}.")
+    _check_text("The prefix of a Cache", prefix)
+    return prefix
+
+
+def _check_text(what: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # Of a request's JSON, for instance, which may have half of a surrogate pair.
+        raise ValueError(f"{what} must be text that UTF-8 can hold, not {text[:60]!a}.") from None
 
 
 def _check_load(load: object) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 from flask.cli import with_appcontext
 
-from .cache import Cache
+from .cache import PREFIX, Cache
 from .decorator import registered
 from .errors import CacheUnavailable
 from .recipe import warm_all
@@ -43,15 +43,17 @@ def cache_cli() -> None:
 
 
 @cache_cli.command("clear")
-@click.option("--prefix", default="asok:", show_default=True, help="Clear the keys that begin with this.")
+@click.option("--prefix", default=PREFIX, show_default=True, help="Clear the keys that begin with this.")
 @with_appcontext
 def clear_cache(prefix: str) -> None:
     """Delete every cached value."""
-    cache = Cache(prefix=prefix)
-    if not cache.is_shared:
-        raise click.UsageError(NOT_SHARED)
     try:
+        cache = Cache(prefix=prefix)
+        if not cache.is_shared:
+            raise click.UsageError(NOT_SHARED)
         cache.clear()
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
     except CacheUnavailable as error:
         raise click.ClickException(str(error)) from None
     click.echo("Cleared.")

@@ -17,7 +17,7 @@ from ....logs import log
 from ..breaker import Breaker
 from ..lifetime import Lifetime
 from .serializer import Serializer, freeze
-from .store import Begun, Entry, Outcome, Store
+from .store import OF_TASKS, Begun, Entry, Outcome, Store
 
 LONGEST_LOAD = 3_600
 """Seconds for which a load is remembered; the value of one that takes longer is not stored."""
@@ -195,7 +195,13 @@ class RedisStore(Store):
             return False
 
     def clear(self, prefix: str) -> None:
-        self._breaker.call_or_raise(lambda: self._unlink(self._prefix + prefix), "The cache was not cleared")
+        begins = self._prefix + prefix
+        if OF_TASKS.startswith(begins) or begins.startswith(OF_TASKS):
+            raise ValueError(
+                f"What begins with {begins!r} on this Redis may be a task as well, which would be lost. Give the Cache "
+                "a prefix of its own, or set CACHE_KEY_PREFIX."
+            )
+        self._breaker.call_or_raise(lambda: self._unlink(begins), "The cache was not cleared")
 
     def invalidate(self, key: str) -> None:
         self._breaker.invalidate(self._prefix + key)

@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 
 from ..lifetime import Lifetime
 
+OF_TASKS = "asok:"
+"""What the keys of tasks begin with, of all applications: a cache may share their Redis."""
+
 Entry = tuple[Any, bool]
 """A value and whether it is fresh, otherwise it is in its stale window. A bare tuple: a cache hit makes one."""
 
