@@ -17,8 +17,11 @@ from .session import Transactions
 
 POSTGRES_URL = "postgresql://"
 
-KEPT_PLANS = {"enable_seqscan": "off", "jit": "off"}
-"""The settings of connections that keep plans: one that was made while a table was empty must do when it is full."""
+OF_WORKERS = {"enable_seqscan": "off", "jit": "off", "default_transaction_isolation": "read committed"}
+"""
+The settings of connections that go past any pooler. They keep plans: one that was made while a table was empty must do
+when it is full. And each statement is a transaction, made for this level, whatever is the default of the database.
+"""
 
 
 class PostgresHub(Hub):
@@ -47,7 +50,7 @@ class PostgresHub(Hub):
         schema = self.settings["schema"]
         found = {} if schema == "public" else {"search_path": schema}
         if self.prepares:
-            found |= KEPT_PLANS
+            found |= OF_WORKERS
         # Of a worker's connections only: the last instants of what it has done, and what is repeated then.
         return {**found, "synchronous_commit": "off"} if is_worker and self.settings["relaxed"] else found
 

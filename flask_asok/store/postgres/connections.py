@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import selectors
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import errors
@@ -18,6 +19,8 @@ from psycopg.conninfo import conninfo_to_dict
 
 from ... import process
 from ...errors import BackendUnavailable, NotConfigured
+
+T = TypeVar("T")
 
 CONNECT_SECONDS = 2
 """How long the server has to accept a connection: a request waits for it."""
@@ -47,6 +50,13 @@ MISSING = (errors.UndefinedTable, errors.UndefinedFunction, errors.UndefinedObje
 
 AWAY = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError, errors.InsufficientPrivilege)
 """What tells of the server and not of a statement: it is away, read-only after a failover, or refuses its user."""
+
+CLASHES = (errors.SerializationFailure, errors.DeadlockDetected)
+"""What tells of other transactions at the same time, and that this one, a single statement, may be run again."""
+
+MOST_CLASHES = 10
+CLASH_SECONDS = 0.05
+"""How often that is done, and after how long at the most."""
 
 NO_TABLES = "The tables of background tasks are missing in PostgreSQL, or older than this release: run `flask asok db`."
 
@@ -105,16 +115,20 @@ class Connections:
 
     def rows(self, statement: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """Run one statement, and return its rows."""
-        with self.lent() as connection:
-            cursor = connection.execute(statement.encode(), {name: clean(value) for name, value in values.items()})
-            return cursor.fetchall() if cursor.description else []
+        return self._run(statement, values, lambda cursor: cursor.fetchall() if cursor.description else [])
 
     def change(self, statement: str, values: Mapping[str, Any]) -> int:
         """Run one statement, and return how many rows it has changed."""
+        return self._run(statement, values, lambda cursor: cursor.rowcount)
+
+    def _run(self, statement: str, values: Mapping[str, Any], read: Callable[[psycopg.Cursor[Any]], T]) -> T:
+        cleaned = {name: clean(value) for name, value in values.items()}
         with self.lent() as connection:
-            return connection.execute(
-                statement.encode(), {name: clean(value) for name, value in values.items()}
-            ).rowcount
+            for _ in range(MOST_CLASHES):
+                with contextlib.suppress(*CLASHES):
+                    return read(connection.execute(statement.encode(), cleaned))
+                time.sleep(random.uniform(0.0, CLASH_SECONDS))
+            return read(connection.execute(statement.encode(), cleaned))
 
     @contextmanager
     def lent(self) -> Iterator[psycopg.Connection[Any]]:
@@ -198,7 +212,8 @@ def options_of(url: str, settings: Mapping[str, str]) -> dict[str, str]:
     if not settings:
         return {}
     own = conninfo_to_dict(url).get("options") or os.environ.get("PGOPTIONS", "")
-    return {"options": " ".join([str(own), *(f"-c {name}={value}" for name, value in settings.items())])}
+    asked = (f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in settings.items())
+    return {"options": " ".join([str(own), *asked])}
 
 
 @contextmanager
