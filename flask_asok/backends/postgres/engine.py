@@ -20,9 +20,10 @@ from psycopg_pool import AsyncConnectionPool
 
 from ...logs import log, log_exception
 from ...store.postgres.connections import OPTIONS, PREPARES_AFTER, cause_of, has_ended, options_of
-from .engine_jobs import Begun, EngineJobs
+from .engine_jobs import Begun, EngineJobs, Fetched
 from .engine_statements import RUN
 from .hub import PostgresHub
+from .slots import Slots
 from .threads import Threads
 
 PAUSES = (1.0, 2.0, 5.0, 15.0)
@@ -69,6 +70,7 @@ class Engine:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._workers: list[Worker] = []
         self._threads = Threads()
+        self._slots = Slots(lines)
         self._jobs: EngineJobs
         self._grace = 0.0
         self._warned_at = float("-inf")
@@ -81,6 +83,7 @@ class Engine:
 
     def close(self, timeout: float) -> None:
         """Fetch no more, and wait up to `timeout` seconds for the tasks that run."""
+        deadline = time.monotonic() + timeout
         self._closing.set()
         self._grace = timeout
         loop = self._loop
@@ -89,6 +92,8 @@ class Engine:
                 loop.call_soon_threadsafe(self._stop)
         if self._thread.is_alive():
             self._thread.join(timeout + CLOSE_SECONDS)
+        # Those that were fetched before the database went away, by a run that has ended since.
+        self._slots.wait_until_free(deadline)
         self._threads.close()
 
     def _stop(self) -> None:
@@ -123,7 +128,7 @@ class Engine:
         connector = self._connector()
         app = procrastinate.App(connector=connector)
         names = [name for names in self._lines for name in names]
-        self._jobs = app.job_manager = EngineJobs(connector, names, self._hub.store)
+        self._jobs = app.job_manager = EngineJobs(connector, names, self._hub.store, self._slots)
         app.task(name=RUN, pass_context=True)(self._run)
         try:
             async with asyncio.timeout(OPEN_SECONDS):
@@ -131,7 +136,7 @@ class Engine:
             self._workers = [self._worker(app, names, threads) for names, threads in self._lines.items()]
             await self._run_workers(connector)
         finally:
-            self._jobs.leave(*self._jobs.begun.values())
+            self._jobs.leave_all()
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(app.close_async(), CLOSE_SECONDS)
 
@@ -169,24 +174,23 @@ class Engine:
     async def _run(self, context: JobContext, /, **arguments: Any) -> None:
         loop = asyncio.get_running_loop()
         done = loop.create_future()
-        begun = self._jobs.begun.pop(context.job.id, None)
+        fetched = self._jobs.fetched.pop(context.job.id)
         try:
-            self._threads.call(functools.partial(self._call, arguments.get("id"), begun, loop, done))
+            self._threads.call(functools.partial(self._call, arguments.get("id"), fetched, loop, done))
         except BaseException:  # where no thread can be started
-            self._jobs.leave(begun)
+            self._jobs.leave(fetched)
             raise
         if await done:
             self._jobs.gone.add(context.job.id)
 
-    def _call(
-        self, id: object, begun: Begun | None, loop: asyncio.AbstractEventLoop, done: asyncio.Future[bool]
-    ) -> None:
+    def _call(self, id: object, fetched: Fetched, loop: asyncio.AbstractEventLoop, done: asyncio.Future[bool]) -> None:
         is_gone = False
         try:
-            is_gone = self._handle(id, begun)
+            is_gone = self._handle(id, fetched.begun)
         except BaseException as error:
             log_exception("A background task could not be run: %r", error, app=self._hub.app)
         finally:
+            self._slots.give(fetched.line)
             # Once the loop is closed nobody waits for it.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(_end, done, is_gone)
@@ -218,9 +222,13 @@ class Engine:
         )  # fmt: skip
 
 
+class Connection(psycopg.AsyncConnection[Any]):
+    """A connection of the engine, whose `repr`, which the library logs, says so."""
+
+
 def _pool(**options: Any) -> AsyncConnectionPool[Any]:
     # The engine would ask the server each time whether the connection has ended.
-    return AsyncConnectionPool(**{**options, "check": _check})
+    return AsyncConnectionPool(**{**options, "check": _check, "connection_class": Connection})
 
 
 async def _check(connection: psycopg.AsyncConnection[Any]) -> None:
@@ -249,4 +257,5 @@ def _silence() -> None:
 
 
 def _is_not_ours(record: logging.LogRecord) -> bool:
-    return POOL not in record.getMessage()
+    message = record.getMessage()
+    return POOL not in message and Connection.__module__ not in message

@@ -142,6 +142,8 @@ BEGIN
         SELECT o.id FROM asok_tasks o
         WHERE o.app = _app AND o.id = args ->> 'id' AND (o.state = 'queued' OR o.state = 'waiting' AND o.due <= _now)
             AND o.wanted_key = '' AND o.message IS NOT NULL AND o.message NOT LIKE '%"once":true%'
+            -- Of a forged record: one that cannot be claimed must not keep the others of its queue from being fetched.
+            AND o.attempts BETWEEN 0 AND 1000000000
         FOR UPDATE SKIP LOCKED
     ) found
     WHERE t.id = found.id RETURNING t.attempts, t.message INTO attempt, signed;
