@@ -12,7 +12,8 @@ from ...errors import BackendUnavailable
 from ...record_writer import RecordWriter, traceback_of
 from ...store.away import warn_of_store
 from ...summaries import State
-from ...task_log import log_of
+from ...task_log import log_cancelled, log_of
+from ..base import ASKED_TO_STOP
 from .engine_store import EngineStore, ForeignRecord
 from .hub import Hub
 from .outcomes import signed_outcome
@@ -83,12 +84,21 @@ class AttemptRecord(RemoteRecord):
         self._write(task, do, ())
 
     def give_back(self, task: RunnableTask[Any]) -> None:
-        """Leave the attempt, of which there is no outcome, to another worker, which makes it again."""
+        """Leave the attempt, of which there is no outcome, to another worker, unless it was asked to stop."""
         try:
+            record = self._store.read(task.id)
+            if record is not None and record.stopping and self._stop(task):
+                return
             self._engine_store.hand_over(task.id, self._claim)
         except BackendUnavailable as error:
             # Its lease runs out.
             warn_of_store(task, error)
+
+    def _stop(self, task: RunnableTask[Any]) -> bool:
+        is_stopped = self._store.settle(task.id, self._claim, "cancelled", error=ASKED_TO_STOP)
+        if is_stopped:
+            log_cancelled(task, ASKED_TO_STOP)
+        return is_stopped
 
     def wait(self, task: RunnableTask[Any], seconds: float, error: BaseException | None) -> None:
         """Note that the task waits for its next attempt, which a sweeper sends when it is due."""

@@ -13,6 +13,7 @@ from ...messages.message import Message
 from ...store.base import Record
 from ...summaries import TaskSummary
 from ...task_log import Known, log_cancelled, task_fields
+from ..base import ASKED_TO_STOP
 from .commands import summary_of
 from .engine_store import EngineStore
 from .hub import Hub, keep_trying
@@ -110,8 +111,7 @@ class RemoteWorker:
         signed = store.message_of(record.id)
         message = None if signed is None else self.kept_message(record.id, signed)
         if message is not None and record.stopping:
-            if store.settle(record.id, record.claim, "cancelled", error="it was asked to stop"):
-                self.tell_cancelled(record, "it was asked to stop")
+            self.stop(store, record)
         elif message is not None and (why := _why_last(record, message)):
             self.give_up(message, why, record)
         elif store.take_back(record) and message is not None:
@@ -119,6 +119,11 @@ class RemoteWorker:
                 logging.WARNING, "Background task %s (%s) was lost with its process, and is sent again.",
                 record.name, record.id, app=self.hub.app, extra=message.log_fields(),
             )  # fmt: skip
+
+    def stop(self, store: EngineStore, record: Record) -> None:
+        """Cancel a task that nobody runs any more, and that was asked to stop."""
+        if store.settle(record.id, record.claim, "cancelled", error=ASKED_TO_STOP):
+            self.tell_cancelled(record, ASKED_TO_STOP)
 
     def about(self, message: Message) -> str:
         """Return what a log says of the arguments; "" where this code cannot read them."""

@@ -106,7 +106,11 @@ class PostgresWorker(RemoteWorker):
         assert isinstance(store, PostgresEngineStore)
         if record.owner != store.me:
             super().take_back(store, record)
-        elif record.claim not in store.claims:
+        elif record.claim in store.claims:
+            return
+        elif record.stopping:
+            self.stop(store, record)
+        else:
             store.hand_over(record.id, record.claim)
 
     def _is_ending(self) -> bool:

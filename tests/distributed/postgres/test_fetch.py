@@ -224,3 +224,74 @@ def test_nobody_yet(start, store, taken, monkeypatch):
     assert task.result(30) == 1
     assert taken == [task.id]
     assert store.me
+
+
+def test_fetched_anew(worker, start, store, postgres, monkeypatch, tmp_path, wait_until):
+    """Tasks that run while the engine's connections end keep their slots, and have their time at the shutdown."""
+    fetch, looked = EngineJobs.fetch_job, []
+
+    async def note(self, queues, worker_id):
+        job = await fetch(self, queues, worker_id)
+        looked.append((self, job))
+        return job
+
+    monkeypatch.setattr(EngineJobs, "fetch_job", note)
+    running = [background(jobs.wait_for, tmp_path / "runs", tmp_path / "gate") for _ in range(2)]
+    start()
+    wait_until(lambda: len(lines(tmp_path / "runs")) == 2, what="both tasks")
+    first, later = looked[0][0], background(jobs.add, 1)
+    postgres.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'distributed' AND pid <> "
+        "pg_backend_pid() AND query ~ 'LISTEN|asok_fetch_v1|procrastinate_workers'"
+    )
+    wait_until(lambda: looked[-1][0] is not first, 30, "the next look")
+
+    closing = threading.Thread(target=worker.close, args=(30,))
+    closing.start()
+    # Its end would come at once.
+    closing.join(0.5)
+    is_closing = closing.is_alive()
+    (tmp_path / "gate").touch()
+    closing.join(30)
+
+    assert is_closing
+    assert [job for jobs_of_engine, job in looked if jobs_of_engine is not first and job] == []
+    assert [task.result(30) for task in running] == ["waited", "waited"]
+    assert (lines(tmp_path / "runs"), facts_of(store, later)) == (["1", "1"], ("queued", 0, 0))
+
+
+def test_asked_to_stop_before_the_end(ctx, worker, start, store, tmp_path, wait_until):
+    """What was asked to stop, and is interrupted by the end of its worker, is cancelled and runs nowhere else."""
+    task = background(jobs.wait_for, tmp_path / "runs", tmp_path / "gate")
+    start()
+    wait_until(lambda: lines(tmp_path / "runs"), what="the task")
+
+    assert ctx.extensions["asok_of_tests"].cancel(task.id, running=True)
+    worker.close(0)
+    (tmp_path / "gate").touch()
+
+    record = store.read(task.id)
+    assert (record.state, record.error) == ("cancelled", "it was asked to stop")
+
+
+@pytest.mark.parametrize("attempts", [2**31 - 1, -1])
+def test_cannot_be_claimed(start, store, attempts):
+    """A forged record that no worker can claim keeps none of its queue from being fetched."""
+    forged = background(jobs.add, 1)
+    store.change("UPDATE asok_tasks SET attempts = %(attempts)s WHERE id = %(id)s", id=forged.id, attempts=attempts)
+    task = background(jobs.add, 2)
+    start()
+
+    assert task.result(30) == 2
+
+
+def test_forged_arguments(start, postgres, store, caplog):
+    """A row of the engine whose arguments are none is refused, and does not stay."""
+    args = [next(iter(store.lines.values())), "flask_asok.run", "[1]"]
+    postgres.execute(
+        "INSERT INTO procrastinate_jobs (queue_name, task_name, args) VALUES (%s, %s, %s)", args, "distributed"
+    )
+    start()
+
+    assert background(jobs.add, 2).result(30) == 2
+    assert "Refused a message for background tasks: it names no task." in caplog.text
