@@ -43,7 +43,8 @@ class PostgreSQL:
 
     def start(self, *options):
         command = [program("postgres"), "-D", self.data, "-p", str(self.port), "-k", self.folder]
-        command += ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "max_connections=200", *options]
+        command += ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "max_connections=200"]
+        command += ["-c", "max_prepared_transactions=10", *options]
         with open(f"{self.folder}/log", "ab") as log:
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=log, user=self.user, cwd=self.folder, start_new_session=True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import weakref
@@ -13,7 +14,7 @@ from flask.ctx import AppContext
 
 from ... import process
 from ...attempt import RunnableTask
-from ...errors import BackendUnavailable
+from ...errors import AsokError, BackendUnavailable
 from ...key_probe import tell_key
 from ...options import Options
 from ...record_writer import key_of, record_of
@@ -198,8 +199,9 @@ class PostgresBackend(DistributedBackend):
         if is_committed(innermost(session)):
             return None, True
         connection = self.hub.transactions.connection(session)
-        # In AUTOCOMMIT others would see the task before what it belongs to.
-        return (None, True) if commits_each(connection) else (connection, False)
+        # In AUTOCOMMIT others would see the task before what it belongs to; what the engine notifies can be no part of
+        # a commit in two phases.
+        return (None, True) if session.twophase or commits_each(connection) else (connection, False)
 
     def _record(self, task: PostgresTask[Any], fn: Callable[..., Any]) -> Record:
         record = record_of(task, self.app, fn, "")
@@ -210,6 +212,8 @@ class PostgresBackend(DistributedBackend):
         """Note that a task is there for everybody: nothing is left to do that could fail."""
         assert isinstance(task, PostgresTask)
         self._note_written(task)
+        with contextlib.suppress(AsokError):
+            tell_key(self.app, self.hub.packer, self.hub.store)
 
     def _note_written(self, task: PostgresTask[Any]) -> None:
         task.is_written = task.summary.is_stored = True

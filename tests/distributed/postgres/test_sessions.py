@@ -164,3 +164,26 @@ def test_other_driver(make_shop, monkeypatch, free_port):
 
         with pytest.raises(ValueError, match="not of asyncpg: set the driver"):
             background(jobs.add, 1)
+
+
+def test_two_phases(shop, rows):
+    """In a session that commits in two phases, of which the engine's part can be none, the task is sent after that."""
+    with shop.app_context():
+        database.session().twophase = True
+        buy()
+        task = background(jobs.add, 1)
+
+        assert (rows(shop), task.state) == ([], "waiting")
+        database.session.commit()
+        assert rows(shop) == ["queued"]
+
+
+def test_probe_of_the_key(shop, postgres, shop_database):
+    """An application whose calls are all part of a transaction tells other processes too by which key it signs."""
+    with shop.app_context():
+        buy()
+        background(jobs.add, 1)
+        database.session.commit()
+
+    found = "SELECT name FROM asok_about WHERE app = %s"
+    assert postgres.execute(found, [shop.name], shop_database) == [("probe",)]
