@@ -542,6 +542,38 @@ def get_when_up(url):
             time.sleep(0.05)
 
 
+SHOP_WITH_A_CACHE = """
+from flask import Flask
+from flask_asok import FlaskAsok, cached
+
+app = Flask(__name__)
+app.config.update(SECRET_KEY="a secret", ASOK_STORE="memory")
+asok = FlaskAsok(app)
+
+
+@cached("recent_posts", ttl=300)
+def recent_posts():
+    print("loaded", flush=True)
+"""
+
+HOOKED = [path for path in PAGES if "def post_worker_init" in path.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("path", HOOKED, ids=names)
+def test_hooks_of_gunicorn(path, blocks, monkeypatch, tmp_path):
+    """A worker of gunicorn starts with the file that the page shows, and its hook warms the cache where it says so."""
+    monkeypatch.chdir(tmp_path)
+    (block,) = (block for block in blocks(path) if block.text.startswith("# gunicorn.conf.py\n"))
+    Path("gunicorn.conf.py").write_text(block.text)
+    Path("shop.py").write_text(SHOP_WITH_A_CACHE)
+    script = "import runpy; runpy.run_path('gunicorn.conf.py')['post_worker_init'](None)"
+
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=TIMEOUT)
+
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == ("loaded\n" if path.name == "cache.md" else "")
+
+
 TROUBLESHOOTING = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
 HEADINGS = re.findall(r"^### `+ ?(.+?) ?`+$", TROUBLESHOOTING, re.MULTILINE)
 
