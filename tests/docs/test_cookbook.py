@@ -18,7 +18,7 @@ from typing import ClassVar
 
 import pytest
 
-from flask_asok import FlaskAsok
+from flask_asok import FlaskAsok, Retry
 from flask_asok.recipes.webhooks import signing
 from flask_asok.rooms import SETTINGS
 
@@ -98,11 +98,12 @@ class Model(http.server.BaseHTTPRequestHandler):
     """Answer 429 once, then with a summary."""
 
     asked: ClassVar = []
+    retry_after = "0.1"
 
     def do_POST(self):
         self.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
         self.send_response(429 if len(self.asked) == 1 else 200)
-        self.send_header("Retry-After", "0.1")
+        self.send_header("Retry-After", self.retry_after)
         self.end_headers()
         self.wfile.write(json.dumps({"output": [{"content": [{"text": "Short."}]}]}).encode())
 
@@ -110,12 +111,22 @@ class Model(http.server.BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def test_slow_api(recipe, monkeypatch):
-    """A service that is asked too often is asked again when it says, and its answer can be fetched by an id."""
+@pytest.fixture
+def model(monkeypatch):
+    """Serve the model, and let the recipe find it."""
+    monkeypatch.setattr(Model, "asked", [])
     server = http.server.HTTPServer(("127.0.0.1", 0), Model)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     monkeypatch.setenv("MODEL_URL", f"http://127.0.0.1:{server.server_port}/")
+    yield Model
+    server.shutdown()
+    thread.join(TIMEOUT)
+    server.server_close()
+
+
+def test_slow_api(recipe, model):
+    """A service that is asked too often is asked again when it says, and its answer can be fetched by an id."""
     shop = recipe("Call a slow API")
     client = shop.app.test_client()
 
@@ -123,12 +134,21 @@ def test_slow_api(recipe, monkeypatch):
     recipe.outcomes()
     summary = client.get(f"/summaries/{id}").json
     shop.http.clear()
-    server.shutdown()
-    thread.join(TIMEOUT)
-    server.server_close()
 
     assert summary == {"state": "succeeded", "summary": "Short."}
-    assert [asked["input"] for asked in Model.asked] == ["Summarize: A long text"] * 2
+    assert [asked["input"] for asked in model.asked] == ["Summarize: A long text"] * 2
+
+
+def test_slow_api_that_names_a_date(recipe, model, monkeypatch):
+    """A service that says by a date when to come back is asked again as the backoff says."""
+    monkeypatch.setattr(model, "retry_after", "Fri, 27 Nov 2026 09:00:00 GMT")
+    shop = recipe("Call a slow API")
+
+    with pytest.raises(Retry) as raised:
+        shop.summarize("A long text")
+    shop.http.clear()
+
+    assert raised.value.after is None
 
 
 def test_polling(recipe):
@@ -216,7 +236,7 @@ init = sentry_sdk.init
 sentry_sdk.init = lambda **options: init(**options, transport=Kept)
 
 import reports
-from flask_asok import FlaskAsok
+from flask_asok import FlaskAsok, Retry
 
 reports.app.test_client().post("/reports")
 FlaskAsok().close(reports.app, 40)
