@@ -531,6 +531,14 @@ def test_deployment(page):
     assert "ended" in output
 
 
+def test_loggers():
+    """The page names every logger that there is, and no other."""
+    (told,) = re.findall(r"^Flask-Asok logs to (.+)\.$", (ROOT / "docs/deployment.md").read_text(), re.MULTILINE)
+    code = "\n".join(path.read_text() for path in Path(flask_asok.__file__).parent.rglob("*.py"))
+
+    assert set(re.findall(r"`(.+?)`", told)) == set(re.findall(r'(?i)\b(?:logger|name) ?= ?"(asok\.[a-z]+)"', code))
+
+
 def get_when_up(url):
     """Ask a server that is just being started until it answers."""
     deadline = time.monotonic() + TIMEOUT
