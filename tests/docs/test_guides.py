@@ -35,13 +35,30 @@ def test_words_are_found():
 
 
 def test_extras():
-    """The page of the installation lists every extra."""
+    """The page of the installation lists every extra, and what it installs on every system."""
     page = (ROOT / "docs/installation.md").read_text(encoding="utf-8")
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    needed = {
+        name: {re.match(r"[\w-]+", one)[0] for one in requirements if ";" not in one} - {"flask"}
+        for name, requirements in extras.items()
+    }
 
-    listed = re.findall(r"^\| `(\w+)` \| (.+?) \|", page, re.MULTILINE)
+    listed = {
+        name: set(installs.split(", ")) for name, installs in re.findall(r"^\| `(\w+)` \| (.+?) \|", page, re.MULTILINE)
+    }
 
-    assert {name for name, _ in listed} == project["optional-dependencies"].keys()
+    assert listed.keys() == extras.keys()
+    assert {name: needed[name] - listed[name] for name in needed if needed[name] - listed[name]} == {}
+
+
+def test_cards_of_the_example():
+    """The README of the example application says what to try on each card of its page."""
+    readme = (ROOT / "example_app/README.md").read_text(encoding="utf-8")
+    cards = [path.read_text(encoding="utf-8") for path in (ROOT / "example_app/templates/cards").glob("*.html")]
+
+    told = re.findall(r"^- \*\*(.+?)\*\*:", readme, re.MULTILINE)
+
+    assert sorted(told) == sorted(re.search(r"<h2>(.+?)</h2>", card)[1] for card in cards)
 
 
 def test_every_page_is_in_the_contents():
