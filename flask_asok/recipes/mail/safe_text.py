@@ -25,8 +25,12 @@ _UTF_8 = Charset("utf-8")
 _LONGEST_CHUNK = 39
 """Octets of text in an encoded word, which may have 75 characters."""
 
-BREAKABLE: re.Pattern[str] = re.compile(r"[ \t]*[^ \t]+")
-"""The smallest piece of a header that can be a line: a word and the space before it."""
+BREAKABLE: re.Pattern[str] = re.compile(r"(?<![ \t])[ \t]*[^ \t]+")
+"""
+The smallest piece of a header that can be a line: a word and the space before it.
+
+It begins in no other place: space at the end, which no word follows, would be read again from each of its characters.
+"""
 
 _CHARSET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
 

@@ -1,0 +1,56 @@
+"""Long texts that a visitor sends: they are read and written in time that grows no faster than they do."""
+
+from __future__ import annotations
+
+import time
+
+import flask_mail
+import pytest
+
+from flask_asok.recipes.mail.mime import as_bytes
+from flask_asok.recipes.mail.recipe import compose
+
+SIZE = 80_000
+LIMIT = 2.0
+"""Seconds of CPU. Each needs a tenth of one at most; what grows with the square of its length needs many."""
+
+TEXTS = {
+    "space at the end": "hi" + " " * SIZE,
+    "tabs at the end": "hi" + "\t" * SIZE,
+    "space in the middle": "a" + " " * SIZE + "b",
+    "commas": "," * SIZE,
+    "quotes": '"' * SIZE,
+    "backslashes": "\\" * SIZE,
+    "one word": "x" * SIZE,
+    "umlauts": "ä" * SIZE,
+    "accents": "a" + "\u0301\u0316" * (SIZE // 2),
+    "encoded words": "=?utf-8?q?x?=" * (SIZE // 13),
+    "parentheses": "(" * SIZE,
+}
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+@pytest.mark.parametrize(
+    "where",
+    [
+        lambda text: {"subject": text},
+        lambda text: {"to": text},
+        lambda text: {"to": [(text, "a@example.com")]},
+        lambda text: {"sender": f"{text} <a@example.com>"},
+        lambda text: {"reply_to": f'"{text}" <a@example.com>'},
+        lambda text: {"body": text, "html": text},
+        lambda text: {"attachments": [(text, b"x")]},
+        lambda text: {"attachments": [flask_mail.Attachment(text, "image/png", b"x")]},
+    ],
+    ids=["subject", "to", "name", "sender", "reply_to", "body", "attachment", "flask-mail-attachment"],
+)
+def test_long_text(where, text):
+    """Whatever a long text is made of, and wherever it is, it does not hold up the process."""
+    arguments = {"to": "user@example.com", "sender": "shop@example.com", "body": "World", **where(text)}
+    started = time.thread_time()
+
+    mail = compose(**arguments)
+    if hasattr(mail, "subject"):
+        as_bytes(mail, ascii_names=True)
+
+    assert time.thread_time() - started < LIMIT
