@@ -195,19 +195,6 @@ def test_open_file(app, handler, tmp_path):
     assert (attached.get_filename(), attached.get_content()) == ("a.txt", "content")
 
 
-def test_upload(app, handler):
-    """An upload can be attached as it is."""
-    import io
-
-    from werkzeug.datastructures import FileStorage
-
-    upload = FileStorage(io.BytesIO(b"GIF89a"), "a.gif", content_type="image/gif")
-    Mail.send("user@example.com", "Hi", "See file", attachments=[upload]).join(TIMEOUT)
-
-    (attached,) = handler.take().message.iter_attachments()
-    assert (attached.get_filename(), attached.get_content_type()) == ("a.gif", "image/gif")
-
-
 def test_options(app, handler):
     """Options go through the door of all background work."""
     task = background.using(name="welcome")(send_mail, to="user@example.com", subject="Hello", body="World")

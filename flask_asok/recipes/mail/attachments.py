@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from dataclasses import dataclass, field
@@ -33,7 +34,8 @@ def attached_file(value: Any, problems: list[str]) -> AttachedFile:
     Return the file that `value` stands for, read to its end.
 
     A path; `(filename, data)` or `(filename, data, content_type)`, with data of str, bytes or a file open for reading;
-    a file that has a name (an upload); a Flask-Mail Attachment. Adds a reason to `problems` for a name that cannot be
+    a file that has a name (an upload); a Flask-Mail Attachment. An upload is read from its start, an open file from
+    where it is. Adds a reason to `problems` for a name that cannot be
     sent, since a visitor may have chosen it. Raises OSError for a file that cannot be read.
     """
     from flask_mail import Attachment
@@ -70,7 +72,7 @@ def _file(
 ) -> AttachedFile:
     name = None if filename is None else _checked_name(filename, problems)
     if hasattr(data, "read"):
-        data = data.read()
+        data = _read(data)
     kind = content_type or (name and _guessed(name))
     kind = kind or ("text/plain" if isinstance(data, str) else "application/octet-stream")
     if not isinstance(kind, str) or len(kind) > LONGEST_LINE or not _CONTENT_TYPE.fullmatch(kind):
@@ -90,6 +92,21 @@ def _file(
         disposition=disposition,
         headers=checked_headers(headers or {}),
     )
+
+
+def _read(file: Any) -> Any:
+    if not (hasattr(file, "stream") and hasattr(file, "filename")):
+        return file.read()
+    # An upload: the application may have saved it already, or will do so.
+    _rewind(file.stream)
+    data = file.read()
+    _rewind(file.stream)
+    return data
+
+
+def _rewind(stream: Any) -> None:
+    with contextlib.suppress(AttributeError, OSError):
+        stream.seek(0)
 
 
 def _checked_name(filename: Any, problems: list[str]) -> str:

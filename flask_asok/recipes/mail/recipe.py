@@ -143,7 +143,7 @@ def send_mail(
       with the values of `context`.
     - `sender`: by default `MAIL_DEFAULT_SENDER`. `reply_to`: one address.
     - `attachments`: paths; `(filename, data)` or `(filename, data, content_type)` with str, bytes or an open file;
-      open files that have a name, such as uploads; Flask-Mail Attachments.
+      open files that have a name; uploads, which may have been saved already; Flask-Mail Attachments.
     - `headers`: further headers. A Message-ID among them is used.
 
     `background` renders, reads and checks all of this in the caller's thread. It raises ValueError for no recipient, no
