@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+import unicodedata
 
 import flask_mail
 import pytest
 
+from flask_asok import check_address
 from flask_asok.recipes.mail.mime import as_bytes
 from flask_asok.recipes.mail.recipe import compose
 
@@ -36,13 +38,14 @@ TEXTS = {
         lambda text: {"subject": text},
         lambda text: {"to": text},
         lambda text: {"to": [(text, "a@example.com")]},
+        lambda text: {"to": f"a@{text}.example"},
         lambda text: {"sender": f"{text} <a@example.com>"},
         lambda text: {"reply_to": f'"{text}" <a@example.com>'},
         lambda text: {"body": text, "html": text},
         lambda text: {"attachments": [(text, b"x")]},
         lambda text: {"attachments": [flask_mail.Attachment(text, "image/png", b"x")]},
     ],
-    ids=["subject", "to", "name", "sender", "reply_to", "body", "attachment", "flask-mail-attachment"],
+    ids=["subject", "to", "name", "domain", "sender", "reply_to", "body", "attachment", "flask-mail-attachment"],
 )
 def test_long_text(where, text):
     """Whatever a long text is made of, and wherever it is, it does not hold up the process."""
@@ -54,3 +57,23 @@ def test_long_text(where, text):
         as_bytes(mail, ascii_names=True)
 
     assert time.thread_time() - started < LIMIT
+
+
+def test_long_domain():
+    """A domain longer than any that there is is refused before its letters are looked at; the error says no more."""
+    started = time.thread_time()
+
+    with pytest.raises(ValueError, match="is no mail address") as caught:
+        check_address("a@" + "ä" * 20 * SIZE + ".example")
+
+    assert time.thread_time() - started < LIMIT
+    assert len(str(caught.value)) < 1_000
+
+
+def test_domain_with_accents_of_their_own():
+    """A domain within the limits is taken, of however many characters its letters are made."""
+    label = "u\u0308\u0304" * 16
+    text = "a@" + ".".join([label] * 6) + ".example"
+
+    assert check_address(text) == check_address(unicodedata.normalize("NFC", text))
+    assert len(text) > 300

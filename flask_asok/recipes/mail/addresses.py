@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from email.utils import parseaddr
 from typing import Any
 
-from .domains import ascii_domain
+from .domains import LONGEST_DOMAIN, ascii_domain
 from .safe_text import checked_line, shown
 
 # No two parts match the same characters: text from a form may be long, and built to make the pattern backtrack.
@@ -127,7 +127,7 @@ def _ascii(name: str, spec: str) -> str:
     if not local.isascii():
         raise ValueError(f"{name}: {shown(spec)} is not ASCII before the @: such addresses are not supported.")
     domain = ascii_domain(given)
-    if not domain and not given.isascii():
+    if not domain and not given.isascii() and len(given) <= LONGEST_DOMAIN:
         raise ValueError(
             f"{name}: the domain of {shown(spec)} has letters that mail servers read in different ways, or not at "
             "all. Write the domain in its xn-- form."

@@ -8,6 +8,11 @@ import unicodedata
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f.:]+\]|\[IPv6:[0-9A-Fa-f.:]+\]")
 
+LONGEST_DOMAIN = 255
+"""Octets: RFC 5321, 4.5.3.1.2."""
+_MOST_CHARACTERS = 4
+"""A letter with its accents may be given as so many characters for one."""
+
 _LETTERS = frozenset({"Ll", "Lo", "Lm", "Mn", "Mc", "Nd"})
 """General categories of the characters that IDNA 2008 allows; 2003 allows symbols as well."""
 
@@ -25,9 +30,12 @@ def ascii_domain(domain: str) -> str:
     Also "" for a name that IDNA 2003 and IDNA 2008 read differently, such as one with ß or full-width letters: it may
     stand for two domains of two owners.
     """
+    if len(domain) > LONGEST_DOMAIN * _MOST_CHARACTERS:
+        # Before each character is looked at: a visitor may have typed thousands.
+        return ""
     if not domain.isascii():
         domain = _encoded(domain)
-    return domain if _DOMAIN.fullmatch(domain) else ""
+    return domain if len(domain) <= LONGEST_DOMAIN and _DOMAIN.fullmatch(domain) else ""
 
 
 def _encoded(domain: str) -> str:

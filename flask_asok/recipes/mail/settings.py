@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def _hello(name: str, value: object) -> str:
     """Return a name that is valid in SMTP's EHLO command."""
     hello = text(name, value)
-    if not hello.isascii() or not ascii_domain(hello) or len(hello) > 255:
+    if not hello.isascii() or not ascii_domain(hello):
         raise ValueError(
             f"{name} must be the full name of this machine in ASCII, such as mail.example.com, or its address in "
             f"brackets, [192.0.2.1], not {hello!r}."
