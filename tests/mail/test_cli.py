@@ -54,6 +54,7 @@ def test_bad_address(make_app, serve):
     ("config", "text"),
     [
         ({"MAIL_SERVER": None}, "MAIL_SERVER is None"),
+        ({"MAIL_SERVER": "a..b"}, "MAIL_SERVER is 'a..b'"),
         ({"MAIL_USE_TLS": True, "MAIL_USE_SSL": True}, "are both set"),
         ({"MAIL_SUPPRESS_SEND": "maybe"}, "MAIL_SUPPRESS_SEND is 'maybe'"),
         ({"MAIL_DEFAULT_SENDER": "nobody"}, "sender: 'nobody' is no mail address"),

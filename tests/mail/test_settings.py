@@ -9,6 +9,7 @@ import pytest
 
 from flask_asok import Mail, MailRefused
 from flask_asok.recipes.mail import smtp
+from flask_asok.recipes.mail.server import Server
 
 TIMEOUT = 10
 
@@ -30,6 +31,13 @@ def send(app) -> MailRefused | None:
         ({"MAIL_SERVER": " "}, "MAIL_SERVER is ' '"),
         ({"MAIL_SERVER": 25}, "MAIL_SERVER is 25"),
         ({"MAIL_SERVER": "mail.faß.example"}, "xn--"),
+        ({"MAIL_SERVER": "a..b"}, "MAIL_SERVER is 'a..b'"),
+        ({"MAIL_SERVER": "x" * 64 + ".example"}, "MAIL_SERVER is 'xxx"),
+        ({"MAIL_SERVER": "x." * 130 + "example"}, "MAIL_SERVER is 'x.x."),
+        ({"MAIL_SERVER": "smtp.example.com:587"}, "MAIL_PORT"),
+        ({"MAIL_SERVER": "smtp://smtp.example.com"}, "MAIL_SERVER is 'smtp://smtp"),
+        ({"MAIL_SERVER": "[::1]"}, "without brackets"),
+        ({"MAIL_SERVER": "a\0b"}, "MAIL_SERVER is 'a\\x00b'"),
         ({"MAIL_PORT": "smtp"}, "MAIL_PORT is 'smtp'"),
         ({"MAIL_PORT": -1}, "MAIL_PORT is -1"),
         ({"MAIL_PORT": 70000}, "MAIL_PORT is 70000"),
@@ -48,6 +56,26 @@ def test_wrong(make_app, config, text):
 
     assert isinstance(error, MailRefused)
     assert text in str(error)
+
+
+@pytest.mark.parametrize(
+    ("name", "host"),
+    [
+        ("smtp.example.com", "smtp.example.com"),
+        (" my_mail-1 ", "my_mail-1"),
+        ("smtp.example.com.", "smtp.example.com."),
+        ("bücher.example", "xn--bcher-kva.example"),
+        ("192.0.2.1", "192.0.2.1"),
+        ("::1", "::1"),
+        ("fe80::1%eth0", "fe80::1%eth0"),
+        ("x" * 63 + ".example", "x" * 63 + ".example"),
+    ],
+)
+def test_server(make_app, name, host):
+    """Whatever names a server that can be looked up, or is its address, is taken as it is."""
+    app = make_app(MAIL_SERVER=name)
+
+    assert Server.of(app).host == host
 
 
 @pytest.mark.parametrize("off", ["false", "False", "0", "no", "off", "", False, 0, None])

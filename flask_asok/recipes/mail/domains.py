@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?"
+# RFC 1035, 2.3.4: 63 octets at most, and Python looks up no longer one.
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f.:]+\]|\[IPv6:[0-9A-Fa-f.:]+\]")
 
 LONGEST_DOMAIN = 255

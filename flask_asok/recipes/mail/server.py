@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,16 +39,11 @@ class Server:
                 "MAIL_USE_SSL and MAIL_USE_TLS are both set. Set MAIL_USE_SSL for TLS from the start (port 465) or "
                 "MAIL_USE_TLS for STARTTLS (port 587)."
             )
-        if not isinstance(mail.server, str) or not mail.server.strip():
-            raise MailRefused(f"MAIL_SERVER is {mail.server!r}. Set it to the name of your mail server.")
-        host = mail.server.strip()
-        if not host.isascii() and not (host := ascii_domain(host)):
-            raise MailRefused(f"MAIL_SERVER is {mail.server!r}. Write the name in its xn-- form.")
         port = _number("MAIL_PORT", mail.port) or (465 if use_ssl else 25)
         if port > 65535:
             raise MailRefused(f"MAIL_PORT is {port}. Ports end at 65535.")
         return cls(
-            host=host,
+            host=_host(mail.server),
             port=port,
             use_ssl=use_ssl,
             use_tls=use_tls,
@@ -69,6 +66,23 @@ def is_on(key: str, value: Any) -> bool:
     if word not in _ON | _OFF:
         raise MailRefused(f"{key} is {value!r}. Set it to True or False.")
     return word in _ON
+
+
+def _host(value: Any) -> str:
+    host = value.strip() if isinstance(value, str) else ""
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(host)
+        return host
+    # A full stop at the end keeps the domains that the resolver knows from being tried.
+    name = ascii_domain(host.removesuffix("."))
+    if not name and not host.isascii():
+        raise MailRefused(f"MAIL_SERVER is {value!r}. Write the name in its xn-- form.")
+    if not name or name.startswith("["):
+        raise MailRefused(
+            f"MAIL_SERVER is {value!r}. Set it to the name of your mail server, such as smtp.example.com, or to its "
+            "address, without brackets; the port is MAIL_PORT."
+        )
+    return name + "." if host.endswith(".") else name
 
 
 def _number(key: str, value: Any) -> int:
