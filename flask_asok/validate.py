@@ -70,6 +70,19 @@ def text(name: str, value: object) -> str:
     return value
 
 
+def certificates(name: str, value: object) -> str:
+    """Return the path of a file of certificates (PEM), which is read once to see that they are there."""
+    # Slow to import, and few applications need it.
+    import ssl
+
+    path = text(name, value)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except OSError as error:
+        raise ValueError(f"{name}: {path} holds no certificates (PEM): {error.strerror}.") from None
+    return path
+
+
 def task_id(value: str) -> str:
     """Return an id, or the None of a task that is not there yet; a Task in its place would be known nowhere."""
     if value is not None and not isinstance(value, str):

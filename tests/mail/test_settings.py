@@ -157,6 +157,14 @@ def test_wrong_hello(make_app, name):
         make_app(ASOK_MAIL_HELLO=name)
 
 
+@pytest.mark.parametrize("path", [7, "", "/nowhere/ca.pem", __file__])
+@pytest.mark.parametrize("tls", [True, False])
+def test_wrong_certificates(make_app, path, tls):
+    """A file of certificates that is not there, or holds none, keeps the app from starting."""
+    with pytest.raises((TypeError, ValueError), match="ASOK_MAIL_CA_FILE"):
+        make_app(ASOK_MAIL_CA_FILE=path, MAIL_USE_TLS=tls)
+
+
 def test_one_look_up(make_app, serve, handler, looked_up):
     """The name of this machine is looked up once in a process, whatever the number of mails, apps and threads."""
     apps = [make_app(serve()), make_app(serve())]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ...settings import Setting
-from ...validate import or_none, positive_seconds, text
+from ...validate import certificates, or_none, positive_seconds, text
 from .domains import ascii_domain
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ SETTINGS = (
         "Seconds that the SMTP server has to connect and to answer a command.",
     ),
     Setting(
-        "ASOK_MAIL_CA_FILE", None, or_none(text),
+        "ASOK_MAIL_CA_FILE", None, or_none(certificates),
         "Path of certificates (PEM) to trust for mail, besides the system's.",
     ),
     Setting(

@@ -290,5 +290,8 @@ def readable(text: bytes | str) -> str:
 def _tls(ca_file: str | None) -> ssl.SSLContext:
     context = ssl.create_default_context()
     if ca_file is not None:
-        context.load_verify_locations(ca_file)
+        try:
+            context.load_verify_locations(ca_file)
+        except OSError as error:
+            raise MailRefused(f"ASOK_MAIL_CA_FILE: {ca_file} can no longer be read: {error.strerror}.") from error
     return context

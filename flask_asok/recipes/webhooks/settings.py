@@ -9,7 +9,7 @@ from flask import current_app, has_app_context
 
 from ...settings import Setting
 from ...state import KEY
-from ...validate import a_kind, flag, or_none, text, whole
+from ...validate import a_kind, certificates, flag, or_none, text, whole
 from . import signing
 from .policy import Policy
 from .url import parse_proxy
@@ -18,17 +18,6 @@ from .url import parse_proxy
 def _allow(name: str, value: Any) -> Any:
     Policy.of(value, name)
     return value
-
-
-def _certificates(name: str, value: object) -> str:
-    import ssl
-
-    path = text(name, value)
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
-    except OSError as error:
-        raise ValueError(f"{name}: {path} holds no certificates (PEM): {error.strerror}.") from None
-    return path
 
 
 def _proxy(name: str, value: object) -> str:
@@ -71,7 +60,7 @@ SETTINGS = (
         "No proxy is taken from the environment.",
     ),
     Setting(
-        "ASOK_WEBHOOK_CA_FILE", None, or_none(_certificates),
+        "ASOK_WEBHOOK_CA_FILE", None, or_none(certificates),
         "Path of certificates (PEM) to trust for webhooks, besides the system's.",
     ),
     Setting(
