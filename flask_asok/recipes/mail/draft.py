@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import formatdate, make_msgid
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +13,7 @@ from flask import current_app
 
 from .addresses import one_address, some_addresses
 from .attachments import attached_file
+from .lengths import too_long
 from .outgoing import Composed, OutgoingMail, Unsendable
 from .safe_text import (
     checked_charset,
@@ -143,7 +144,7 @@ def composed(draft: Draft) -> Composed:
     if problems or author is None or title is None:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         return Unsendable(message_id, "; ".join(problems[:5]) + more)
-    return OutgoingMail(
+    mail = OutgoingMail(
         message_id=message_id,
         date=date,
         subject=title,
@@ -159,8 +160,13 @@ def composed(draft: Draft) -> Composed:
         charset=charset,
         mail_options=mail_options,
         rcpt_options=rcpt_options,
-        content=draft.finish and draft.finish(),
+        content=None,
     )
+    if draft.finish is None:
+        return mail
+    if why := too_long(mail):
+        return Unsendable(message_id, why)
+    return replace(mail, content=draft.finish())
 
 
 def _or_problem(problems: list[str], check: Callable[[str, Any], T], name: str, value: Any) -> T | None:
