@@ -54,7 +54,7 @@ def attached_file(value: Any, problems: list[str]) -> AttachedFile:
             raise TypeError("An attached file needs a name: pass (filename, file).")
         # The type of an upload is the browser's claim.
         said = getattr(value, "mimetype", None)
-        kind = _unless_guessed(said, name) if isinstance(said, str) and _CONTENT_TYPE.fullmatch(said) else None
+        kind = _unless_guessed(said, name) if _is_type(said) else None
         return _file(problems, os.path.basename(name), value, kind)
     raise TypeError(
         "attachments takes paths, (filename, data) or (filename, data, content_type), open files and Flask-Mail "
@@ -75,7 +75,7 @@ def _file(
         data = _read(data)
     kind = content_type or (name and _guessed(name))
     kind = kind or ("text/plain" if isinstance(data, str) else "application/octet-stream")
-    if not isinstance(kind, str) or len(kind) > LONGEST_LINE or not _CONTENT_TYPE.fullmatch(kind):
+    if not _is_type(kind):
         raise HeaderInjectionError(f"{kind!r} is no content type of an attachment.")
     if isinstance(data, str):
         data = data.encode()
@@ -92,6 +92,10 @@ def _file(
         disposition=disposition,
         headers=checked_headers(headers or {}),
     )
+
+
+def _is_type(kind: Any) -> bool:
+    return isinstance(kind, str) and len(kind) <= LONGEST_LINE and _CONTENT_TYPE.fullmatch(kind) is not None
 
 
 def _read(file: Any) -> Any:
