@@ -57,3 +57,14 @@ def test_open_file_from_where_it_is(app, handler, tmp_path):
 
     (attached,) = handler.take().message.iter_attachments()
     assert attached.get_content() == "rest"
+
+
+@pytest.mark.parametrize("name", ["//[a.pdf", "http://a]b/c.pdf", "data:text/html,a.pdf"])
+def test_name_that_is_an_address(app, handler, name):
+    """The name of an upload is a name, also where it looks like a web address, or like a broken one."""
+    upload = FileStorage(io.BytesIO(b"%PDF-1.7"), name, content_type="application/pdf")
+
+    Mail.send("user@example.com", "Hi", "See file", attachments=[upload]).result(TIMEOUT)
+
+    (attached,) = handler.take().message.iter_attachments()
+    assert attached.get_content_type() == "application/pdf"

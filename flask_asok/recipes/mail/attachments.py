@@ -121,15 +121,20 @@ def _checked_name(filename: Any, problems: list[str]) -> str:
         return ""
 
 
+def _guess(name: str) -> tuple[str | None, str | None]:
+    # guess_type() reads a name as a URL: "data:text/html,x.pdf" is one, and from Python 3.13 on "//[a.pdf" an error.
+    return guess_type(re.sub("[:/]", "_", name))
+
+
 def _guessed(name: str) -> str | None:
-    # guess_type() reads a name as a URL, and "data:text/html,x.pdf" is one.
-    kind, encoding = guess_type(re.sub("[:/]", "_", name))
+    kind, encoding = _guess(name)
     # For a compressed file, `kind` is the type of the content.
     return kind if encoding is None else _COMPRESSED.get(encoding, "application/octet-stream")
 
 
 def _unless_guessed(kind: Any, name: Any) -> Any:
     """Return the type, or None if it was guessed from the name as if the file were not compressed."""
-    if isinstance(name, str) and guess_type(name)[1] is not None and kind == guess_type(name)[0]:
-        return None
-    return kind
+    if not isinstance(name, str):
+        return kind
+    guessed, encoding = _guess(name)
+    return None if encoding is not None and kind == guessed else kind
