@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import html
+import itertools
 import json
 import logging
 import socket
+import string
 import threading
+import time
 from typing import Any
 from urllib.parse import quote
 
@@ -274,6 +277,17 @@ def test_echo_of_the_payload() -> None:
 
     assert words(b"invalid: " + json.dumps(payload).encode(), payload=payload) == 'invalid: {"card": "***", "n": 1}'
     assert words(b'invalid: {"card":"4111 1111 1111","n":1}', payload=payload) == "invalid: ***"
+
+
+def test_url_of_many_words() -> None:
+    """A URL of 1,000 words, all of them echoed, takes no seconds: each had an expression of its own."""
+    parts = ["".join(each) for each in itertools.islice(itertools.product(string.ascii_lowercase, repeat=7), 1000)]
+    started = time.process_time()
+
+    shown = words(" ".join([*parts, *map(str.upper, parts)]).encode(), url="https://h.example/" + "/".join(parts))
+
+    assert time.process_time() - started < 0.5
+    assert set(shown) == set("*** ...")
 
 
 def test_echo_to_the_log(app: Flask, receiver: Any, caplog: pytest.LogCaptureFixture) -> None:

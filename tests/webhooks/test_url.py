@@ -22,7 +22,7 @@ BAD_URLS = [
     "http://a..b/", "http://-a/", "http://example.com/\x85", "http://exa\u2028mple.com/", "http://a\u2100b/",
     "http://example.com/\udc80", "http://stra\u00dfe.de/", "http://FA\u1e9e.de/",
     "http://\u03bb\u03cc\u03b3\u03bf\u03c2.gr/", "http://a\u200db.de/",
-    "http://" + "a" * 64 + ".com/", "http://example.com/" + "x" * 9000,
+    "http://" + "a" * 64 + ".com/", "http://" + "a." * 127 + "a/", "http://example.com/" + "x" * 9000,
 ]  # fmt: skip
 
 

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable
 from urllib.parse import unquote, unquote_plus
 
+from .markup import without_markup
+from .mask import MASK, Mask
 from .url import Url
 from .webhook import DEFAULT_HEADERS, Webhook
 
@@ -15,19 +17,15 @@ LONGEST_EXCERPT = 1000
 LONGEST_WORDS = 120
 SHORTEST_SECRET = 4
 """Characters of a text that is masked: shorter ones reveal nothing, and occur everywhere."""
-SHORTEST_PART = 12
-"""Letters of a text that is masked inside words too: /hook must not turn webhook into web***."""
 SHORTEST_VALUE = 8
 """Characters of a text in the payload that is masked."""
 _LOOKED_AT = 16 * 1024
-_MASK = "***"
 
 _SCHEMES = frozenset({"basic", "bearer", "digest", "token"})
 _CREDENTIALS = re.compile(
     r"whsec_[A-Za-z0-9+/=_-]+|(?<=\bbearer )[^\s\"'<>,]+|(?<=\bbasic )[^\s\"'<>,]+", re.IGNORECASE
 )
 _URL_PATH = re.compile(r"(?<=://)([^\s/\"'<>]+)/[^\s\"'<>]+")
-_NOT_TEXT = re.compile(r"<(style|script)\b.*?</\1\s*>|<!--.*?-->|<[^>]*>", re.DOTALL | re.IGNORECASE)
 _STRING_VALUE = re.compile(r'[:\[,]\s*"((?:[^"\\]|\\.)*)"')
 
 
@@ -44,14 +42,10 @@ def first_words(webhook: Webhook, url: Url, body: bytes) -> str:
     A receiver may echo what it was sent. So path, headers and payload of `webhook` are masked, and so are the paths of
     other URLs and their credentials.
     """
-    text = body[:_LOOKED_AT].decode(errors="replace")
-    for secret in sorted(_written(_credentials(webhook, url)) | _texts(webhook), key=len, reverse=True):
-        if len(secret) >= SHORTEST_PART or not secret.isalpha():
-            text = text.replace(secret, _MASK)
-        elif secret in text:
-            text = re.sub(rf"(?:(?<!\w)|(?<=%[0-9A-Fa-f]{{2}})){secret}(?!\w)", _MASK, text)
-    text = _URL_PATH.sub(rf"\1/{_MASK}", _CREDENTIALS.sub(_MASK, text))
-    text = html.unescape(_NOT_TEXT.sub(" ", text))
+    mask = Mask(body[:_LOOKED_AT].decode(errors="replace"))
+    mask.hide(_written(_credentials(webhook, url)) | _texts(webhook))
+    text = _URL_PATH.sub(rf"\1/{MASK}", _CREDENTIALS.sub(MASK, str(mask)))
+    text = html.unescape(without_markup(text))
     text = "".join(character if character.isprintable() else " " for character in text)
     words = " ".join(text.split())
     return words if len(words) <= LONGEST_WORDS else words[:LONGEST_WORDS].rstrip() + " ..."
@@ -78,5 +72,5 @@ def _written(secrets: Iterable[str]) -> set[str]:
     for secret in secrets:
         for plain in {secret, unquote(secret), unquote_plus(secret)}:
             quoted = json.dumps(plain)[1:-1]
-            found |= {plain, plain.lower(), plain.upper(), html.escape(plain), quoted, quoted.replace("/", "\\/")}
+            found |= {plain, html.escape(plain), quoted, quoted.replace("/", "\\/")}
     return {text for text in found if len(text) >= SHORTEST_SECRET}
