@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
-from flask_asok.recipes.webhooks import settings
+from flask_asok import send_webhook
+from flask_asok.recipes.webhooks import recorded, settings
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 @pytest.mark.parametrize(
@@ -27,14 +30,37 @@ from flask_asok.recipes.webhooks import settings
         ("ASOK_WEBHOOK_CA_FILE", __file__),
         ("ASOK_WEBHOOK_SECRETS", "whsec_x"),
         ("ASOK_WEBHOOK_SECRETS", {"a": "b"}),
-        ("ASOK_WEBHOOK_SECRETS", {"a": []}),
-        ("ASOK_WEBHOOK_SECRETS", {7: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}),
+        ("ASOK_WEBHOOK_SECRETS", {"a": 7}),
+        ("ASOK_WEBHOOK_SECRETS", {"a": [None]}),
+        ("ASOK_WEBHOOK_SECRETS", {7: SECRET}),
     ],
 )
 def test_bad(make_app: Any, key: str, value: Any) -> None:
     """A setting that is no good raises in init_app, by its name."""
     with pytest.raises((TypeError, ValueError), match=key):
         make_app(**{key: value})
+
+
+@pytest.mark.parametrize("secret", [None, "", [], ()])
+def test_secret_that_is_not_set(make_app: Any, secret: Any) -> None:
+    """An entry without a secret raises in init_app, by its name: its webhooks would go out unsigned."""
+    with pytest.raises(ValueError, match=r"ASOK_WEBHOOK_SECRETS\['billing'\] is .*: give a whsec_"):
+        make_app(ASOK_WEBHOOK_SECRETS={"shop": SECRET, "billing": secret})
+
+
+def test_secret_that_is_emptied(make_app: Any) -> None:
+    """What is changed in place afterwards changes nothing: the webhook is signed."""
+    secrets: dict[str, Any] = {"billing": [SECRET], "shop": SECRET}
+    app = make_app(ASOK_WEBHOOK_SECRETS=secrets, TESTING=True)
+    secrets["billing"].clear()
+    secrets.pop("shop")
+
+    with app.app_context(), recorded(app) as sent:
+        send_webhook("https://example.com/", {}, secret="billing")
+        send_webhook("https://example.com/", {}, secret="shop")
+
+    assert all("webhook-signature" in webhook.headers for webhook in sent)
+    assert len(sent) == 2
 
 
 def test_defaults_are_good() -> None:

@@ -26,17 +26,23 @@ def _proxy(name: str, value: object) -> str:
     return url
 
 
-def _secrets(name: str, value: object) -> Mapping[str, Any]:
+def _secrets(name: str, value: object) -> Mapping[str, tuple[str, ...]]:
     if not isinstance(value, Mapping):
         raise TypeError(f"{name} must map names to secrets, not be {a_kind(type(value))}.")
+    checked: dict[str, tuple[str, ...]] = {}
     for entry, secret in value.items():
         if not isinstance(entry, str) or signing.is_literal(entry):
             raise ValueError(f"{name} maps names to secrets; a name does not begin with whsec_.")
+        if secret is None or secret in ("", [], ()):
+            # A variable of the environment that is not set. Without a key every webhook would go out unsigned.
+            raise ValueError(f"{name}[{entry!r}] is {secret!r}: give a whsec_... secret, or leave the entry out.")
         try:
-            signing.literal_keys(signing.listed(secret))
+            checked[entry] = signing.listed(secret)
+            signing.literal_keys(checked[entry])
         except (TypeError, ValueError) as error:
             raise type(error)(f"{name}[{entry!r}]: {error}") from None
-    return value
+    # A copy, which cannot be emptied in place.
+    return checked
 
 
 SETTINGS = (

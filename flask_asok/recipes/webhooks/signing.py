@@ -7,8 +7,7 @@ import binascii
 import hmac
 import re
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 from flask import current_app, has_app_context
 from werkzeug.datastructures import Headers
@@ -37,7 +36,7 @@ def listed(secret: Secret | None) -> tuple[str, ...]:
     """Return `secret` as a tuple, empty for None; TypeError if it is neither a str nor a list of them."""
     if secret is None:
         return ()
-    secrets = (secret,) if isinstance(secret, str) else tuple(secret)
+    secrets = (secret,) if isinstance(secret, str) else tuple(secret) if isinstance(secret, Iterable) else ()
     if not secrets or not all(isinstance(each, str) for each in secrets):
         raise TypeError("secret must be a str or a list of them, the newest first.")
     return secrets
@@ -61,15 +60,15 @@ def literal_keys(secrets: Sequence[str]) -> list[bytes]:
 
 
 def _named(name: str) -> tuple[str, ...]:
-    configured: Mapping[str, Any] = {}
+    configured: Mapping[str, tuple[str, ...]] = {}
     if has_app_context() and KEY in current_app.extensions:
         configured = current_app.extensions[KEY].config["ASOK_WEBHOOK_SECRETS"]
-    if name not in configured:
+    if not configured.get(name):
         # The text does not quote the name: it may be a secret that lost its prefix.
         raise UnknownSecret(
             "secret must begin with whsec_, or be the name of an entry of ASOK_WEBHOOK_SECRETS of the current app."
         )
-    return listed(configured[name])
+    return configured[name]
 
 
 def _key(secret: str) -> bytes:
