@@ -122,6 +122,28 @@ def test_bad_setting(allow: list[str]) -> None:
         Policy.of(allow, "ASOK_WEBHOOK_ALLOW")
 
 
+@pytest.mark.parametrize(("entry", "network"), [("10.1.0.5/16", "10.1.0.0/16"), ("[fd12::1/48]", "fd12::/48")])
+def test_part_of_a_network(entry: str, network: str) -> None:
+    """A network that is written with the address of a host is refused, with the text that it should have."""
+    with pytest.raises(ValueError, match=f"ASOK_WEBHOOK_ALLOW: .* Write '{network}'"):
+        Policy.of([entry], "ASOK_WEBHOOK_ALLOW")
+
+
+@pytest.mark.parametrize("allow", [None, 7])
+def test_no_list(make_app: Any, app: Flask, allow: Any) -> None:
+    """What lists nothing is refused in init_app and at the call, by its name and with what to write."""
+    with pytest.raises(TypeError, match=r"ASOK_WEBHOOK_ALLOW must not be of type .*: give hosts and networks"):
+        make_app(ASOK_WEBHOOK_ALLOW=allow)
+    with pytest.raises(TypeError, match="allow_private must not be of type int: give hosts and networks"):
+        send_webhook("http://localhost/", {}, allow_private=7)  # type: ignore[arg-type]
+
+
+def test_iterator(make_app: Any, receiver: Any) -> None:
+    """An iterator, which can be read once, allows what it gives."""
+    with make_app(ASOK_WEBHOOK_ALLOW=(host for host in ["localhost"])).app_context():
+        assert send_webhook(receiver.url, {}).status == 200
+
+
 @pytest.mark.parametrize(
     "host",
     [

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
+from ...validate import wrong_type
 from .url import ascii_name
 
 Address = IPv4Address | IPv6Address
@@ -90,6 +91,29 @@ def is_public(address: Address) -> bool:
     return not any(address in network for network in (*DENIED, *METADATA))
 
 
+def entries(allow: str | Iterable[str], what: str) -> tuple[str, ...]:
+    """Return the hosts and networks that the setting or argument `what` lists; TypeError if it holds anything else."""
+    if not isinstance(allow, Iterable):
+        raise wrong_type(what, allow, 'hosts and networks, such as ["hooks.local", "10.1.0.0/16"]; [] for none')
+    listed = (allow,) if isinstance(allow, str) else tuple(allow)
+    for entry in listed:
+        if not isinstance(entry, str):
+            raise TypeError(f"{what} holds hosts and networks as str, not {type(entry).__name__}.")
+    return listed
+
+
+def _network(entry: str, what: str) -> Network | None:
+    """Return the network, or the one address, that `entry` is; None for a name, ValueError for a part of a network."""
+    text = entry.strip("[]")
+    try:
+        whole = ip_network(text, strict=False)
+    except ValueError:
+        return None
+    with contextlib.suppress(ValueError):
+        return ip_network(text)
+    raise ValueError(f"{what}: {entry!r} is an address with the size of a network. Write '{whole}' for the network.")
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What is allowed besides public addresses: hosts by their exact name, and networks."""
@@ -104,18 +128,15 @@ class Policy:
             return cls(networks=PRIVATE if allow else ())
         hosts: set[str] = set()
         networks: list[Network] = []
-        for entry in (allow,) if isinstance(allow, str) else allow:
-            if not isinstance(entry, str):
-                raise TypeError(f"{what} holds hosts and networks as str, not {type(entry).__name__}.")
-            try:
-                networks.append(ip_network(entry.strip("[]")))
-            except ValueError:
-                host = ascii_name(entry).rstrip(".")
-                if not host or host.replace(".", "").isdigit():
-                    raise ValueError(
-                        f"{what} holds hosts ('hooks.local') and networks ('10.1.0.0/16'), not {entry!r}."
-                    ) from None
-                hosts.add(host)
+        for entry in entries(allow, what):
+            network = _network(entry, what)
+            if network is not None:
+                networks.append(network)
+                continue
+            host = ascii_name(entry).rstrip(".")
+            if not host or host.replace(".", "").isdigit():
+                raise ValueError(f"{what} holds hosts ('hooks.local') and networks ('10.1.0.0/16'), not {entry!r}.")
+            hosts.add(host)
         return cls(frozenset(hosts), tuple(networks))
 
     def refusal(self, host: str, addresses: Iterable[str]) -> str | None:

@@ -11,13 +11,15 @@ from ...settings import Setting
 from ...state import KEY
 from ...validate import a_kind, certificates, flag, or_none, text, whole
 from . import signing
-from .policy import Policy
+from .policy import Policy, entries
 from .url import parse_proxy
 
 
 def _allow(name: str, value: Any) -> Any:
-    Policy.of(value, name)
-    return value
+    # A copy, which cannot be changed in place, nor used up as an iterator can.
+    allowed = value if isinstance(value, bool) else entries(value, name)
+    Policy.of(allowed, name)
+    return allowed
 
 
 def _proxy(name: str, value: object) -> str:

@@ -12,7 +12,7 @@ from . import payload as payloads
 from . import signing
 from .delivery import about
 from .headers import checked_headers
-from .policy import Policy
+from .policy import Policy, entries
 from .settings import current_settings
 from .url import parse_url
 
@@ -93,7 +93,7 @@ def compose(
     if reference is not None and not isinstance(reference, str):
         raise TypeError(f"reference must be a str, not {type(reference).__name__}.")
     if allow_private is not None and not isinstance(allow_private, bool):
-        allow_private = (allow_private,) if isinstance(allow_private, str) else tuple(allow_private)
+        allow_private = entries(allow_private, "allow_private")
         Policy.of(allow_private, "allow_private")
     return Webhook(
         id=f"msg_{secrets.token_hex(16)}" if id is None else id,
