@@ -104,7 +104,7 @@ class RunnableTask(JoinableTask[R]):
             return None
         # First: a shutdown must see a task that is being written down.
         runner.running[self] = around = Context()
-        if self.journal is not None and (over := self.journal.begin(self)):
+        if self.journal is not None and (over := self.journal.begin(self, call[0])):
             if runner.running.pop(self, self) is not self:
                 if over == "cancelled":
                     self._settle_cancelled("another process cancelled it")

@@ -68,6 +68,11 @@ def decorated(fn: Callable[..., Any]) -> Callable[..., Any]:
     return found
 
 
+def begins_itself(fn: Callable[..., Any]) -> bool:
+    """Return True if `fn` has `__asok_begins__`: it may put its attempt off, and says itself when it no longer does."""
+    return type(fn) is FunctionType and "__asok_begins__" in vars(fn)
+
+
 def check_fits(fn: Callable[..., Any], args: Arguments, kwargs: dict[str, Any], of: Callable[..., Any]) -> None:
     """
     Raise TypeError if `fn(*args, **kwargs)` would raise one at once; `of` is what the caller has named.

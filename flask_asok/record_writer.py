@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from flask import Flask
 
 from .attempt import RunnableTask
-from .callables import path_of
+from .callables import begins_itself, path_of
 from .calls import Parts
 from .context import request_of
 from .errors import AsokError
@@ -48,8 +48,12 @@ class RecordWriter:
             return holder in ("", task.id)
         return True
 
-    def begin(self, task: RunnableTask[Any]) -> State | None:
-        """Note that an attempt begins; return the state of the task if it is over here: cancelled, or abandoned."""
+    def begin(self, task: RunnableTask[Any], fn: Callable[..., Any]) -> State | None:
+        """
+        Note that an attempt begins; return the state of the task if it is over here: cancelled, or abandoned.
+
+        A key until the start is free then; not yet where `fn` begins itself, and calls `free_at_start`.
+        """
         try:
             claim = self._store.claim(task.id, self._store.me, self._claim)
             if not claim:
@@ -59,12 +63,18 @@ class RecordWriter:
                     return "abandoned"
                 return "cancelled" if found is not None and found.is_settled else None
             self._claim = claim
-            if self._until_start and self._key:
-                self._store.free(task.id)
-                self._key = ""
+            if not begins_itself(fn):
+                self.free_at_start(task)
         except AsokError as error:
             warn_of_store(task, error)
         return None
+
+    def free_at_start(self, task: RunnableTask[Any]) -> None:
+        """Free the task's key if it is one until the start."""
+        if self._until_start and self._key:
+            with self._reached(task):
+                self._store.free(task.id)
+                self._key = ""
 
     def leave(self, task: RunnableTask[Any]) -> None:
         """Note that the attempt, which has just begun, is not made: the task was abandoned meanwhile."""

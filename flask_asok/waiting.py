@@ -34,8 +34,11 @@ class Journal(Protocol):
     def release(self, task: Any) -> bool:
         """Note that a deferred task is queued; False if it must not run."""
 
-    def begin(self, task: Any) -> State | None:
-        """Note that an attempt begins; return the state that the task has if it must not be made."""
+    def begin(self, task: Any, fn: Any) -> State | None:
+        """Note that an attempt begins, which calls `fn`; return the state that the task has if it must not be made."""
+
+    def free_at_start(self, task: Any) -> None:
+        """Note that the attempt is not put off any more, if its function says that itself."""
 
     def leave(self, task: Any) -> None:
         """Note that the attempt is not made, since a shutdown has abandoned the task meanwhile."""

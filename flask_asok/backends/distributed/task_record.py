@@ -64,7 +64,7 @@ class AttemptRecord(RemoteRecord):
         super().__init__(hub, store, claim)
         self._once = once
 
-    def begin(self, task: RunnableTask[Any]) -> State | None:
+    def begin(self, task: RunnableTask[Any], fn: Callable[..., Any]) -> State | None:
         """Return None: it has begun with the claim."""
         return None
 

@@ -79,6 +79,10 @@ def deliver(webhook: Webhook) -> Delivery:
     return _deliver(webhook, running_task(), suppress=is_suppressed())
 
 
+# While it waits for its host, calls with its unique key get this very task.
+deliver.__asok_begins__ = True  # type: ignore[attr-defined]
+
+
 @task(**OPTIONS)
 def deliver_queued_before(webhook: Webhook, _: None = None) -> Delivery:
     """
@@ -171,7 +175,15 @@ def _deliver(webhook: Webhook, task: RunnableTask[Any] | None, *, suppress: bool
 
 def _attempt(webhook: Webhook, task: RunnableTask[Any] | None) -> Delivery:
     with _sender() as sender:
-        return sender.attempt(webhook, _attempts(task), _pool(task), can_come_back=_waits_here(task))
+        return sender.attempt(
+            webhook, _attempts(task), _pool(task), lambda: _begin(task), can_come_back=_waits_here(task)
+        )
+
+
+def _begin(task: RunnableTask[Any] | None) -> None:
+    """Note that the attempt is made now, and not put off."""
+    if _waits_here(task) and task.journal is not None:
+        task.journal.free_at_start(task)
 
 
 @contextlib.contextmanager

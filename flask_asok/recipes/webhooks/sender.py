@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import perf_counter, time
 from typing import Any
 
@@ -29,10 +29,13 @@ class Sender:
         self._transport = Transport(config["ASOK_WEBHOOK_CA_FILE"], config["ASOK_WEBHOOK_PROXY"])
         self.limits: HostLimits = HostLimits(config["ASOK_WEBHOOK_PER_HOST"])
 
-    def attempt(self, webhook: Webhook, attempts: int, pool: Pool | None, *, can_come_back: bool) -> Delivery:
+    def attempt(
+        self, webhook: Webhook, attempts: int, pool: Pool | None, begin: Callable[[], None], *, can_come_back: bool
+    ) -> Delivery:
         """
         Make attempt number `attempts` on a thread of `pool`, and return the Delivery of a 2xx.
 
+        Calls `begin()` once the host has a slot for it, before anything is sent.
         Raises a WebhookError for everything else; NotYet if the host is busy and the delivery can come back later.
         """
         url = parse_url(webhook.url)
@@ -51,6 +54,7 @@ class Sender:
         proxy = self._transport.proxy_for(url)
         answered: bool | None = None
         try:
+            begin()
             timestamp = int(time())
             policy = policy_for(webhook, self._policy)
             # No variable for the headers: some loggers print those of the frames in a traceback.
