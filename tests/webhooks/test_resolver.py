@@ -99,6 +99,80 @@ def test_bounded(stuck: Stuck, monkeypatch: pytest.MonkeyPatch) -> None:
     resolver.close()
 
 
+def test_known_names_come_first(stuck: Stuck, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many new names hang, one that was resolved before is resolved at once; new ones wait for their turn."""
+    monkeypatch.setattr(module, "MOST_NAMES", 6)
+    resolver = Resolver(4)
+    assert resolver.resolve("localhost", 80, Deadline(TIMEOUT))
+    asking = [ask(resolver, f"slow{number}.example") for number in range(3)]
+    for _ in asking:
+        assert stuck.asked.acquire(timeout=TIMEOUT)
+    for number in range(3, 6):
+        with pytest.raises(TimeoutError):
+            resolver.resolve(f"slow{number}.example", 80, Deadline(0.05))
+    with pytest.raises(OSError, match="too many"):
+        resolver.resolve("slow6.example", 80, Deadline(TIMEOUT))
+
+    for port in range(80, 90):
+        assert resolver.resolve("localhost", port, Deadline(TIMEOUT))
+
+    stuck.set()
+    for thread in asking:
+        thread.join(TIMEOUT)
+    assert resolver.resolve("slow.example", 80, Deadline(TIMEOUT))
+    assert not resolver._waiters
+    resolver.close()
+
+
+def test_known_name_that_hangs(stuck: Stuck) -> None:
+    """A name that was resolved before, and then not in time, comes after those that were."""
+    resolver = Resolver(4)
+    stuck.set()
+    for name in ("localhost", "slow.example"):
+        assert resolver.resolve(name, 80, Deadline(TIMEOUT))
+    stuck.clear()
+    with pytest.raises(TimeoutError):
+        resolver.resolve("slow.example", 80, Deadline(0.05))
+    late = ask(resolver, "slow.example")
+    while len(resolver._waiters["slow.example", 80]) < 2:
+        late.join(0.01)
+    stuck.set()
+    late.join(TIMEOUT)
+    stuck.clear()
+
+    asking = [ask(resolver, f"slow{number}.example") for number in range(3)]
+    for _ in range(5):
+        assert stuck.asked.acquire(timeout=TIMEOUT)
+    with pytest.raises(TimeoutError):
+        resolver.resolve("slow.example", 80, Deadline(0.05))
+
+    assert resolver.resolve("localhost", 80, Deadline(TIMEOUT))
+    assert not stuck.asked.acquire(blocking=False)
+    stuck.set()
+    for thread in asking:
+        thread.join(TIMEOUT)
+    resolver.close()
+
+
+def test_names_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the names that were resolved the latest are remembered."""
+    monkeypatch.setattr(module, "MOST_KNOWN", 2)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, port, **kwargs: _records(port, **kwargs))
+    resolver = Resolver()
+
+    for name in ("a", "b", "a", "c"):
+        assert resolver.resolve(name, 80, Deadline(TIMEOUT))
+
+    assert list(resolver._known) == ["a", "c"]
+    resolver.close()
+
+
+def _records(port: int, flags: int, type: int) -> Any:
+    if flags:
+        raise socket.gaierror(8, "not known")
+    return [(socket.AF_INET, type, 6, "", ("127.0.0.1", port))]
+
+
 def test_one_thread_for_a_name(stuck: Stuck) -> None:
     """However many wait for a name that hangs, it holds one thread; once resolved, all of them know it."""
     resolver = Resolver(2)
@@ -141,6 +215,7 @@ def test_after_a_jam(stuck: Stuck) -> None:
 def test_woken_for_nothing(stuck: Stuck) -> None:
     """A thread that is told to look whether it may leave stays while there is a name to resolve."""
     resolver = Resolver(1)
+    assert resolver.resolve("localhost", 80, Deadline(TIMEOUT))
     asking = ask(resolver, "slow.example")
     assert stuck.asked.acquire(timeout=TIMEOUT)
     resolver._jobs.put(None)
