@@ -38,6 +38,23 @@ class Forking(Protocol):
         """Renew all state, as a new process must. After a fork that was not seen, `before_fork` was not called."""
 
 
+class LateLock:
+    """
+    A reentrant lock that each process makes for itself, when it first needs it.
+
+    Not before: a thread of the parent may hold the parent's, and gevent may replace all locks after the fork, as under
+    gunicorn with `--preload`. All greenlets share the thread that an earlier lock is held by: it would keep none of
+    them out, or freeze all of them.
+    """
+
+    def __init__(self) -> None:
+        self._by_process: dict[int, contextlib.AbstractContextManager[object]] = {}
+
+    def of_process(self) -> contextlib.AbstractContextManager[object]:
+        """Return the lock of this process, to be held in a with statement."""
+        return self._by_process.setdefault(os.getpid(), threading.RLock())
+
+
 _pid = os.getpid()
 _numbers = itertools.count()
 _renewals: dict[int, Callable[[], Hook | None]] = {}
@@ -45,8 +62,8 @@ _forking: weakref.WeakSet[Forking] = weakref.WeakSet()
 _told: list[Forking] = []
 _ends: list[Hook] = []
 _last_ends: list[Hook] = []
-_locks: dict[int, contextlib.AbstractContextManager[object]] = {}
-"""By the process that made it, what a thread has that runs the hooks."""
+_lock: LateLock = LateLock()
+"""What a thread has that runs the hooks."""
 _renewing: bool = False
 
 
@@ -68,8 +85,8 @@ def renew() -> None:
     """Run the hooks in a child whose fork was not seen; other threads wait until they have run."""
     if not FORKS_UNSEEN or os.getpid() == _pid:
         return
-    # One of this process: a thread that is not here may have the parent's. Reentrant: a hook may come by here again.
-    with _locks.setdefault(os.getpid(), threading.RLock()):
+    # Reentrant: a hook may come by here again.
+    with _lock.of_process():
         if os.getpid() != _pid and not _renewing:
             _after_in_child()
 

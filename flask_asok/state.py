@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -34,6 +33,8 @@ class AppState:
         self.records_all: bool = self.tracks_all or self.keeps_all
         self.backend = backend
         self._kept: dict[type[Any], Any] = {}
+        # Reentrant, since making one object may ask for another.
+        self._making = process.LateLock()
         self._begin_anew()
         process.after_fork(self._begin_anew)
 
@@ -61,7 +62,7 @@ class AppState:
         try:
             return self._shared[key]  # type: ignore[no-any-return]
         except KeyError:
-            with self._lock:
+            with self._making.of_process():
                 # Kept here: while a sweeper still looks, another thread may close the application.
                 made = self._shared.get(key)
                 if made is None:
@@ -97,8 +98,6 @@ class AppState:
     def _begin_anew(self) -> None:
         # The parent's connections are the parent's to close.
         self._shared: dict[str, Any] = {}
-        # Reentrant, since making one object may ask for another.
-        self._lock = threading.RLock()
 
 
 def state_of(app: Flask) -> AppState:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -57,7 +56,7 @@ class PostgresBackend(DistributedBackend):
         watch_sessions()
         note_failure(app)
         self._worker_in_web: ProcessWorker | None = None
-        self._starting = threading.Lock()
+        self._starting = process.LateLock()
         process.after_fork(self._forget)
         _backends.add(self)
 
@@ -226,7 +225,7 @@ class PostgresBackend(DistributedBackend):
         if self.config["ASOK_WORKER"] != "web" or self.app.testing or self.is_closed:
             return
         process.renew()
-        with self._starting:
+        with self._starting.of_process():
             if self._worker_in_web is None:
                 warn_of_pool(self.hub, self.config["ASOK_WORKER_THREADS"])
                 lines = {tuple(self.hub.store.lines.values()): self.config["ASOK_WORKER_THREADS"]}
@@ -247,7 +246,6 @@ class PostgresBackend(DistributedBackend):
             # Not to be collected here: its loop shares what it waits for with the parent.
             _of_parents.append(self._worker_in_web)
         self._worker_in_web = None
-        self._starting = threading.Lock()
         self.worker.running.clear()
 
     # For the commands

@@ -7,14 +7,13 @@ import functools
 import smtplib
 import socket
 import ssl
-import threading
 import time
 from typing import TYPE_CHECKING, Any, Self
 
 import flask_mail
 from flask import Flask
 
-from ...process import after_fork, renew
+from ...process import LateLock
 from ...signals import emit
 from ...state import state_of
 from .addresses import one_address
@@ -37,16 +36,8 @@ Servers scan before they answer, and a client that hangs up meanwhile sends the 
 for ten minutes there and for five elsewhere.
 """
 
-_naming = threading.Lock()
+_naming = LateLock()
 """Held during the look-up of this machine's name, which may take seconds, once per process."""
-
-
-def _renew_lock() -> None:
-    global _naming
-    _naming = threading.Lock()
-
-
-after_fork(_renew_lock)
 
 
 @functools.cache
@@ -59,8 +50,7 @@ def _hello(asked_for: str | None) -> str:
     """Return the name to greet the server with: `ASOK_MAIL_HELLO`, which needs no look-up, or this machine's."""
     if asked_for is not None:
         return asked_for
-    renew()
-    with _naming:
+    with _naming.of_process():
         return _own_name()
 
 
