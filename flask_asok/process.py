@@ -14,7 +14,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from types import MethodType
 from typing import Protocol
@@ -65,6 +65,7 @@ _last_ends: list[Hook] = []
 _lock: LateLock = LateLock()
 """What a thread has that runs the hooks."""
 _renewing: bool = False
+_ends_early: bool = False
 
 
 def after_fork(renew: Hook) -> None:
@@ -99,6 +100,27 @@ def is_forked_unseen() -> bool:
 def at_exit(close: Hook, *, last: bool = False) -> None:
     """Call `close` when the interpreter ends; with `last` after all that were registered without."""
     (_last_ends if last else _ends).append(close)
+
+
+def end_before_executors() -> None:
+    """
+    Let the hooks of `at_exit` run, but for the last ones, before Python closes its thread pools: call it before a task.
+
+    It closes those of `concurrent.futures` before it comes to `atexit`, and tasks need them, asynchronous ones too.
+    """
+    global _ends_early
+    if _ends_early:
+        return
+    _ends_early = True
+    # RuntimeError: the process is ending already.
+    with contextlib.suppress(RuntimeError):
+        # First, since the latest hook comes first. Not at the top: it makes a lock, which gevent would not replace.
+        import concurrent.futures.thread  # noqa: F401
+
+        # A private name, with which concurrent.futures does the same. Without it, tasks end in `atexit`.
+        register = getattr(threading, "_register_atexit", None)
+        if register is not None:
+            register(_end_early)
 
 
 def _before() -> None:
@@ -145,12 +167,43 @@ def _call_all(hooks: Iterable[Hook]) -> None:
         raise raised
 
 
-@atexit.register
-def _end() -> None:
+def _are_threads_awaited() -> bool:
+    """Will Python wait for threads before `atexit`, which may start tasks until then? Those of executors may not."""
+    pools = [
+        getattr(sys.modules.get(f"concurrent.futures.{module}"), name, ())
+        for module, name in (("thread", "_threads_queues"), ("process", "_threads_wakeups"))
+    ]
+    return any(
+        not (thread.daemon or thread is threading.main_thread() or any(thread in pool for pool in pools))
+        for thread in threading.enumerate()
+    )
+
+
+def _end_early() -> None:
+    if _are_threads_awaited():
+        return
+    try:
+        _end_all(_ends)
+    except BaseException:
+        # What is raised here would keep Python from closing the executors.
+        sys.excepthook(*sys.exc_info())
+
+
+def _end_all(*hooks: list[Hook]) -> None:
     renew()
     # Ctrl-C pressed again: the remaining tasks have been named already.
     with contextlib.suppress(KeyboardInterrupt):
-        _call_all((*reversed(_ends), *reversed(_last_ends)))
+        _call_all(itertools.chain.from_iterable(map(_emptied, hooks)))
+
+
+def _emptied(hooks: list[Hook]) -> Iterator[Hook]:
+    while hooks:
+        yield hooks.pop()
+
+
+@atexit.register
+def _end() -> None:
+    _end_all(_ends, _last_ends)
 
 
 if hasattr(os, "register_at_fork"):

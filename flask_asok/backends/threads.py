@@ -56,6 +56,7 @@ class ThreadsBackend(Backend):
             return self.pools[queue]
         except KeyError:
             if not self.pools:
+                process.end_before_executors()
                 weakref.finalize(self, _dismiss, self.pools, self.scheduler, self.timeouts).atexit = False
             pool = self._pool_class(queue, self.queues[queue], self.scheduler, self.timeouts)
             pool = self.pools.setdefault(queue, pool)

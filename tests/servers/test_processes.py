@@ -1,9 +1,12 @@
 """What a whole process sees of Flask-Asok: its start, its forks, its end, and its memory."""
 
 import re
+import sys
+
+import pytest
 
 HEAD = """
-import atexit, gc, os, sys, threading, warnings, weakref
+import gc, os, sys, threading, warnings, weakref
 from flask import Flask
 from flask_asok import FlaskAsok, TaskAbandoned, background
 
@@ -154,7 +157,7 @@ def main():
 
 main()
 assert began.wait(30)
-atexit.register(gate.set)
+threading._register_atexit(gate.set)  # runs before the end of the tasks
 """
     )
 
@@ -333,6 +336,85 @@ assert began.wait(30)
     ]
 
 
+@pytest.mark.parametrize(
+    "work",
+    [
+        "async def work():\n    held()\n    await asyncio.to_thread(print, 'done')",
+        "def work():\n    held()\n    print(*ThreadPoolExecutor().map(str, ['done']))",
+    ],
+    ids=["async", "pool"],
+)
+def test_thread_pools_at_exit(script, python_module, work):
+    """A task that needs a thread pool, as each async function does, is finished at the end as any other."""
+    python_module("asgiref")
+    process = script(
+        HEAD
+        + f"""
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+{work}
+
+make_app(ASOK_QUEUES={{"default": 1}}).app_context().push()
+tasks = [background(work), background(work)]
+assert began.wait(30)
+threading._register_atexit(gate.set)  # runs before the end of the tasks
+"""
+    )
+
+    assert process.wait() == 0
+    if sys.version_info[:3] in [(3, 12, 0), (3, 12, 1)]:
+        # They start no thread any more once the program has ended.
+        assert "can't create new thread" in process.log
+    else:
+        assert [line for line in process.lines if "Waiting up to" not in line] == ["done", "done"]
+
+
+def test_a_thread_of_the_program_at_exit(script):
+    """Where Python waits for a thread of the program, tasks are accepted as long as that runs, delays included."""
+    process = script(
+        HEAD
+        + """
+def last():
+    threading.main_thread().join(30)
+    with app.app_context():
+        background.using(delay=0.01)(print, "delayed").join(30)
+        background(print, "done")
+
+app = make_app()
+with app.app_context():
+    background(int).join(30)
+threading.Thread(target=last).start()
+"""
+    )
+
+    assert process.wait() == 0
+    assert [line for line in process.lines if "Waiting up to" not in line] == ["delayed", "done"]
+
+
+def test_an_error_in_the_early_end(script):
+    """What a hook of the end raises while thread pools still work is shown, and keeps none of the others from it."""
+    process = script(
+        HEAD
+        + """
+from flask_asok import process
+
+def fail():
+    raise ValueError("broken")
+
+process.at_exit(lambda: print("first"))
+process.at_exit(fail)
+process.at_exit(lambda: print("last"), last=True)
+make_app().app_context().push()
+background(int).join(30)
+"""
+    )
+
+    assert process.wait() == 0
+    assert [line for line in process.lines if line in ("first", "last")] == ["first", "last"]
+    assert "ValueError: broken" in process.log
+
+
 def test_error_at_exit(script):
     """A task that fails while the program ends is logged, traceback and all, and changes no exit code."""
     process = script(
@@ -345,7 +427,7 @@ def send_webhook():
 make_app().app_context().push()
 background(send_webhook)
 assert began.wait(30)
-atexit.register(gate.set)
+threading._register_atexit(gate.set)  # runs before the end of the tasks
 """
     )
 

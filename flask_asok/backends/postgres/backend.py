@@ -225,6 +225,7 @@ class PostgresBackend(DistributedBackend):
         if self.config["ASOK_WORKER"] != "web" or self.app.testing or self.is_closed:
             return
         process.renew()
+        process.end_before_executors()
         with self._starting.of_process():
             if self._worker_in_web is None:
                 warn_of_pool(self.hub, self.config["ASOK_WORKER_THREADS"])

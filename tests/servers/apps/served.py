@@ -1,6 +1,5 @@
 """The application that the servers serve: its routes start tasks, its tasks tell the test what they do."""
 
-import atexit
 import os
 import signal
 import socket
@@ -64,8 +63,7 @@ def create_app():
     app.config["ASOK_QUEUES"] = {"default": 1}
     app.config.from_prefixed_env()
     FlaskAsok(app)
-    # Called before what Flask-Asok does at exit, since it is registered after that.
-    atexit.register(lambda: tell(f"{os.getpid()} exits"))
+    tells_exit = []
 
     @app.get("/start/<fn>/<name>")
     def start(fn, name):
@@ -73,6 +71,10 @@ def create_app():
         if "delay" in options:
             options["delay"] = float(options["delay"])
         task = background.using(**options)(FUNCTIONS[fn], name)
+        if not tells_exit:
+            tells_exit.append(True)
+            # Called before what Flask-Asok does at exit, since it is registered after that, which the first task does.
+            threading._register_atexit(lambda: tell(f"{os.getpid()} exits"))
         return {"id": task.id, "pid": os.getpid()}
 
     @app.get("/states")
