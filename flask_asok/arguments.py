@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 import logging
 import sys
 import warnings
@@ -89,9 +88,9 @@ def _complaint(arg: Any, app: Flask) -> str | None:
             complaint = _complaint_about(value, app)
             if complaint is not None:
                 return complaint
-        if opened < _MOST_OPENED and (items := items_of(value)) is not None:
+        if opened < _MOST_OPENED and (items := items_of(value, _MOST_LOOKED_AT)) is not None:
             opened += 1
-            pending += [item for item in itertools.islice(items, _MOST_LOOKED_AT) if type(item) not in PLAIN]
+            pending += [item for item in items if type(item) not in PLAIN]
     return None
 
 

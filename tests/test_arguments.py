@@ -367,3 +367,58 @@ def test_warnings_as_errors(shop):
             background(take, db.session.get(User, 1))
 
     assert shop.extensions["asok"].backend.tasks() == []
+
+
+class Changing(type):
+    """The type of classes at whose sight a container is changed, as by another thread at that very moment."""
+
+    def __hash__(cls):
+        cls.change()
+        return type.__hash__(cls)
+
+
+@pytest.mark.parametrize(
+    ("make", "change"),
+    [
+        (lambda item: {1: item}, lambda value, number: value.update({number: 0})),
+        (lambda item: collections.OrderedDict({1: item}), lambda value, number: value.update({number: 0})),
+        (lambda item: collections.deque([item]), lambda value, number: value.append(number)),
+        (lambda item: {item}, lambda value, number: value.add(number)),
+        (lambda item: SimpleNamespace(item=item), lambda value, number: setattr(value, f"n{number}", 0)),
+    ],
+    ids=["dict", "subclass", "deque", "set", "namespace"],
+)
+@pytest.mark.parametrize("where", ["argument", "g"])
+def test_containers_that_another_thread_changes(app, make, change, where):
+    """A container that another thread changes meanwhile may be passed, or be in `g`, as it may be used by the view."""
+    changes = []
+
+    class Item(metaclass=Changing):
+        @staticmethod
+        def change():
+            if not changes:
+                changes.append(True)
+                change(shared, 1_000)
+
+    shared = make(Item())
+    with app.app_context():
+        if where == "g":
+            g.shared = shared
+        background(take, shared if where == "argument" else None).result(WAIT)
+
+    assert changes == [True]
+
+
+def test_g_that_another_thread_changes(app):
+    """So may `g` itself change."""
+
+    class Item(metaclass=Changing):
+        @staticmethod
+        def change():
+            g.another = True
+
+    with app.app_context():
+        g.tuple = (Item(),)
+        background(take, None).result(WAIT)
+
+        assert g.another
