@@ -19,9 +19,13 @@ from werkzeug.routing import MapAdapter
 # Carrying Flask's own variables would show the task a request that has ended, and an app context whose teardown has
 # already run: a database session that is opened in it is never given back.
 # Sentry's old hub holds the caller's own scopes, not their forks; its other variable matters to `init` alone.
+# asgiref's say which thread the caller's async code has to use, which is no thread of the task's.
 NOT_CAPTURED = frozenset(
-    {"flask.app_ctx", "flask.request_ctx", "asok.current_task", "sentry_current_hub", "client_init_debug"}
-)
+    {
+        "flask.app_ctx", "flask.request_ctx", "asok.current_task", "sentry_current_hub", "client_init_debug",
+        "deadlock_context", "thread_sensitive_context", "async_single_thread_context",
+    }
+)  # fmt: skip
 
 MOST_ADAPTERS = 64
 """URL adapters kept for an app. Their key holds the Host header, which a client chooses, so they must have a bound."""

@@ -1,6 +1,8 @@
 """What a task sees of its caller: `g`, context variables, the locale and where links point to."""
 
+import asyncio
 import collections
+import contextlib
 import contextvars
 import dataclasses
 import decimal
@@ -15,6 +17,9 @@ import flask
 import flask_babel
 import flask_login
 import pytest
+from asgiref.sync import ThreadSensitiveContext, sync_to_async
+from asgiref.testing import ApplicationCommunicator
+from asgiref.wsgi import WsgiToAsgi
 from flask import current_app, g, has_request_context, request, session, url_for
 from werkzeug.local import LocalProxy
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -398,6 +403,49 @@ def test_context_variables_arrive(app):
         color.reset(token)
 
     assert started.result(WAIT) == "red"
+
+
+class Look:
+    """Async code of a library that calls sync code, as a database's does."""
+
+    async def ask(self):
+        return await sync_to_async(str)(42)
+
+    def run(self):
+        return asyncio.run(self.ask())
+
+
+@pytest.mark.parametrize("look", [Look().ask, Look().run], ids=["async", "sync"])
+@pytest.mark.parametrize("around", [contextlib.AsyncExitStack, ThreadSensitiveContext], ids=["alone", "in a context"])
+def test_async_code_under_asgi(threads_app, look, around):
+    """A task that an ASGI server's request has started uses threads of its own for sync code in async code."""
+    gate = threading.Event()
+    started = []
+
+    def wait_and_look():
+        assert gate.wait(WAIT)
+        return threads_app.ensure_sync(look)()
+
+    @threads_app.get("/")
+    def view():
+        started.append(background(wait_and_look))
+        return ""
+
+    async def ask():
+        scope = {
+            "type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": [], "http_version": "1.1",
+            "scheme": "http",
+        }  # fmt: skip
+        async with around():
+            server = ApplicationCommunicator(WsgiToAsgi(threads_app), scope)
+            await server.send_input({"type": "http.request"})
+            assert (await server.receive_output(WAIT))["status"] == 200
+            await server.wait(WAIT)
+
+    asyncio.run(ask())
+    gate.set()
+
+    assert started[0].result(WAIT) == "42"
 
 
 def test_context_variables_stay(app):
