@@ -186,8 +186,9 @@ class JoinableTask(Task[R]):
 
     def _wait(self, timeout: float | None, *, in_task: bool) -> None:
         deadline = None if timeout is None else time.monotonic() + timeout
+        only_looks = timeout is not None and timeout <= 0
         while not self._done:
-            if in_task and timeout != 0 and self._is_claimable():
+            if in_task and not only_looks and self._is_claimable():
                 self.perform(threading.current_thread())
             elif deadline is None:
                 self._wait_for_change(-1, in_task)

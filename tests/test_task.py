@@ -513,16 +513,17 @@ def test_run_in_place_is_a_task_of_its_own(one_thread_app):
         assert background(outer).result(WAIT) == (True, "outer")
 
 
-def test_join_without_waiting_runs_nothing(make_app):
-    """`join(0)` and `result(0)` inside a task only look."""
+@pytest.mark.parametrize("timeout", [0, -0.5])
+def test_join_without_waiting_runs_nothing(make_app, timeout):
+    """`join(0)` and `result(0)` inside a task only look, and so they do with what is left of a time that is over."""
     app = make_app(ASOK_QUEUES=ONE_THREAD)
 
     def look():
         inner = background(int)
-        inner.join(0)
+        inner.join(timeout)
         state = inner.state
         with pytest.raises(TimeoutError):
-            inner.result(0)
+            inner.result(timeout)
         return inner, state
 
     with app.app_context():
