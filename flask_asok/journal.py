@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import logging
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,13 +11,11 @@ from flask import Flask
 
 from .attempt import RunnableTask
 from .backends.base import KEY_TAKEN
-from .errors import BackendUnavailable
 from .owed import owed_by
-from .record_writer import RecordWriter, attach, key_of, record_of
+from .record_writer import Draft, RecordWriter, attach, key_of, record_of
 from .results import text_of
 from .sharing import open_store
 from .summaries import State
-from .task_log import log_of
 
 Start = Callable[..., None]
 
@@ -37,26 +35,16 @@ class Journal(RecordWriter):
             owed_by(task.app).add(write)
 
 
-def keep_journal(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any]) -> str:
+def draft_record(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any]) -> Draft:
     """
-    Give `task`, which is not started yet, a record that other processes see.
+    Draft a record of `task`, which is not started yet, that other processes see.
 
-    Returns its id, or the id of the task that holds its unique key: then this one is not to be started. Raises
-    BackendUnavailable if the key cannot be taken, and NotConfigured if no store is possible.
+    Raises BackendUnavailable where the store cannot be opened, and NotConfigured if no store is possible.
     """
-    options = task.options
-    try:
-        store = open_store(app)
-        store.tidy()
-        holder = store.add(record_of(task, app, fn, store.me))
-    except BackendUnavailable as error:
-        if options.unique is not None:
-            raise
-        log_of(task, logging.WARNING, "Background task %s (%s) is not tracked: %s", task.name, task.id, error)
-        return task.id
-    if holder == task.id:
-        attach(task, Journal(store, key_of(fn, options.unique), options.unique_until == "start"))
-    return holder
+    store, options = open_store(app), task.options
+    store.tidy()
+    journal = Journal(store, key_of(fn, options.unique), options.unique_until == "start")
+    return Draft(store, record_of(task, app, fn, store.me), functools.partial(attach, task, journal))
 
 
 def journaled(start: Start) -> Start:

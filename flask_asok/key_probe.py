@@ -7,6 +7,7 @@ from typing import Protocol
 
 from flask import Flask
 
+from .baton import Baton
 from .errors import MessageRefused, NotConfigured
 from .logs import log
 from .packing import Packer
@@ -29,7 +30,14 @@ def tell_key(app: Flask, packer: Packer, store: Probed) -> None:
 
     A process that serves leaves its own signature there: from then on those with the other key are told.
     """
-    app.extensions["asok"].shared("key_probe", lambda: _told(app, packer, store))
+    baton = app.extensions["asok"].shared("key_probe", Baton)
+    # Not in `shared`, which has the application locked: the store may let this wait for another thread.
+    if baton.take():
+        try:
+            _tell(app, packer, store)
+        except BaseException:
+            baton.put_back()
+            raise
 
 
 def check_key(packer: Packer, found: str | None) -> None:
@@ -44,11 +52,11 @@ def check_key(packer: Packer, found: str | None) -> None:
         ) from None
 
 
-def _told(app: Flask, packer: Packer, store: Probed) -> bool:
+def _tell(app: Flask, packer: Packer, store: Probed) -> None:
     own = packer.signer.sign({"app": app.name}, PURPOSE)
     found = store.probe(own)
     if found == own:
-        return True
+        return
     is_replaced = True
     try:
         # The old key, which will go one day?
@@ -63,4 +71,3 @@ def _told(app: Flask, packer: Packer, store: Probed) -> bool:
         is_replaced = app.extensions["asok"].serving.is_serving
     if is_replaced:
         store.probe(own, replaces=found)
-    return True

@@ -7,6 +7,7 @@ import functools
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from flask import Flask
@@ -146,6 +147,21 @@ class RecordWriter:
             yield
         except AsokError as error:
             warn_of_store(task, error)
+
+
+@dataclass(slots=True)
+class Draft:
+    """
+    The record of a task that is not started yet, with all that is needed to write it.
+
+    It is made first, so that to write it is one call of the store: that may have its file locked for this, which an
+    application's lock must not be waited for under.
+    """
+
+    store: Store
+    record: Record
+    attach: Callable[[], None]
+    """To be called once the record is written: the task keeps it up from then on."""
 
 
 def attach(task: RunnableTask[Any], journal: RecordWriter) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ from flask import Flask
 
 from ..attempt import RunnableTask
 from ..messages.message import Message
-from ..record_writer import attach, key_of, record_of
+from ..record_writer import Draft, attach, key_of, record_of
 from ..results import packer_of
 from ..state import state_of
 from .home import store_of_calls
@@ -17,13 +18,12 @@ from .journal import DurableJournal
 from .sweeper import SWEEPER, begin_sweeping
 
 
-def write_down(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any]) -> str:
+def draft_call(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any]) -> Draft:
     """
-    Write down the call of `task`, which is not started yet, so that it outlives this process.
+    Draft a record of `task`, which is not started yet, with its call, so that it outlives this process.
 
-    Returns its id, or the id of the task that holds its unique key: then this one is not to be started. Raises
-    TypeError or ValueError for what cannot be written down, NotConfigured without a SECRET_KEY or a store that keeps
-    durable tasks, and BackendUnavailable where the store cannot be reached.
+    Raises TypeError or ValueError for what cannot be written down, NotConfigured without a SECRET_KEY or a store that
+    keeps durable tasks, and BackendUnavailable where the store cannot be reached.
     """
     state, options, packer = state_of(app), task.options, packer_of(app)
     call = task.call
@@ -44,12 +44,14 @@ def write_down(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any]) -> s
     else:
         journal.release_later(signed)
     store.tidy()
-    holder = store.add(record)
-    if holder == task.id:
+
+    def attach_call() -> None:
         attach(task, journal)
         if message is not None:
             task.replace_call(journal.renewed(call))
         if state.serving.is_serving and not state.has(SWEEPER):
-            # The store has come into being after the first request.
-            begin_sweeping(app)
-    return holder
+            # The store has come into being after the first request. The next one tries it again.
+            with contextlib.suppress(RuntimeError):
+                begin_sweeping(app)
+
+    return Draft(store, record, attach_call)

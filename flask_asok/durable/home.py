@@ -9,7 +9,6 @@ from ..errors import NotConfigured
 from ..key_probe import tell_key
 from ..results import packer_of
 from ..sharing import open_store
-from ..state import state_of
 from ..store.durable import DurableStore
 
 
@@ -23,11 +22,6 @@ def durable_store(app: Flask) -> DurableStore:
 
 def store_of_calls(app: Flask) -> DurableStore:
     """Return that store, to write calls into or take them over; the first time, tell which key this process has."""
-    return state_of(app).shared("store_of_calls", lambda: _told(app))[0]
-
-
-def _told(app: Flask) -> tuple[DurableStore]:
-    # In a tuple: what is shared is closed with the application, and the store itself in its own turn.
     store = durable_store(app)
     tell_key(app, packer_of(app), store)
-    return (store,)
+    return store
