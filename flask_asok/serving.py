@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import weakref
 from collections import deque
@@ -12,7 +13,8 @@ from flask import Flask, request_started
 from flask.cli import run_command
 
 from . import process
-from .logs import log_exception
+from .errors import AsokError
+from .logs import log, log_exception
 
 Start = Callable[[Flask], object]
 
@@ -47,7 +49,9 @@ class Serving:
         Call `start(app)` once in each process that serves, when it begins to answer its first request, in its thread.
 
         A start that returns False had nothing to do yet: it is called again, with a request, a second later at the
-        earliest. One that raises is logged, and not called again. Neither holds up the answer for longer than it takes.
+        earliest. So is one that raises an AsokError or a RuntimeError, which is logged once: the store is away, its
+        disk is full, or the system has no thread left. Any other error is logged, and the start is not called again.
+        None holds up the answer for longer than it takes.
         """
         self._starts.append(start)
         self._waiting.append(start)
@@ -57,6 +61,8 @@ class Serving:
     def _begin_anew(self) -> None:
         self._is_serving = False
         self._due = float("-inf")
+        self._told: list[Start] = []
+        """Those whose failure is in the log."""
         self._waiting: deque[Start] = deque(self._starts)
         self._listen()
 
@@ -78,9 +84,13 @@ class Serving:
                 start = self._waiting.popleft()
             except IndexError:
                 break
-            if _result_of(start, app) is False:
+            if self._result_of(start, app) is False:
                 again.append(start)
-        self._waiting.extend(again)
+        if again:
+            self._waiting.extend(again)
+            # It may have waited for long, and another request has found nothing left to start meanwhile.
+            self._due = self.now() + LOOK_SECONDS
+            self._listen()
         if not self._waiting:
             # The requests that follow pay nothing.
             request_started.disconnect(self._on_request, app)
@@ -88,13 +98,17 @@ class Serving:
                 # Another thread brought one meanwhile.
                 self._listen()
 
-
-def _result_of(start: Start, app: Flask) -> object:
-    try:
-        return start(app)
-    except Exception as error:
-        log_exception("What begins with the first request failed: %r", error, app=app)
-        return None
+    def _result_of(self, start: Start, app: Flask) -> object:
+        try:
+            return start(app)
+        except (AsokError, RuntimeError) as error:
+            if start not in self._told:
+                self._told.append(start)
+                log(logging.ERROR, "What begins with the first request is tried again: %s", error, app=app)
+            return False
+        except Exception as error:
+            log_exception("What begins with the first request failed: %r", error, app=app)
+            return None
 
 
 def _is_in_command() -> bool:

@@ -9,7 +9,7 @@ import click
 import pytest
 from flask import Flask, request_started
 
-from flask_asok import FlaskAsok
+from flask_asok import BackendUnavailable, FlaskAsok
 from flask_asok.serving import Serving
 from flask_asok.state import state_of
 
@@ -139,6 +139,53 @@ def test_raises(app, started, caplog):
     assert calls == [app]
     assert started == [app, app]
     assert "What begins with the first request failed: ValueError('no')" in caplog.text
+
+
+@pytest.mark.parametrize("error", [BackendUnavailable("The store is away."), RuntimeError("can't start new thread")])
+def test_raises_for_now(app, caplog, error):
+    """A start that finds the store away, or no thread, is asked again with a later request, and logged once."""
+    serving = state_of(app).serving
+    time = 100.0
+    serving.now = lambda: time
+    asked = []
+
+    def start(app):
+        asked.append(time)
+        if len(asked) < 4:
+            raise error
+
+    serving.on_first_request(start)
+    for seconds in (0, 0.5, 0.6, 5, 5, 5):
+        time += seconds
+        ask(app)
+
+    assert asked == [100.0, pytest.approx(101.1), pytest.approx(106.1), pytest.approx(111.1)]
+    assert caplog.text.count(f"What begins with the first request is tried again: {error}") == 1
+
+
+def test_request_while_it_starts(app):
+    """A start that takes long and is to be asked again is, though other requests came meanwhile."""
+    serving = state_of(app).serving
+    time = 100.0
+    serving.now = lambda: time
+    asked = []
+
+    def start(app):
+        nonlocal time
+        asked.append(time)
+        time += 10
+        if len(asked) == 1:
+            ask(app)
+            return False
+        return None
+
+    serving.on_first_request(start)
+    ask(app)
+    ask(app)
+    time += 2
+    ask(app)
+
+    assert asked == [100.0, 112.0]
 
 
 def test_many_first_requests(make_app):

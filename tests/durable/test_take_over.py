@@ -15,6 +15,7 @@ from flask_asok.durable.sweeper import sweeper_of
 from flask_asok.messages.signer import Signer
 from flask_asok.sharing import open_store
 from flask_asok.signals import task_abandoned
+from flask_asok.store import file
 
 WAIT = 10
 
@@ -202,6 +203,27 @@ def test_two_sweepers(next_app, make_durable, leave, rows):
         asok.close(each, WAIT)
 
     assert jobs.noted(rows) == ["once"]
+
+
+def test_store_is_away_at_the_first_request(next_app, leave, rows, monkeypatch, caplog):
+    """A process whose first request finds the store locked takes over with a later one what others have left."""
+    record = leave(jobs.note, "left")
+    monkeypatch.setattr(file, "BUSY_SECONDS", 0.01)
+    serving = next_app.extensions["asok"].serving
+    times = iter([0.0, 0.0, 0.0, *range(10, 100)])
+    serving.now = lambda: next(times)
+    other = sqlite3.connect(next_app.config["ASOK_STORE"], isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+
+    next_app.test_client().get("/")
+    other.execute("ROLLBACK")
+    other.close()
+    next_app.test_client().get("/")
+    with next_app.app_context():
+        asok.get(record.id).join(WAIT)
+
+    assert jobs.noted(rows) == ["left"]
+    assert "is tried again: The store" in caplog.text
 
 
 def test_room(app, next_app, sweep, rows, monkeypatch):
