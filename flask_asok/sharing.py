@@ -95,11 +95,11 @@ def _opened(app: Flask) -> Store:
     serves = state.serving.is_serving
     store.enter("web" if serves else COMMAND, state.backend.queues)
     if not serves:
-        state.serving.on_first_request(_enter_as_web)
+        state.serving.on_first_request(enter_as_web)
     return store
 
 
-def _enter_as_web(app: Flask) -> bool:
+def enter_as_web(app: Flask) -> bool:
     """Tell the store that this process serves, which has opened it before; False if that is to be tried again."""
     state = state_of(app)
     try:

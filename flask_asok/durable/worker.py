@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import click
 from flask import Flask
 
-from ..errors import NotConfigured
+from ..errors import BackendUnavailable, NotConfigured
 from ..handles import retry_task
 from ..logs import log
-from ..sharing import existing_store
+from ..sharing import enter_as_web, existing_store
 from ..state import state_of
 from ..store.durable import DurableStore
 from .home import durable_store
@@ -65,14 +65,21 @@ def run_worker(app: Flask, queues: Sequence[str], arguments: Sequence[str]) -> N
 
 
 def start_worker(app: Flask) -> None:
-    """Take over what others have left from now on, before the first request."""
+    """Take over what others have left from now on, before the first request; where the store is away once it is back."""
     if state_of(app).backend.distributed:
         state_of(app).backend.start_worker()
-    else:
+        return
+    try:
         store = durable_store(app)
         store.enter("web", state_of(app).backend.queues)
-        if store.is_shared:
-            sweeper_of(app).start()
+    except BackendUnavailable as error:
+        # A site must come up though its disk is full: the sweeper looks again, and the first request enters the store.
+        log(logging.ERROR, "Background tasks that others have left must wait: %s", error, app=app)
+        state_of(app).serving.on_first_request(enter_as_web)
+    else:
+        if not store.is_shared:
+            return
+    sweeper_of(app).start()
 
 
 def retry_here(app: Flask, id: str) -> bool:

@@ -226,6 +226,27 @@ def test_store_is_away_at_the_first_request(next_app, leave, rows, monkeypatch, 
     assert "is tried again: The store" in caplog.text
 
 
+def test_store_is_away_at_the_start_of_a_worker(next_app, leave, rows, monkeypatch, caplog):
+    """A process that is to take over before its first request comes up though the store is locked, and does so later."""
+    record = leave(jobs.note, "left")
+    monkeypatch.setattr(file, "BUSY_SECONDS", 0.01)
+    other = sqlite3.connect(next_app.config["ASOK_STORE"], isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+
+    asok.start_worker(next_app)
+    other.execute("ROLLBACK")
+    other.close()
+    next_app.test_client().get("/")
+    with next_app.app_context():
+        asok.get(record.id).join(WAIT)
+        kinds = [process.kind for process in asok.processes()]
+
+    assert jobs.noted(rows) == ["left"]
+    assert kinds == ["web"]
+    assert "ERROR" in caplog.text
+    assert "Background tasks that others have left must wait: The store" in caplog.text
+
+
 def test_room(app, next_app, sweep, rows, monkeypatch):
     """A process takes over what its queues have room for, and looks again at once."""
     monkeypatch.setattr(sweeper, "BATCH", 5)
