@@ -193,20 +193,23 @@ class StoredTask(Handle[R]):
         )  # fmt: skip
 
     def _join(self, timeout: float | None) -> None:
-        backend = state_of(self.app).backend
-        if here := backend.find(self.id) if current.get() is None else backend.joinable(self.id):
-            # A task that joins one of its own process must not wait for the thread that it holds.
-            here.join(timeout)
-            self._look()
-            return
+        backend, in_task = state_of(self.app).backend, current.get() is not None
         deadline = None if timeout is None else time.monotonic() + timeout
         pause, gate = SHORTEST_PAUSE, threading.Event()
-        while self.is_alive():
+        here = backend.joinable(self.id) if in_task else backend.find(self.id)
+        while here is None and self.is_alive():
             left = pause if deadline is None else min(pause, deadline - time.monotonic())
             if left <= 0:
                 return
             gate.wait(left)
             pause = min(pause * 1.5, LONGEST_PAUSE)
+            if in_task and not backend.distributed:
+                # This process may have taken it over meanwhile, to run it after the very task that waits for it.
+                here = backend.find(self.id)
+        if here is not None:
+            # A task that joins one of its own process must not wait for the thread that it holds.
+            here.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            self._look()
 
     def _cancel(self) -> bool:
         return cancel_task(self.app, self.id) or self._look().state == "cancelled"

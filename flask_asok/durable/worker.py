@@ -65,7 +65,7 @@ def run_worker(app: Flask, queues: Sequence[str], arguments: Sequence[str]) -> N
 
 
 def start_worker(app: Flask) -> None:
-    """Take over what others have left from now on, before the first request; where the store is away once it is back."""
+    """Take over what others have left from now on, before the first request. A store that is away is asked again."""
     if state_of(app).backend.distributed:
         state_of(app).backend.start_worker()
         return

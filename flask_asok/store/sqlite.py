@@ -32,6 +32,10 @@ LOST_AT_ONCE = 500
 """How many lost tasks are settled in one step, so that no other process waits for long."""
 
 
+MOST_TRIES = 20
+"""How often a key is tried again that was free a moment ago. Of a row that is damaged it would be for ever."""
+
+
 class SQLiteStore(SQLiteFile, DurableStore):
     """The records of an application in a file, which all its processes on this machine have open."""
 
@@ -44,11 +48,13 @@ class SQLiteStore(SQLiteFile, DurableStore):
 
     def add(self, record: Record) -> str:
         statement, values = insertion_of(record)
-        while not self._change(statement, values):
+        for _ in range(MOST_TRIES):
+            if self._change(statement, values):
+                return record.id
             holder = self._holder(record.key)
             if holder:
                 return holder
-        return record.id
+        raise self._restless(record.id)
 
     def read(self, id: str) -> Record | None:
         found = self._records(f"{SELECT} WHERE id = ?", (id,))
@@ -87,12 +93,14 @@ class SQLiteStore(SQLiteFile, DurableStore):
         return bool(self._rows("SELECT stopping FROM task WHERE id = ? AND claim = ? AND stopping", (id, claim)))
 
     def release(self, id: str, due: float, key: str = "", message: str | None = None) -> str:
-        while not self._change(statements.RELEASE, (due, self.now(), due, key, key, message, id)):
+        for _ in range(MOST_TRIES):
+            if self._change(statements.RELEASE, (due, self.now(), due, key, key, message, id)):
+                return id
             holder = self._holder(key)
             record = self.read(id)
             if holder or record is None or record.state != "waiting":
                 return holder
-        return id
+        raise self._restless(id)
 
     def postpone(self, id: str, claim: int, due: float, *, attempts: int, error: str = "", traceback: str = "") -> bool:
         frames, told = traceback[-LONGEST_TRACEBACK:], json.dumps(error)
@@ -112,11 +120,13 @@ class SQLiteStore(SQLiteFile, DurableStore):
         return self._change("UPDATE task SET stopping = 1 WHERE id = ? AND state = 'running'", (id,)) > 0
 
     def retry(self, id: str) -> Record | None:
-        while not self._change(statements.RETRY, (self.now(), id)):
+        for _ in range(MOST_TRIES):
+            if self._change(statements.RETRY, (self.now(), id)):
+                return self.read(id)
             record = self.read(id)
             if record is None or not record.can_be_retried or self._holder(record.unique_key):
                 return None
-        return self.read(id)
+        raise self._restless(id)
 
     def discard(self, id: str) -> bool:
         return self._change("DELETE FROM task WHERE id = ? AND finished > 0", (id,)) > 0
@@ -241,20 +251,39 @@ class SQLiteStore(SQLiteFile, DurableStore):
 
     def _holder(self, key: str) -> str:
         """Return the id of the task that lives and holds the key, or ""."""
-        for other in self._records(f"{SELECT} WHERE key = ? AND key <> ''", (key,)):
-            if other.is_durable or self.is_alive(other.owner):
+        for other in self._holders(key):
+            if self._lives(other):
                 return other.id
-            self.settle(other.id, other.claim, "abandoned", error=LOST)
+            if not self.settle(other.id, other.claim, "abandoned", error=LOST):
+                # Settled by another process, or damaged, so that its row is found by its key alone.
+                with self.transaction():
+                    if not any(map(self._lives, self._holders(key))):
+                        self._change("UPDATE task SET key = '' WHERE key = ?", (key,))
         return ""
+
+    def _holders(self, key: str) -> list[Record]:
+        return self._records(f"{SELECT} WHERE key = ? AND key <> ''", (key,))
+
+    def _lives(self, record: Record) -> bool:
+        return not record.is_settled and (record.is_durable or self.is_alive(record.owner))
+
+    def _restless(self, id: str) -> BackendUnavailable:
+        return BackendUnavailable(f"The store {self.path} has no row for task {id}, nor a reason: is it damaged?")
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         with self._open() as connection:
+            if connection.in_transaction:
+                # Part of the one that this thread has begun.
+                yield
+                return
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
             except BaseException:
-                connection.execute("ROLLBACK")
+                # SQLite itself has rolled back what found the disk full, for one.
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
                 raise
             connection.execute("COMMIT")
 

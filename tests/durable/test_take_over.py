@@ -227,7 +227,7 @@ def test_store_is_away_at_the_first_request(next_app, leave, rows, monkeypatch, 
 
 
 def test_store_is_away_at_the_start_of_a_worker(next_app, leave, rows, monkeypatch, caplog):
-    """A process that is to take over before its first request comes up though the store is locked, and does so later."""
+    """A process that is to take over before its first request comes up though the store is locked."""
     record = leave(jobs.note, "left")
     monkeypatch.setattr(file, "BUSY_SECONDS", 0.01)
     other = sqlite3.connect(next_app.config["ASOK_STORE"], isolation_level=None)
@@ -245,6 +245,28 @@ def test_store_is_away_at_the_start_of_a_worker(next_app, leave, rows, monkeypat
     assert kinds == ["web"]
     assert "ERROR" in caplog.text
     assert "Background tasks that others have left must wait: The store" in caplog.text
+
+
+def test_taken_over_behind_a_task_that_joins_it(make_durable, leave, rows):
+    """A task that waits for one of another process runs it itself, when its own process takes that over meanwhile."""
+    record = leave(jobs.note, "left")
+    app = make_durable(ASOK_QUEUES={"default": 1})
+    store, has_looked, looks = open_store(app), threading.Event(), []
+    get = store.get
+
+    def look(id):
+        looks.append(id)
+        if len(looks) > 2:
+            has_looked.set()
+        return get(id)
+
+    store.get = look
+    with app.app_context():
+        parent = background(lambda: asok.get(record.id).join(WAIT) or jobs.noted(rows))
+        assert has_looked.wait(WAIT)
+        sweeper_of(app).look()
+
+        assert parent.result(2 * WAIT) == ["left"]
 
 
 def test_room(app, next_app, sweep, rows, monkeypatch):

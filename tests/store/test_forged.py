@@ -6,7 +6,7 @@ import re
 import pytest
 import redis
 
-from flask_asok import FlaskAsok, background
+from flask_asok import BackendUnavailable, FlaskAsok, background
 from flask_asok.sharing import open_store
 from flask_asok.store.base import Record
 
@@ -157,3 +157,42 @@ def test_ticks(shop, value):
 
 def as_redis_has_it(value):
     return value if isinstance(value, bytes) else str(value)
+
+
+@pytest.fixture
+def file_store(make_app, tmp_path):
+    """The store of an application in a file."""
+    app = make_app(ASOK_STORE=str(tmp_path / "asok.sqlite3"))
+    with app.app_context():
+        yield open_store(app)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("claim", "many"), ("claim", -1), ("claim", b"\xff"), ("finished", 1.0), ("finished", "soon"),
+        ("owner", b"\xff"), ("id", b"\xff\xfe"), ("state", b"running"), ("state", "succeeded"),
+    ],
+)  # fmt: skip
+def test_key_of_a_row_that_cannot_be_settled(file_store, name, value):
+    """A unique key that a damaged row of a lost process holds is free for the next call."""
+    lost = Record(id="0" * 32, name="n", queue="default", state="running", claim=1, owner="dead", key="k")
+    file_store.add(lost)
+    file_store._change(f"UPDATE task SET {name} = ? WHERE key = 'k'", (value,))
+
+    record = Record(id="1" * 32, name="n", queue="default", owner=file_store.me, key="k")
+
+    assert file_store.add(record) == record.id
+    assert file_store.add(Record(id="2" * 32, name="n", queue="default", owner=file_store.me, key="k")) == record.id
+
+
+def test_rows_whose_state_is_no_text(file_store):
+    """A deferred task, or one to be retried, whose row is damaged is told of, and holds up no caller."""
+    for id, state in (("0" * 32, "waiting"), ("1" * 32, "failed")):
+        file_store.add(Record(id=id, name="n", queue="default", state=state, owner=file_store.me, message="m"))
+        file_store._change("UPDATE task SET state = ? WHERE id = ?", (state.encode(), id))
+
+    with pytest.raises(BackendUnavailable, match="damaged"):
+        file_store.release("0" * 32, 0.0)
+    with pytest.raises(BackendUnavailable, match="damaged"):
+        file_store.retry("1" * 32)
