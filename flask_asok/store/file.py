@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -71,6 +72,9 @@ REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs"})
 MOUNTS = Path("/proc/self/mountinfo")
 """Where Linux lists what is mounted."""
 
+PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EIO})
+"""What is wrong with the machine, and not with the path: no file descriptors or no room left."""
+
 _HELP = "Set ASOK_STORE to a path that this process can write."
 
 
@@ -94,6 +98,8 @@ def make(path: str) -> None:
         finally:
             os.unlink(spare)
     except OSError as error:
+        if error.errno in PASSING:
+            raise BackendUnavailable(f"The store {path} cannot be used: {error.strerror}.") from None
         raise NotConfigured(f"The store {path} cannot be made: {error.strerror}. {_HELP}") from None
 
 
@@ -118,6 +124,9 @@ def connect(path: str, app_name: str, *, sync: str = "normal") -> sqlite3.Connec
 def unavailable(path: str, error: sqlite3.Error) -> Exception:
     """Return the error of ours for one of SQLite's."""
     code = getattr(error, "sqlite_errorname", "")
+    if code == "SQLITE_CANTOPEN" and os.access(path, os.R_OK | os.W_OK):
+        # No file descriptors are left, most likely.
+        return BackendUnavailable(f"The store {path} cannot be opened: {error}.")
     if code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
         return NotConfigured(f"The store {path} cannot be written: {error}. {_HELP}")
     return BackendUnavailable(f"The store {path} cannot be used: {error}.")
@@ -158,9 +167,15 @@ def _checked_schema(connection: sqlite3.Connection, path: str, app_name: str) ->
             f"{path} is the store of the application {about['app']!r}, not of {app_name!r}. "
             "Give each application a store of its own: ASOK_STORE."
         )
-    if int(about["readable"]) > SCHEMA:
+    try:
+        readable, schema = int(about["readable"]), int(about["schema"])
+    except (KeyError, TypeError, ValueError):
+        raise NotConfigured(
+            f"{path} does not say which release has written it: it is damaged. Move it away, and a new one is made."
+        ) from None
+    if readable > SCHEMA:
         raise NotConfigured(f"{path} was written by a later release of Flask-Asok. Upgrade this application.")
-    return int(about["schema"])
+    return schema
 
 
 def _make_tables(connection: sqlite3.Connection, app_name: str) -> None:
@@ -169,7 +184,7 @@ def _make_tables(connection: sqlite3.Connection, app_name: str) -> None:
         for statement in TABLES.split(";"):
             connection.execute(statement)
         values = {"app": app_name, "schema": str(SCHEMA), "readable": str(READABLE)}
-        connection.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", values.items())
+        connection.executemany("INSERT OR REPLACE INTO about (name, value) VALUES (?, ?)", values.items())
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")
@@ -188,9 +203,14 @@ def _set_aside(path: str, error: sqlite3.Error) -> None:
             "Stop them all, and start them again."
         )
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    for suffix in ("", "-wal", "-shm"):
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(path + suffix, f"{path}.damaged-{stamp}{suffix}")
+    try:
+        for suffix in ("", "-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(path + suffix, f"{path}.damaged-{stamp}{suffix}")
+    except OSError as failed:
+        raise BackendUnavailable(
+            f"The store {path} is damaged ({error}), and cannot be set aside: {failed.strerror}."
+        ) from None
     log(logging.ERROR, "The store %s was damaged (%s). It is kept as %s.damaged-%s.", path, error, path, stamp)
 
 

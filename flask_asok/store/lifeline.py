@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..errors import BackendUnavailable
 from ..process import after_fork
 
 try:
@@ -48,8 +49,14 @@ def begin(store: str, token: str = "") -> str:
         name = token or secrets.token_hex(16)
         path = str(path_of(store, name))
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
-        if _lock(descriptor) and _is_at(descriptor, path):
-            _give_to_owner(descriptor, store)
+        try:
+            is_ours = _lock(descriptor) and _is_at(descriptor, path)
+            if is_ours:
+                _give_to_owner(descriptor, store)
+        except OSError:
+            os.close(descriptor)
+            raise
+        if is_ours:
             if path in _held:
                 _moved.append(_held[path])
             _held[path] = descriptor
@@ -61,7 +68,18 @@ def begin(store: str, token: str = "") -> str:
 def is_held(store: str, token: str) -> bool:
     """Return True if the lock file of this process is where others look for it: nobody has deleted or moved it."""
     path = str(path_of(store, token))
-    return path in _held and _is_at(_held[path], path)
+    descriptor = _held.get(path)
+    if descriptor is None:
+        return False
+    try:
+        if not _is_at(descriptor, path):
+            return False
+    except OSError:
+        # Where it cannot be looked at, no other one can be made.
+        return True
+    # Whatever in this process has copied the folder has closed the file, by which the system dropped the lock.
+    _lock_again(descriptor)
+    return True
 
 
 def end(store: str, token: str) -> None:
@@ -88,7 +106,7 @@ after_fork(forget)
 
 
 def is_alive(store: str, token: str) -> bool:
-    """Return True if the process with this token lives."""
+    """Return True if the process with this token lives. Raises BackendUnavailable where its file cannot be opened."""
     path = str(path_of(store, token))
     if path in _held:
         return True
@@ -99,6 +117,8 @@ def is_alive(store: str, token: str) -> bool:
         descriptor = os.open(path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
     except FileNotFoundError:
         return False
+    except OSError as error:
+        raise BackendUnavailable(f"The lock file {path} cannot be looked at: {error.strerror}.") from None
     try:
         return not _probe(descriptor)
     finally:
@@ -108,7 +128,11 @@ def is_alive(store: str, token: str) -> bool:
 def tokens(store: str) -> Iterator[str]:
     """Yield the token of each lock file beside `store`, of the dead as well."""
     folder, name = os.path.split(store)
-    for entry in os.listdir(folder):
+    try:
+        entries = os.listdir(folder)
+    except OSError as error:
+        raise BackendUnavailable(f"The lock files in {folder} cannot be looked at: {error.strerror}.") from None
+    for entry in entries:
         if entry.startswith(f"{name}.") and entry.endswith(SUFFIX):
             yield entry[len(name) + 1 : -len(SUFFIX)]
 
@@ -144,6 +168,8 @@ if fcntl is not None:
             return False
         return True
 
+    _lock_again = _lock
+
     def _probe(descriptor: int) -> bool:
         """Return True if nobody holds the lock. Shared, since two who probe at once must not see each other."""
         try:
@@ -162,3 +188,7 @@ else:  # pragma: no cover - Windows
         return True
 
     _probe = _lock
+
+    def _lock_again(descriptor: int) -> bool:
+        """Do nothing: the system drops no lock of a file that is still open."""
+        return True

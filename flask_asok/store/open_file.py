@@ -97,14 +97,29 @@ class SQLiteFile:
                 if process.is_forked_unseen():
                     self._disconnect()
 
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Do all that this thread writes meanwhile in one step, and nothing of it where an error is raised."""
+        with self._open() as connection:
+            if connection.in_transaction:
+                # Part of the one that this thread has begun.
+                yield
+                return
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                # SQLite itself has rolled back what found the disk full, for one.
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
     def _connected(self) -> sqlite3.Connection:
         # The name of the file, never the file itself: a descriptor that is closed drops the locks SQLite holds on it.
-        try:
-            found = os.lstat(self.path)
-        except OSError:
-            found = None
+        found = _inode_of(self.path)
         self._looked_at = time.monotonic()
-        if found is None or self._connection is None or self._inode != (found.st_dev, found.st_ino):
+        if found is None or self._connection is None or self._inode != found:
             return self._connect()
         return self._connection
 
@@ -112,11 +127,10 @@ class SQLiteFile:
         self._disconnect()
         for _ in range(10):
             file.make(self.path)
-            before = os.lstat(self.path)
+            before = _inode_of(self.path)
             connection = file.connect(self.path, self._app_name, sync=self._sync)
-            after = os.lstat(self.path)
-            if (before.st_dev, before.st_ino) == (after.st_dev, after.st_ino):
-                self._connection, self._inode = connection, (after.st_dev, after.st_ino)
+            if before is not None and before == _inode_of(self.path):
+                self._connection, self._inode = connection, before
                 self._opened_by = os.getpid()
                 self._opened(connection)
                 return connection
@@ -161,3 +175,11 @@ class SQLiteFile:
             # Another thread of the parent was in the middle of a call when a fork was not seen. Kept, hence not closed.
             _of_parents.append(self._connection)
             self._connection = None
+
+
+def _inode_of(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -8,8 +8,7 @@ import os
 import socket
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .. import process
@@ -159,7 +158,14 @@ class SQLiteStore(SQLiteFile, DurableStore):
 
     def _dead_owners(self) -> list[str]:
         """Return the processes that have ended, and own tasks that are not settled."""
-        return [owner for (owner,) in self._rows(statements.OWNERS, ()) if not self.is_alive(owner)]
+        return [owner for (owner,) in self._rows(statements.OWNERS, ()) if self._is_dead(owner)]
+
+    def _is_dead(self, token: str) -> bool:
+        """Return True if that process has ended; one whose lock file cannot be looked at holds up no look at others."""
+        try:
+            return not self.is_alive(token)
+        except BackendUnavailable:
+            return False
 
     def take_over(self, record: Record, owner: str) -> int:
         values = (owner, record.id, record.claim, record.owner)
@@ -184,7 +190,7 @@ class SQLiteStore(SQLiteFile, DurableStore):
         # First the lock, then the row: a row without a lock is a process that has ended.
         token = self._locked()
         try:
-            connection.execute("INSERT OR REPLACE INTO process VALUES (?, ?, ?, ?, ?, ?)", (token, *self._about))
+            connection.execute(statements.ENTER, (token, *self._about))
         except sqlite3.Error:
             if not self.me:
                 # The next call begins anew, and another time after that: nothing may be left of each.
@@ -214,8 +220,8 @@ class SQLiteStore(SQLiteFile, DurableStore):
 
     def processes(self) -> list[ProcessSummary]:
         found = []
-        for token, host, pid, kind, since, queues in self._rows("SELECT * FROM process ORDER BY since", ()):
-            if not lifeline.is_alive(self.path, token):
+        for token, host, pid, kind, since, queues in self._rows(statements.PROCESSES, ()):
+            if self._is_dead(token):
                 self._change("DELETE FROM process WHERE token = ?", (token,))
                 lifeline.bury(self.path, token)
             elif kind != COMMAND:
@@ -269,23 +275,6 @@ class SQLiteStore(SQLiteFile, DurableStore):
 
     def _restless(self, id: str) -> BackendUnavailable:
         return BackendUnavailable(f"The store {self.path} has no row for task {id}, nor a reason: is it damaged?")
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        with self._open() as connection:
-            if connection.in_transaction:
-                # Part of the one that this thread has begun.
-                yield
-                return
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                # SQLite itself has rolled back what found the disk full, for one.
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-            connection.execute("COMMIT")
 
     def _records(self, statement: str, values: Sequence[Any]) -> list[Record]:
         return [record_in(row) for row in self._rows(statement, values)]

@@ -86,3 +86,7 @@ PROBE = """
 INSERT INTO about (name, value) VALUES ('probe', ?)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE value = ?
 """
+
+# The columns by their names: a later release may have added some.
+ENTER = "INSERT OR REPLACE INTO process (token, host, pid, kind, since, queues) VALUES (?, ?, ?, ?, ?, ?)"
+PROCESSES = "SELECT token, host, pid, kind, since, queues FROM process ORDER BY since"

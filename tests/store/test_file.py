@@ -232,6 +232,39 @@ def test_later_release(path, open_store):
         store.newest(1)
 
 
+@pytest.mark.parametrize("table", ["about", "task", "process", "tick"])
+def test_later_release_that_only_adds(path, open_store, table):
+    """A file to which a later release has added a column serves this one as well."""
+    open_store().enter("web", [])
+    written = sqlite3.connect(path)
+    written.execute(f"ALTER TABLE {table} ADD COLUMN region TEXT NOT NULL DEFAULT 'eu'")
+    written.execute("UPDATE about SET value = '2' WHERE name = 'schema'")
+    written.commit()
+    written.close()
+    store = open_store()
+
+    me = store.enter("web", ["default"])
+    id = store.add(record(me))
+    store.take_tick("work", 1.0, id)
+
+    assert (store.read(id).id, store.tick("work").task_id, store.probe("p")) == (id, id, "p")
+    assert me in [process.token for process in store.processes()]
+
+
+@pytest.mark.parametrize("name", ["readable", "schema"])
+@pytest.mark.parametrize("how", ["DELETE FROM about", "UPDATE about SET value = 'new'"])
+def test_release_is_not_told(path, open_store, name, how):
+    """A file that does not say which release has written it is NotConfigured, which says what to do."""
+    open_store().enter("web", [])
+    written = sqlite3.connect(path)
+    written.execute(f"{how} WHERE name = '{name}'")
+    written.commit()
+    written.close()
+
+    with pytest.raises(NotConfigured, match="does not say which release"):
+        open_store().newest(1)
+
+
 @pytest.mark.parametrize("kind", ["link", "folder", "fifo"])
 def test_not_a_plain_file(path, open_store, tmp_path, kind):
     """A link, a folder or a pipe in its place is refused, and nothing is written through it."""

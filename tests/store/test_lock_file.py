@@ -1,5 +1,6 @@
 """The lock file of a process, by which others know that it lives: it stays where they look for it."""
 
+import errno
 import os
 import secrets
 import shutil
@@ -154,3 +155,66 @@ def test_of_root(path, store):
 
     found = lifeline.path_of(path, me).stat()
     assert (found.st_uid, found.st_gid) == (65534, 65533)
+
+
+@pytest.fixture
+def unlookable(path, store, monkeypatch):
+    """The token of a process that owns a task, and whose lock file gives an error when it is opened."""
+    token = "f" * 32
+    store.enter("web", [])
+    store.add(Record(id="1" * 32, name="n", queue="default", state="running", owner=token, key="k"))
+    store._change("INSERT INTO process VALUES (?, 'h', 1, 'web', 1.0, '[]')", (token,))
+    opened = os.open
+
+    def refuse(name, *args, **kwargs):
+        if token in str(name):
+            raise OSError(errno.EMFILE, "Too many open files")
+        return opened(name, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", refuse)
+    return token
+
+
+def test_cannot_be_looked_at(store, unlookable):
+    """Without a file descriptor for a lock file it is unknown who lives: the store cannot be used for that."""
+    for ask in (
+        lambda: store.is_alive(unlookable),
+        lambda: store.get("1" * 32),
+        lambda: store.add(Record(id="2" * 32, name="n", queue="default", owner=store.me, key="k")),
+    ):
+        with pytest.raises(BackendUnavailable, match="cannot be looked at: Too many open files"):
+            ask()
+
+
+def test_one_that_cannot_be_looked_at(store, unlookable):
+    """Its process counts as alive, and the tasks of others are found."""
+    store.add(Record(id="2" * 32, name="n", queue="default", owner="e" * 32, due=1.0, message="m"))
+
+    assert [record.id for record in store.orphans("default", 10)] == ["2" * 32]
+    assert [record.state for record in store.listed(1, name="n", state="running")] == ["running"]
+    assert unlookable in [process.token for process in store.processes()]
+
+
+@pytest.mark.parametrize("error", [errno.EMFILE, errno.ENOSPC])
+def test_cannot_be_made_for_now(path, store, monkeypatch, error):
+    """A machine without file descriptors or room is no wrong setting: the store is away."""
+    Path(path).parent.mkdir()
+
+    def refuse(*args, **kwargs):
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "open", refuse)
+
+    with pytest.raises(BackendUnavailable, match=os.strerror(error)):
+        store.enter("web", [])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps the lock of a file that is copied")
+def test_copied(path, store, tmp_path):
+    """A process that copies its lock file, by which the system drops the lock, has that again with its next look."""
+    me = store.enter("web", [])
+    shutil.copy(lifeline.path_of(path, me), tmp_path / "copy")
+
+    store.newest(1)
+
+    assert seen_from_another_process(path, me) == f"True ['{me}']"
