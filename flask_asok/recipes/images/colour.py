@@ -35,8 +35,13 @@ def resizable(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
         target = _resizable_mode(image)
         return lambda part: part.convert(target)
     if mode in _SHARED:
-        return lambda part: part
+        return unchanged
     return lambda part: part.convert("RGB")
+
+
+def unchanged(part: Image.Image) -> Image.Image:
+    """Return the image itself: it can be resized as it is."""
+    return part
 
 
 def _resizable_mode(image: Image.Image) -> str:

@@ -11,6 +11,8 @@ from . import avif, jpeg, tag_counts
 from .errors import ImageError
 
 _STRIP_TAGS, _TILE_TAGS = (273, 278), (324, 322, 323)
+LONGEST_SIDE = 65_535
+"""Pixels of a side. JPEG and GIF cannot state more; the time for a long row, and the memory for rows, have no bound."""
 _BITS, _COMPRESSION, _ORIENTATION, _SAMPLES, _PLANAR = 258, 259, 274, 277, 284
 PARTS = 100_000
 """Strips or tiles that a TIFF may have: a million take eight seconds."""
@@ -64,6 +66,11 @@ def memory(
     return pixels * own
 
 
+def scaled(image: Image.Image, eighths: int) -> int:
+    """Return the bytes of a JPEG that is decoded at this fraction of its size."""
+    return prod(ceil(side * eighths / 8) for side in image.size) * _depth(image.mode)
+
+
 def check_bytes(name: str, most: int, size: int, format: str, *, is_animated: bool = False, other: int = 0) -> None:
     """Raise ImageError if the copies of a file of `size` bytes take too much memory, beside `other` bytes."""
     copies = (_COPIES_OF_ANIMATION if is_animated else _COPIES).get(format, 0.0)
@@ -105,6 +112,12 @@ def check(name: str, most: int, needed: int, held: int = 0) -> None:
 
 def check_parts(name: str, image: Image.Image, size: int, pixels: int) -> None:
     """Raise ImageError if a file of `size` bytes is structured in a way that takes long."""
+    if max(image.size) > LONGEST_SIDE:
+        raise ImageError(
+            f"{name} is {image.width:,} x {image.height:,} pixels; no side may have more than {LONGEST_SIDE:,}. Cut it "
+            "into several images, or make it smaller.",
+            reason="too_many_pixels",
+        )
     if is_run_length(image) and size > RUN_LENGTH_BYTES:
         raise ImageError(
             f"{name} is a BMP in runs of more than {RUN_LENGTH_BYTES:,} bytes, which takes long. Save it without "

@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from math import ceil, floor
+from math import ceil, floor, prod
 from typing import Literal
 
 Fit = Literal["contain", "cover", "pad"]
 Size = tuple[int, int]
 Box = tuple[int | None, int | None]
 """Width and height to fit into; None is no bound on that side."""
+Part = tuple[int, int, int, int]
+"""Left, top, right and bottom, in pixels of a frame."""
+
+NEIGHBOURS = 4
+"""Pixels around a part that are looked at to make it, at the size of the result."""
+_SPREAD = 4
+"""How many times the largest result may be held of an image that several results are cropped from."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How one image becomes another: shrink the whole of it to `frame`, then crop it or lay it on a canvas."""
+    """How one image becomes another: at the size `frame`, of which `crop` is kept, or which is laid on a canvas."""
 
     frame: Size
-    crop: tuple[int, int, int, int] | None = None
-    """Left, top, right and bottom, in pixels of the frame."""
+    crop: Part | None = None
     canvas: Size | None = None
 
     @property
     def size(self) -> Size:
         """Width and height of the result."""
-        if self.crop is not None:
-            left, top, right, bottom = self.crop
-            return right - left, bottom - top
-        return self.canvas or self.frame
+        return self.canvas or extent(self.part)
+
+    @property
+    def part(self) -> Part:
+        """What is kept of the frame."""
+        return self.crop or (0, 0, *self.frame)
 
 
 def make_plan(size: Size, box: Box, fit: Fit, focus: tuple[float, float]) -> Plan:
@@ -50,6 +58,29 @@ def make_plan(size: Size, box: Box, fit: Fit, focus: tuple[float, float]) -> Pla
     if fit == "pad" and frame != (most_wide, most_high):
         return Plan(frame, canvas=(most_wide, most_high))
     return Plan(frame)
+
+
+def extent(part: Part) -> Size:
+    """Return width and height of a part."""
+    left, top, right, bottom = part
+    return right - left, bottom - top
+
+
+def needed(plan: Plan, smaller: Iterable[Plan] = ()) -> Part:
+    """Return what of the frame of `plan` it is made from, and the `smaller` ones after it."""
+    left, top, right, bottom = plan.part
+    for other in smaller:
+        across, down = (whole / small for whole, small in zip(plan.frame, other.frame, strict=True))
+        left = min(left, floor((other.part[0] - NEIGHBOURS) * across))
+        top = min(top, floor((other.part[1] - NEIGHBOURS) * down))
+        right = max(right, ceil((other.part[2] + NEIGHBOURS) * across))
+        bottom = max(bottom, ceil((other.part[3] + NEIGHBOURS) * down))
+    return max(0, left), max(0, top), min(plan.frame[0], right), min(plan.frame[1], bottom)
+
+
+def are_near(plans: Sequence[Plan]) -> bool:
+    """Return True if one image, hardly larger than the largest result, shows what all `plans` keep."""
+    return prod(extent(needed(plans[0], plans[1:]))) <= _SPREAD * max(prod(extent(plan.part)) for plan in plans)
 
 
 def _contain(size: Size, box: Size) -> Size:

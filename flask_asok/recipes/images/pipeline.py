@@ -15,10 +15,10 @@ from .encode import encode, encode_small
 from .errors import ImageError
 from .formats import FORMATS
 from .frames import shown
-from .geometry import Plan, make_plan
+from .geometry import Part, Plan, Size, make_plan
 from .loops import most_plays, plays
 from .proof import LEAST_SIGHT, Meant, Sights
-from .shrink import SINGLE_GAP, is_sideways, place, reduce, stills
+from .shrink import SINGLE_GAP, is_sideways, place, reduce, stills, stored
 from .source import Source
 from .target import Target
 
@@ -112,10 +112,10 @@ class Work:
             if not (self.is_animated and target.animated and FORMATS[written].animates):
                 continue
             open_targets.discard((number, asked))
-            frame = plan.frame[::-1] if is_sideways(self.orientation) else plan.frame
+            frame, part = stored(plan.frame, plan.part, self.orientation)
 
-            def shrink(image: Image.Image, frame: tuple[int, int] = frame) -> Image.Image:
-                return reduce(image, image.size, frame, SINGLE_GAP)
+            def shrink(image: Image.Image, frame: Size = frame, part: Part = part) -> Image.Image:
+                return reduce(image, image.size, frame, SINGLE_GAP, part)
 
             def finish(image: Image.Image, plan: Plan = plan, target: Target = target) -> Image.Image:
                 return place(image, plan, target.background)

@@ -256,19 +256,17 @@ class Source:
         return [icc] if icc else []
 
     def _identify(self, formats: tuple[str, ...]) -> Image.Image:
-        names = tuple(FORMATS[name].pillow for name in formats)
-        accepted = ", ".join(formats)
         try:
             with pillow_errors(f"{self.name} cannot be opened"), self._shown.patience(_HEAD_PIECES):
                 # A file and not a name, and only these parsers: the extension does not decide, nor does the client, and
                 # the parsers for PostScript, PDF and the like are never run.
-                return Image.open(self._shown, formats=names)
+                return Image.open(self._shown, formats=[FORMATS[name].pillow for name in formats])
         except ImageError as error:
             if isinstance(error.__cause__, (UnidentifiedImageError, UserWarning)):
                 if self._claim == "avif" in formats and (why := avif.why_not(self.data())):
                     raise ImageError(f"{self.name} {why[1]}", reason=why[0]) from error.__cause__
                 raise ImageError(
-                    f"{self.name} is not an image in an accepted format ({accepted}).",
+                    f"{self.name} is not an image in an accepted format ({', '.join(formats)}).",
                     reason="unknown_format",
                 ) from error.__cause__
             raise
@@ -287,10 +285,16 @@ class Source:
             times = f" x {frames} frames" if frames > 1 else ""
             raise cost.too_many_pixels(self.name, f"{width} x {height}{times}; {most:,} are accepted")
 
-    def check_memory(self, is_animated: bool, held: int = 0) -> None:
-        """Raise ImageError if decoding takes too much memory, beside the bytes that are `held` to write the result."""
+    def check_crop(self, size: Size, dropped: float) -> None:
+        """Raise ImageError if `shrink_on_load(size)` takes too much memory, of which this fraction is not needed."""
+        if self._layout is not None:
+            decoded = cost.scaled(self.image, jpeg_decoder.eighths_for(self.image.size, size))
+            self.check_memory(False, cropped=int(decoded * dropped))
+
+    def check_memory(self, is_animated: bool, held: int = 0, cropped: int = 0) -> None:
+        """Raise ImageError if decoding takes too much memory, with bytes `held` for the result or `cropped` away."""
         with pillow_errors(f"{self.name} cannot be opened"):
-            needed = cost.memory(self.image, self.format, is_animated, layout=self._layout, boxes=self.avif)
+            needed = cost.memory(self.image, self.format, is_animated, layout=self._layout, boxes=self.avif) + cropped
         cost.check(self.name, self.limits.memory, needed, held)
         size, most = self.stat.st_size, self.limits.memory
         cost.check_bytes(self.name, most, size, self.format, is_animated=is_animated, other=needed + held)
