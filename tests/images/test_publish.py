@@ -34,6 +34,36 @@ def test_permissions(studio):
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o640
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="It needs two users.")
+def test_group_of_a_worker(studio):  # pragma: no cover - for root alone, and half of it in another process
+    """A worker of another user leaves an image to the group that it shares with the web process."""
+    path = studio.save(studio.photo((900, 900)), "photo.jpg")
+    shared, worker = 3000, 1500
+    os.chown(path, 2000, shared)
+    os.chmod(path, 0o640)
+    os.chown(studio.folder, worker, shared)
+    with open(path, "r+b") as file:
+        like = os.fstat(file.fileno())
+
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                # The folders above it are closed to other users.
+                os.chdir(studio.folder)
+                os.setgroups([shared])
+                os.setgid(worker)
+                os.setuid(worker)
+                atomic.replace_file(b"new", "photo.jpg", lambda temporary: None, like=like)
+                code = 0
+            finally:
+                os._exit(code)
+        assert os.waitpid(child, 0)[1] == 0
+
+    after = os.stat(path)
+    assert (after.st_uid, after.st_gid, stat.S_IMODE(after.st_mode)) == (worker, shared, 0o640)
+
+
 def test_private_from_the_first_byte(studio, monkeypatch):
     """What becomes of a private image can be read by nobody else while it is written, either."""
     path = studio.save(studio.photo((900, 900)), "photo.jpg")

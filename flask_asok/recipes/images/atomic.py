@@ -58,9 +58,10 @@ def replace_file(
 
     `check` gets the path of the temporary file, and raises if the file is wrong.
 
-    The file gets the mode and, if this process is allowed to, the owner of `like`; by default, the umask decides. A
-    symbolic link at `path` is replaced, not followed. With `instead_of`, only that very file is replaced; Replaced is
-    raised if another file has taken its place. With `mark`, only a file that ends with it; otherwise Taken is raised.
+    The file gets the mode and, as far as this process is allowed to, the owner and the group of `like`; by default,
+    the umask decides. A symbolic link at `path` is replaced, not followed. With `instead_of`, only that very file is
+    replaced; Replaced is raised if another file has taken its place. With `mark`, only a file that ends with it;
+    otherwise Taken is raised.
     Raises OSError, or what `check` raises; nothing is left behind.
     """
     # The file of a private image is private from its first byte on.
@@ -154,7 +155,11 @@ def _resemble(descriptor: int, like: os.stat_result) -> None:
         return
     own = os.fstat(descriptor)
     if (own.st_uid, own.st_gid) != (like.st_uid, like.st_gid):
-        with contextlib.suppress(OSError):
+        try:
             os.fchown(descriptor, like.st_uid, like.st_gid)
+        except OSError:
+            # The owner is for root to change; the group is for any of its members, and other processes may read by it.
+            with contextlib.suppress(OSError):
+                os.fchown(descriptor, -1, like.st_gid)
     # After the owner: changing the owner clears bits of the mode.
     os.fchmod(descriptor, stat.S_IMODE(like.st_mode) & 0o777)
