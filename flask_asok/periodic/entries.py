@@ -81,10 +81,9 @@ class Entries:
         return self._entries.get(name)
 
     def add(self, entry: Entry) -> None:
-        """Add one; ValueError if its name is taken by another function."""
+        """Add one; ValueError if its name is taken: by another function, or by another schedule of this one."""
         other = self._entries.get(entry.name)
-        # A factory that is called twice, or a module that is loaded again, makes the same function anew.
-        if other is not None and getattr(other.function, "__code__", 0) != getattr(entry.function, "__code__", 1):
+        if other is not None and other != entry and not _is_made_again(other.function, entry.function):
             raise ValueError(f"There is a periodic task {entry.name!r} already: give this one another name=.")
         self._entries[entry.name] = entry
         for listener in list(self._listeners):
@@ -146,6 +145,11 @@ def checked_zone(name: str, value: object) -> str:
             "pip install tzdata."
         ) from None
     return zone
+
+
+def _is_made_again(function: Callable[..., Any], later: Callable[..., Any]) -> bool:
+    """Return True for the function of a factory that is called twice, or of a module that is loaded again."""
+    return function != later and getattr(function, "__code__", 0) == getattr(later, "__code__", 1)
 
 
 def _check_function(function: object) -> None:

@@ -1101,7 +1101,8 @@ def test_periodic(page, capsys):
     schedule = app.test_client().get("/schedule").json
     outcomes = opened.outcomes()
 
-    assert [one["name"].rpartition(".")[2] for one in schedule] == ["poll_inbox", "nightly"]
+    found = [one["name"].rpartition(".")[2] for one in schedule]
+    assert found == ["poll_inbox", "nightly", "stock of berlin", "stock of paris"]
     assert ("nightly", "succeeded") in outcomes
     assert f"{nightly.name} skipped 2026-11-26 02:00:00+00:00: late" in capsys.readouterr().out
 

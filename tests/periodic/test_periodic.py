@@ -137,6 +137,20 @@ def test_names_are_unique(asok):
         asok.periodic(every=300, name="one")(lambda: None)
 
 
+@pytest.mark.parametrize("other", [{"every": 60}, {"every": 300, "args": (2,)}, {"every": 300, "grace": None}])
+def test_two_schedules_of_one_name(asok, other):
+    """A second schedule of a function, or other arguments, without a name of its own would replace the first one."""
+
+    def report(shop=1):
+        return shop
+
+    asok.periodic(every=300)(report)
+    asok.periodic(every=300)(report)
+
+    with pytest.raises(ValueError, match=r"periodic task '\S+report' already: give this one another name="):
+        asok.periodic(**other)(report)
+
+
 def test_made_again(asok, tmp_path):
     """A factory that is called twice, as tests do, makes its periodic tasks twice; the later ones are in force."""
 
