@@ -20,6 +20,9 @@ LONGEST_NAME = 150
 
 SHORTEST_PERIOD, LONGEST_PERIOD = 1.0, 100 * 366 * 86_400.0
 
+SHORTEST_GRACE = 1.0
+"""A clock looks at a tick some milliseconds after it: with none every tick would be late."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
@@ -129,7 +132,7 @@ def checked_entry(
         every=period if cron is None else None,
         cron=cron,
         tz=tz,
-        grace=None if grace is None else seconds("grace", grace),
+        grace=None if grace is None else _grace(grace),
         overlap=overlap,
         jitter=jitter,
     )
@@ -173,6 +176,16 @@ def _period(every: float | timedelta | None, cron: str | None, tz: str | None) -
     if not SHORTEST_PERIOD <= period <= LONGEST_PERIOD:
         raise ValueError(f"every must be from 1 second to 100 years, not {period:g} s.")
     return period
+
+
+def _grace(value: float | timedelta) -> float:
+    grace = seconds("grace", value)
+    if grace < SHORTEST_GRACE:
+        raise ValueError(
+            f"grace must be 1 second or more, not {grace:g} s: each tick is seen to a moment after it has come. "
+            "None is for however late."
+        )
+    return grace
 
 
 @functools.lru_cache(maxsize=1_000)

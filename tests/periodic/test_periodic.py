@@ -89,6 +89,8 @@ def test_before_or_after_init_app(asok):
         ({"every": 300, "jitter": 300}, ValueError, "jitter=300 must be below the period, which is 300 s"),
         ({"cron": "0,1 3 * * *", "jitter": 60}, ValueError, "jitter=60 must be below the period, which is 60 s"),
         ({"every": 300, "grace": -1}, ValueError, "grace must be seconds, 0 or more"),
+        ({"every": 300, "grace": 0}, ValueError, "grace must be 1 second or more, not 0 s: .* None is for"),
+        ({"every": 300, "grace": timedelta(milliseconds=999)}, ValueError, "grace must be 1 second or more"),
         ({"every": 300, "overlap": "no"}, TypeError, "overlap must not be of type str: give True or False"),
         ({"every": 300, "name": ""}, ValueError, "name must have from 1 to 150 printable characters"),
         ({"every": 300, "name": "a\nb"}, ValueError, "name must have from 1 to 150 printable characters"),
