@@ -35,6 +35,12 @@ def _where(name: str, value: Any) -> str:
             f'{name} must be a path, a Redis URL (redis://, rediss:// or unix://) or "memory"; this is none of them, '
             "and would make a file of that name. A path is neither a URL nor expanded from ~."
         )
+    if "\0" in where or os.path.basename(where).strip() in ("", os.curdir, os.pardir):
+        # Else the file would take the place of the instance folder, or of another one.
+        raise ValueError(
+            f'{name} must name a file: "/var/lib/shop/asok.sqlite3". For the default, asok.sqlite3 in the instance '
+            "folder, leave it out: an empty variable of the environment is not left out."
+        )
     return where
 
 

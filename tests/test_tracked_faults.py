@@ -241,6 +241,15 @@ def test_a_place_that_is_none(make_app, where):
     assert where not in str(caught.value)
 
 
+@pytest.mark.parametrize("where", ["", "  ", ".", "..", "/", "tasks/", "tasks/..", "/tmp/tasks/ ", "asok\0.sqlite3"])
+def test_a_place_that_is_a_folder(make_app, tmp_path, where):
+    """A place without the name of a file, an empty one for instance, does not turn a folder into a database."""
+    with pytest.raises(ValueError, match=r"ASOK_STORE must name a file: .* leave it out"):
+        make_app(ASOK_STORE=where)
+
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("where", ["C:/asok.sqlite3", "deep/asok.sqlite3", "asok~.sqlite3"])
 def test_a_place_with_odd_letters(make_app, where):
     """A path may have a colon or a tilde in it."""
