@@ -94,7 +94,12 @@ def renew() -> None:
 
 def is_forked_unseen() -> bool:
     """Return True if this process may be the parent of a fork that is not seen: uWSGI's master, before its workers."""
-    return FORKS_UNSEEN and sys.modules["uwsgi"].worker_id() == 0
+    if not FORKS_UNSEEN:
+        return False
+    uwsgi = sys.modules["uwsgi"]
+    # The numbers of mules and spoolers, which fork no worker, are not those of workers. A build may have no spooler.
+    is_spooler = getattr(uwsgi, "i_am_the_spooler", lambda: False)
+    return uwsgi.worker_id() == 0 and uwsgi.mule_id() == 0 and not is_spooler()
 
 
 def at_exit(close: Hook, *, last: bool = False) -> None:

@@ -56,8 +56,8 @@ class SQLiteFile:
             except sqlite3.Error as error:
                 raise file.unavailable(self.path, error) from None
             finally:
-                if process.FORKS_UNSEEN and process.is_forked_unseen():
-                    self._disconnect()
+                if process.FORKS_UNSEEN:
+                    self._leave_to_forks()
 
     def _change_later(self, statement: str, values: Sequence[Any]) -> int:
         """
@@ -94,8 +94,7 @@ class SQLiteFile:
             except sqlite3.Error as error:
                 raise file.unavailable(self.path, error) from None
             finally:
-                if process.is_forked_unseen():
-                    self._disconnect()
+                self._leave_to_forks()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -140,6 +139,11 @@ class SQLiteFile:
 
     def _opened(self, connection: sqlite3.Connection) -> None:
         """Do what is to be done with each new connection."""
+
+    def _leave_to_forks(self) -> None:
+        """Close the connection where a fork is not seen; one in the middle of a transaction, at the end of that."""
+        if process.is_forked_unseen() and self._connection is not None and not self._connection.in_transaction:
+            self._disconnect()
 
     def _disconnect(self) -> None:
         if self._connection is not None:

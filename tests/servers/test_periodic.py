@@ -59,7 +59,7 @@ class Site:
 def start(serve, python_module, uwsgi_binary, tmp_path):
     """Start a server of the application, by its name, with a store of its own."""
 
-    def start(name, **env):
+    def start(name, *options, **env):
         folder = tmp_path / secrets.token_hex(4)
         folder.mkdir()
         if name in GUNICORN:
@@ -69,7 +69,7 @@ def start(serve, python_module, uwsgi_binary, tmp_path):
         else:
             command = [
                 uwsgi_binary, "--master", "--processes=2", "--http-socket=127.0.0.1:0", "--module=periodic:app",
-                "--need-app", "--enable-threads", f"--home={sys.prefix}",
+                "--need-app", "--enable-threads", f"--home={sys.prefix}", *options,
             ]  # fmt: skip
         env = {"INSTANCE": folder, "TICKS": folder / "ticks", "GUNICORN_CMD_ARGS": "--no-control-socket", **env}
         return Site(name, serve(command, **env), Path(env["TICKS"]))
@@ -143,6 +143,21 @@ def test_servers(request, start, traffic, tmp_path, where):
         # As two machines would do: each has a file of its own, and runs each tick.
         first, second, *_ = ({tick for tick, _, _ in site.runs()} for site in sites)
         assert first & second
+
+
+@pytest.mark.parametrize("kind", ["mule", "spooler"])
+def test_beside_the_workers(start, tmp_path, kind):
+    """A mule or a spooler of uWSGI, which is no worker and forks none, runs each tick."""
+    options = {
+        "mule": [f"--mule={APPLICATION.with_name('beside.py')}"],
+        "spooler": [f"--spooler={tmp_path}", "--spooler-python-import=beside"],
+    }
+    site = start("uwsgi", *options[kind])
+
+    wait_for_runs([site], 2)
+
+    site.check()
+    assert "ERROR asok" not in site.server.log
 
 
 def test_reloader(serve, python_module, tmp_path):
