@@ -284,7 +284,8 @@ def cancel_task(app: Flask, id: str, *, running: bool = False) -> bool:
     """Cancel the task with this id in whatever process, or with `running` ask it to stop; False if it is over."""
     store, backend = shared_by(app), state_of(app).backend
     here = backend.find(id)
-    record = None if store is None else store.read(id)
+    # Not `read`: one that was lost with its process is over, and nobody would ever stop it.
+    record = None if store is None else store.get(id)
     if store is not None and record is not None:
         # On threads the process tells of it that has the task.
         if backend.cancel(id) if backend.distributed else store.cancel(id):

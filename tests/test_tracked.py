@@ -511,6 +511,16 @@ def test_abandoned(make_app, tmp_path):
             handle.result(WAIT)
 
 
+@pytest.mark.parametrize("state", ["queued", "running"])
+def test_cancel_what_is_lost(threads, state):
+    """What was lost with its process is abandoned: nobody can cancel it or ask it to stop any more."""
+    store = open_store(threads)
+    store.add(Record(id="1" * 32, name="lost", queue="default", state=state, owner="0" * 32, claim=1))
+
+    assert asok.cancel("1" * 32, running=True) is False
+    assert asok.get("1" * 32).state == "abandoned"
+
+
 # Unique
 
 
