@@ -142,6 +142,21 @@ def test_forged_result(threads):
         asok.get(done.id).result(WAIT)
 
 
+def test_error_under_another_key(threads):
+    """An error that was signed with a key which is not valid any more is told by its text."""
+    failed = tracked(fail, "on purpose")
+    failed.join(WAIT)
+    threads.secret_key = "another one"
+    handle = asok.get(failed.id)
+
+    found = handle.exception(WAIT)
+
+    assert isinstance(found, TaskFailed)
+    assert str(found) == "ZeroDivisionError('on purpose')"
+    with pytest.raises(TaskFailed, match="on purpose"):
+        handle.result(WAIT)
+
+
 def test_known_at_once(threads, gate):
     """It is found from the moment background() has returned, with its state of that moment."""
     running = tracked(gate.wait, WAIT)
