@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
+from functools import partial
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, NamedTuple
 
 from flask import Flask
 
+from .aside import start_aside
 from .context import Captured, fresh
 from .hints import explain
 from .logs import log_exception
@@ -93,27 +94,4 @@ def _run_coroutine(app: Flask, coroutine: Coroutine[Any, Any, Any]) -> Any:
     except RuntimeError:
         return run()
     # An `async def` view or task runs this one itself, and its event loop, which waits meanwhile, can take no other.
-    return _run_beside(run)
-
-
-def _run_beside(run: Callable[[], Any]) -> Any:
-    """Run in a separate thread, in the current context, and wait."""
-    outcomes: list[tuple[Any, BaseException | None]] = []
-
-    def work() -> None:
-        try:
-            outcomes.append((run(), None))
-        except BaseException as error:
-            outcomes.append((None, error))
-
-    thread = threading.Thread(target=copy_context().run, args=(work,), name="asok-async", daemon=True)
-    thread.start()
-    thread.join()
-    value, error = outcomes.pop()
-    if error is None:
-        return value
-    try:
-        raise error
-    finally:
-        # As in `result`: a cycle otherwise.
-        del error
+    return start_aside(partial(copy_context().run, run), "asok-async")()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 from . import process
+from .aside import start_aside
 from .current import current
 from .progress import Progress
 from .summaries import State
@@ -96,6 +97,19 @@ class waiting_for:  # noqa: N801 - used as a statement
         waits.pop(self._key, None)
 
 
+def threads_that_wait() -> set[int | None]:
+    """Return the identifiers of the threads that wait, by however many joins, for the task that this code runs in."""
+    found: set[int | None] = set()
+    links: list[object] = [current.get()]
+    while links and (link := links.pop()) is not None:
+        for waiter, task in waits.copy().items():
+            ident = waiter.ident if isinstance(waiter, JoinableTask) else waiter
+            if task is link and ident not in found:
+                found.add(ident)  # type: ignore[arg-type]
+                links.append(waiter)
+    return found
+
+
 class JoinableTask(Task[R]):
     """A Task that can be waited for, and asked to stop."""
 
@@ -113,6 +127,8 @@ class JoinableTask(Task[R]):
     """Hears of the progress at most once a second, in the reporting thread; returns True to stop the task."""
     reported: float = float("-inf")
     """When the reporter was last called, by the monotonic clock."""
+    nesting: int = 0
+    """How many tasks, each started by the one before and run while that waits, lead to this one; it is counted too."""
     _waiters: list[threading.Lock] = []  # noqa: RUF012 - empty for ever; a task that is waited for gets its own
     _settler: int | None = None
     """The thread that tells the receivers of the task's end."""
@@ -149,6 +165,22 @@ class JoinableTask(Task[R]):
     def perform(self, thread: threading.Thread) -> BaseException | None:
         """Run one attempt here and now."""
         raise NotImplementedError
+
+    def perform_aside(self) -> BaseException | None:
+        """
+        Run one attempt in a thread of its own while this one waits; here if there is no thread to be had.
+
+        In this one its teardown would end the caller's database session, if that belongs to the thread, and an `async`
+        caller has its event loop running.
+        """
+        try:
+            outcome = start_aside(lambda: self.perform(threading.current_thread()), f"asok-{self.queue}")
+        except RecursionError:
+            # A RuntimeError as well: here there is no room for an attempt.
+            raise
+        except RuntimeError:
+            return self.perform(threading.current_thread())
+        return outcome()
 
     def wake(self) -> None:
         """Let every waiting thread look again."""
@@ -189,7 +221,7 @@ class JoinableTask(Task[R]):
         only_looks = timeout is not None and timeout <= 0
         while not self._done:
             if in_task and not only_looks and self._is_claimable():
-                self.perform(threading.current_thread())
+                self.perform_aside()
             elif deadline is None:
                 self._wait_for_change(-1, in_task)
             elif (left := deadline - time.monotonic()) > 0:
@@ -214,5 +246,5 @@ class JoinableTask(Task[R]):
 
 def _comes_after(trigger: Trigger, waiting: JoinableTask[Any] | None) -> bool:
     """Does the trigger wait for this code to go on?"""
-    # A task may be run by its caller, and then waits in the thread that is to go on.
+    # Where there is no further thread to be had, a task runs in the very one that is to go on.
     return trigger.is_ours() or (waiting is not None and trigger.thread == threading.get_ident())

@@ -16,7 +16,7 @@ PACKAGE = Path(flask_asok.__file__).parent
 
 # Each may import what stands in a line above its own, and what is of its own folder.
 ORDER = [
-    {"baton", "current", "errors", "hints", "process", "progress", "validate"},
+    {"aside", "baton", "current", "errors", "hints", "process", "progress", "validate"},
     {"helper_thread", "logs"},
     {"options"},
     {"signals", "retries", "context", "serving", "summaries", "settings", "tokens"},

@@ -15,6 +15,7 @@ from typing import Any
 from ..attempt import RunnableTask
 from ..baton import Baton
 from ..task_log import SHUTS_DOWN, log_timeout
+from ..waiting import threads_that_wait
 from .scheduler import IDLE_SECONDS, Scheduler
 
 
@@ -128,9 +129,9 @@ class WorkerPool:
         return [*self.running.copy(), *self.queue.copy()]
 
     def run_queued(self) -> None:
-        """Run the queued tasks in the calling thread."""
+        """Run the queued tasks while the calling thread waits."""
         for task in self.drain():
-            task.perform(threading.current_thread())
+            task.perform_aside()
 
     def close(self) -> None:
         """Let every worker exit once the queue is empty."""
@@ -141,20 +142,28 @@ class WorkerPool:
 
     def finish(self, deadline: float, but: Iterable[int | None] = ()) -> None:
         """Wait, until `deadline` by the monotonic clock, for the workers of a closed pool to exit, `but` for some."""
-        spared = {threading.get_ident(), *but}
+        spared = {threading.get_ident(), *threads_that_wait(), *but}
         while (left := deadline - time.monotonic()) > 0:
             # Looked up each time: a worker that found more to do may have started one more.
             others = (thread for thread in list(self.threads.values()) if thread.ident not in spared)
             thread = next(others, None)
-            if thread is None:
+            if thread is not None:
+                if thread.is_alive():
+                    thread.join(left)
+                else:
+                    # It is just being started, and cannot be joined before it is.
+                    time.sleep(min(left, 0.001))
+                continue
+            # In no worker, but beside its caller, or beside a task of another queue that has joined it.
+            guest = next((task for task in self.running.copy() if task.ident not in spared), None)
+            if guest is None:
                 # A caller that saw the backend open may have queued a task after the last worker had exited.
                 self.run_queued()
                 return
-            if thread.is_alive():
-                thread.join(left)
-            else:
-                # It is just being started, and cannot be joined before it is.
-                time.sleep(min(left, 0.001))
+            with contextlib.suppress(RuntimeError):  # a circle of joins after all
+                guest.join(left)
+            if guest in self.running:
+                spared.add(guest.ident)
 
 
 def _work(pool: WorkerPool, number: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
@@ -12,13 +11,17 @@ from typing import Any
 from flask import Flask
 
 from .. import process
-from ..attempt import RunnableTask
+from ..attempt import RunnableTask, running_task
 from ..errors import QueueFull
-from ..task_log import log_of
+from ..task_log import SHUTS_DOWN, log_of
+from ..waiting import waiting_for
 from . import shutdown
 from .base import Backend
 from .pool import WorkerPool
 from .scheduler import Scheduler
+
+MOST_NESTED = 20
+"""How many tasks may run, each in the caller of the next, before one passes the bound of its queue instead."""
 
 
 class ThreadsBackend(Backend):
@@ -76,7 +79,7 @@ class ThreadsBackend(Backend):
         if options.delay:
             self._wait_for_delay(task, pool, bounded)
         elif self.is_closed:
-            self._run_here(task)
+            self._run_at_end(task)
         elif bounded and len(pool.queue) >= self._max_queued:
             self._overflow(task, pool)
         else:
@@ -135,6 +138,10 @@ class ThreadsBackend(Backend):
         full = f"Queue {pool.name!r} holds {self._max_queued} tasks (ASOK_MAX_QUEUED)"
         if self._raise_when_full and not task.options.is_deferred:
             self._refuse(task, full)
+        if nesting() >= MOST_NESTED:
+            # A chain, in which each task starts the next one: to go on would hold a thread for each.
+            pool.put(task)
+            return
         pool.count_caller_run()
         now = time.monotonic()
         if now - pool.warned_at >= 1:
@@ -146,11 +153,27 @@ class ThreadsBackend(Backend):
         task.withdraw(None)
         raise QueueFull(f"{why}; task {task.name} was not accepted.")
 
+    def _run_at_end(self, task: RunnableTask[Any]) -> None:
+        if nesting() >= MOST_NESTED:
+            # As above, but no worker is left: a chain that never ends would take all threads of the system.
+            self.abandon(task, SHUTS_DOWN)
+        else:
+            self._run_here(task)
+
     def _run_here(self, task: RunnableTask[Any]) -> None:
-        error = task.perform(threading.current_thread())
+        task.nesting = nesting() + 1
+        # As if the caller joined it: a task that joins its caller gets an error, not a wait without end.
+        with waiting_for(task):
+            error = task.perform_aside()
         if error is not None and not isinstance(error, Exception):
             # Ctrl-C, gunicorn's SystemExit and gevent's timeouts are meant for this thread.
             raise error
+
+
+def nesting() -> int:
+    """Return how many tasks, of which each runs in the caller of the next, lead to this code."""
+    caller = running_task()
+    return 0 if caller is None else caller.nesting
 
 
 _backends: weakref.WeakSet[ThreadsBackend] = weakref.WeakSet()

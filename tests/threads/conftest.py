@@ -18,6 +18,26 @@ def quiet(monkeypatch):
 
 
 @pytest.fixture
+def no_threads(monkeypatch):
+    """Give no thread to the library for a block, as a system may that has none left; those of others start."""
+
+    @contextlib.contextmanager
+    def no_threads():
+        start = threading.Thread.start
+
+        def refuse(thread):
+            if thread.name.startswith("asok"):
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            yield
+
+    return no_threads
+
+
+@pytest.fixture
 def busy():
     """Keep `count` threads of the default queue busy until the end of the block, so that what follows stays queued."""
 

@@ -17,21 +17,25 @@ def fail():
     raise ValueError("no stock")
 
 
+def thread_name():
+    return threading.current_thread().name
+
+
 def test_full_queue_makes_the_caller_run(make_app, gate, caplog, busy, monkeypatch):
-    """Past `ASOK_MAX_QUEUED` the caller runs the task itself, with a warning a second; nothing is lost."""
+    """Past `ASOK_MAX_QUEUED` the caller waits for its task, with a warning a second; nothing is lost."""
     # However long the machine takes for the three of them.
     monkeypatch.setattr(threads_module, "time", SimpleNamespace(monotonic=lambda: 1000.0))
     app = make_app(ASOK_QUEUES=ONE_THREAD, ASOK_MAX_QUEUED=2)
 
     with app.app_context(), busy(gate):
-        queued = [background(threading.get_ident) for _ in range(2)]
-        own = [background(threading.get_ident) for _ in range(3)]
+        queued = [background(thread_name) for _ in range(2)]
+        own = [background(thread_name) for _ in range(3)]
         settled = [each.result(0) for each in own]
 
-    assert settled == [threading.get_ident()] * 3
-    assert all(each.result(WAIT) != threading.get_ident() for each in queued)
+    assert settled == ["asok-default"] * 3
+    assert [each.result(WAIT) for each in queued] == ["asok-default-1"] * 2
     assert [record.getMessage() for record in caplog.records] == [
-        "Queue 'default' holds 2 tasks (ASOK_MAX_QUEUED): background task get_ident runs in its caller."
+        "Queue 'default' holds 2 tasks (ASOK_MAX_QUEUED): background task thread_name runs in its caller."
     ]
 
 

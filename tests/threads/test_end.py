@@ -141,15 +141,16 @@ def test_close_names_all_before_it_waits_for_a_receiver(make_app, gate, monkeypa
 
 
 def test_after_close_the_caller_runs(make_app):
-    """A task started after the end runs in its caller, on a queue that was never used too, and starts no thread."""
+    """The caller waits for a task started after the end, on a queue that was never used too; no worker is started."""
     app = make_app()
     FlaskAsok().close(app)
     FlaskAsok().close(app)
 
     with app.app_context():
-        late = background(threading.get_ident)
+        late = background(threading.current_thread)
 
-    assert late.result(0) == threading.get_ident()
+    assert late.result(0).name == "asok-default"
+    assert not late.result(0).is_alive()
     assert workers() == []
 
 

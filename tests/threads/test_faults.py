@@ -88,8 +88,8 @@ def test_ctrl_c_in_a_receiver_of_the_caller(threads_app):
 
 
 @pytest.mark.parametrize("signal", [task_started, task_succeeded, task_failed], ids=lambda signal: signal.name)
-def test_ctrl_c_in_a_receiver_while_the_caller_runs(threads_app, signal):
-    """Ctrl-C in a receiver, while the caller runs the task itself, goes up; the task has come to its end."""
+def test_ctrl_c_in_a_receiver_while_the_caller_runs(threads_app, signal, no_threads):
+    """Ctrl-C in a receiver, where the main thread itself runs the task, goes up; the task has come to its end."""
 
     def interrupted(sender, task, **kwargs):
         tasks.append(task)
@@ -100,6 +100,7 @@ def test_ctrl_c_in_a_receiver_while_the_caller_runs(threads_app, signal):
     with (
         threads_app.app_context(),
         signal.connected_to(interrupted, threads_app),
+        no_threads(),
         pytest.raises(KeyboardInterrupt),
     ):
         background(fail if signal is task_failed else int)
@@ -150,8 +151,8 @@ class Unprintable(Exception):
     __str__ = __repr__
 
 
-def test_ctrl_c_while_the_caller_logs(make_app):
-    """Ctrl-C in the main thread goes up from a log handler or a repr() too."""
+def test_ctrl_c_while_the_caller_logs(make_app, no_threads):
+    """Ctrl-C goes up from a log handler or a repr() too, where the main thread itself runs the task."""
     app = make_app()
     handler = BoomHandler(KeyboardInterrupt)
     FlaskAsok().close(app)
@@ -159,7 +160,7 @@ def test_ctrl_c_while_the_caller_logs(make_app):
     def boom():
         raise Unprintable(KeyboardInterrupt)
 
-    with app.app_context():
+    with app.app_context(), no_threads():
         with pytest.raises(KeyboardInterrupt):
             background(boom)
         logging.getLogger("asok.background").addHandler(handler)

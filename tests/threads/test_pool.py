@@ -15,16 +15,6 @@ WAIT = 10
 ONE_THREAD = {"default": 1}
 
 
-start_thread = threading.Thread.start
-
-
-def no_worker_starts(thread):
-    """In place of `Thread.start`: the system gives no thread to the library; those of others start."""
-    if thread.name.startswith("asok"):
-        raise RuntimeError("can't start new thread")
-    start_thread(thread)
-
-
 def workers():
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("asok-default-")]
 
@@ -199,23 +189,20 @@ def test_idle_threads_hold_no_app(left_of):
     assert left_of(references) == []
 
 
-def test_no_thread_to_be_had(threads_app, monkeypatch):
+def test_no_thread_to_be_had(threads_app, no_threads):
     """Where the system gives no thread, the caller runs the task."""
-
-    monkeypatch.setattr(threading.Thread, "start", no_worker_starts)
-    with threads_app.app_context():
+    with threads_app.app_context(), no_threads():
         started = background(threading.get_ident)
 
     assert started.result(0) == threading.get_ident()
 
 
-def test_no_more_threads_to_be_had(make_app, gate, monkeypatch, busy):
+def test_no_more_threads_to_be_had(make_app, gate, no_threads, busy):
     """Where the system gives no further thread, the ones there are run the task."""
     app = make_app(ASOK_QUEUES={"default": 2})
 
     with app.app_context(), busy(gate):
-        with monkeypatch.context() as patch:
-            patch.setattr(threading.Thread, "start", no_worker_starts)
+        with no_threads():
             second = background(threading.current_thread)
         before = second.state
         gate.set()

@@ -183,6 +183,12 @@ class RemoteTask(RunnableTask[R]):
             log_of(self, logging.WARNING, "Background task %s (%s) goes on elsewhere: %s", self.name, self.id, error)
             return None
 
+    def perform_aside(self) -> BaseException | None:
+        """As of every task; in the main thread of a process of Celery's right there, where its time limit is raised."""
+        if self._hub is not None and threading.current_thread() is threading.main_thread():
+            return self.perform(threading.current_thread())
+        return super().perform_aside()
+
     def perform_begun(self, thread: threading.Thread) -> BaseException | None:
         """Run the attempt that this process has claimed."""
         try:
