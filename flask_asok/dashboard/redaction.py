@@ -24,7 +24,7 @@ SECRET_WORDS = (
 )  # fmt: skip
 """A name with one of these in it is of a secret."""
 
-SECRET_KEYS = ("apikey", "accesskey", "privatekey")
+SECRET_KEYS = ("apikey", "accesskey", "privatekey", "signingkey", "encryptionkey")
 """And one with these in its letters: `api_key`, `apiKey`, `API key`."""
 
 HOST = re.compile(r"([\w.-]+|\[[0-9a-f:.]+\])(:\d*)?", re.IGNORECASE)
@@ -91,24 +91,53 @@ def _within(value: Any) -> Any:
     if isinstance(value, dict) and TAG in value:
         kind: Any = value[TAG]
         data: Any = value.get("")
-        if kind in ("bytes", "bytearray"):
-            data = base64.b64decode(data).decode(errors="replace")
-        return {kind: _within(data)}
+        return {kind: _within_bytes(base64.b64decode(data)) if kind in ("bytes", "bytearray") else _within(data)}
     if isinstance(value, dict):
         return {
-            _within(str(key)): HIDDEN if _is_secret(str(key)) else _within(item) for key, item in _first(value.items())
+            _key(str(key)): HIDDEN if _is_secret(str(key)) else _within(item) for key, item in _first(value.items())
         }
     if isinstance(value, (list, tuple)):
         shown = [_within(item) for item in _first(value)]
-        if len(value) == 2 and _may_be_name(value[0]) and _is_secret(str(shown[0])):
+        if len(value) == 2 and _is_secret(_name_in(value[0])):
             # An item of a form, or of a dict whose keys are no texts.
             return [shown[0], HIDDEN]
         return shown
-    return _without_path(value) if isinstance(value, str) else value
+    return _within_text(value) if isinstance(value, str) else value
 
 
-def _may_be_name(value: Any) -> bool:
-    return isinstance(value, str) or (isinstance(value, dict) and value.get(TAG) in NAMES)
+def _key(text: str) -> str:
+    found = _within_text(text)
+    return found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
+
+
+def _within_text(text: str) -> Any:
+    found = _within_json(text)
+    return _without_path(text) if found is None else found
+
+
+def _within_bytes(data: bytes) -> Any:
+    """Return what is shown of bytes, such as the body of a webhook: JSON, or how many there are."""
+    found = _within_json(data)
+    return f"({len(data):,} bytes)" if found is None else found
+
+
+def _within_json(text: str | bytes) -> Any:
+    """Return an object or a list that is written as JSON, without its secrets; None for any other text."""
+    try:
+        found = json.loads(text)
+        return _within(found) if isinstance(found, (dict, list)) else None
+    except (ValueError, TypeError, RecursionError):
+        return None
+
+
+def _name_in(value: Any) -> str:
+    """Return what may be a name of a secret, as a text."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, dict) or value.get(TAG) not in NAMES:
+        return ""
+    data: Any = value.get("")
+    return base64.b64decode(data).decode(errors="replace") if value[TAG] == "bytes" else str(data)
 
 
 def _without_path(text: str) -> str:

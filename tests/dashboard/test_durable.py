@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flask_asok import FlaskAsok, background
+from flask_asok import FlaskAsok, background, send_webhook
 from flask_asok.durable.sweeper import sweeper_of
 
 spec = importlib.util.spec_from_file_location("dashboard_jobs", Path(__file__).parent / "dashboard_jobs.py")
@@ -85,7 +85,6 @@ def test_redacted(failed):
         "<https://user:hush@hooks.example>",
         ["https://hooks.example/hush"],
         {"https://user:hush@hooks.example/": 1},
-        b"https://hooks.example/hush",
     ],
     ids=repr,
 )
@@ -105,6 +104,8 @@ def test_addresses(failed, value):
         {"accessKey": "hush"},
         {"privateKey": "hush"},
         {"API key": "hush"},
+        {"signing_key": "hush"},
+        {"encryptionKey": "hush"},
         [(b"Authorization", b"hush")],
         {b"password": "hush"},
         {("ann", "password"): "hush"},
@@ -119,6 +120,56 @@ def test_names_of_secrets(failed, value):
     text = client.get(page).text
 
     assert "(hidden)" in text and "hush" not in text
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'{"user": "Ann", "deep": [{"password": "hush"}]}',
+        bytearray(b'{"user": "Ann", "password": "hush"}'),
+        '{"user": "Ann", "password": "hush"}',
+        {'{"user": "Ann", "password": "hush"}': 1},
+        ['{"user": "Ann", "inner": "{\\"password\\": \\"hush\\"}"}'],
+    ],
+    ids=repr,
+)
+def test_json(failed, value):
+    """Bytes or a text of JSON are shown without their secrets."""
+    _, client, page = failed(True, value)
+
+    text = client.get(page).text
+
+    assert "Ann" in text and "(hidden)" in text and "hush" not in text
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"https://hooks.example/hush", b"password=hush", b'"hush"', b"hush\xff", b'{"password": "hush"',
+        b'{"__asok__": "bytes", "": 5, "hush": ""}', b'[{"__asok__": "bytes"}, "hush"]', b"[" * 90_000 + b"hush",
+    ],
+    ids=lambda value: repr(value[:40]),
+)  # fmt: skip
+def test_bytes(failed, value):
+    """Of bytes that are not JSON the page shows how many there are: nobody knows what is in them."""
+    _, client, page = failed(True, value)
+
+    text = client.get(page).text
+
+    assert f"({len(value):,} bytes)" in text and "hush" not in text
+
+
+def test_webhook(make_dashboard):
+    """The payload of a webhook, which is written down as it will be sent, is shown without its secrets."""
+    app = make_dashboard(arguments=True)
+    with app.app_context():
+        task = background.using(durable=True, delay=3_600)(
+            send_webhook, "https://hooks.example/", {"user": "Ann", "password": "hush"}
+        )
+
+    text = app.test_client().get(f"/tasks/tasks/{task.id}").text
+
+    assert "Ann" in text and "hush" not in text
 
 
 def test_wrapper(failed):
