@@ -19,6 +19,7 @@ from ..attempt import RunnableTask
 from ..durable.worker import retry_here
 from ..errors import AsokError
 from ..handles import cancel_task, discard_task
+from ..logs import log_exception
 from ..periodic import Clock, listed, start_named
 from ..sharing import shared_by
 from ..state import state_of
@@ -227,7 +228,13 @@ class DashboardBlueprint(Blueprint):
         clock = state_of(visit.app).kept(Clock)
         if clock.entries.find(name) is None:
             abort(404)
-        task = start_named(visit.app, name)
+        try:
+            task = start_named(visit.app, name)
+        except AsokError:
+            raise
+        except Exception as error:  # of the application's own `prepare=`, for instance
+            log_exception("The periodic task %s could not be started: %r", name, error, app=visit.app)
+            return _back(visit, "periodic", "not-started")
         return _back(visit, "task", "started" if isinstance(task, RunnableTask) else "goes-on", id=task.id)
 
 

@@ -1,8 +1,9 @@
 """What the buttons do."""
 
 import pytest
+from flask import Flask
 
-from flask_asok import FlaskAsok, background, report_progress
+from flask_asok import FlaskAsok, background, report_progress, task
 from flask_asok.dashboard.alone import make_viewer
 
 asok = FlaskAsok()
@@ -100,3 +101,50 @@ def test_alone(shop, press):
     press(client, page, f"{page}/cancel")
 
     assert task.state == "cancelled"
+
+
+@pytest.fixture
+def make_periodic():
+    """Make an application of one periodic task, whose clock stands still, and which the dashboard shows."""
+    apps = []
+
+    def make(function):
+        own, app = FlaskAsok(), Flask("shop")
+        app.config.from_mapping(
+            SECRET_KEY="a secret of the tests", ASOK_STORE="memory", ASOK_TRACKED=True, ASOK_PERIODIC="command"
+        )
+        own.init_app(app)
+        own.periodic(every=3_600, name="report")(function)
+        app.register_blueprint(own.dashboard(access=lambda: "write"), url_prefix="/tasks")
+        apps.append(app)
+        return app
+
+    yield make
+
+    for app in apps:
+        asok.close(app, timeout=5)
+
+
+def test_run(make_periodic, press):
+    """A periodic task is started at a press, and its page shown."""
+    client = make_periodic(lambda: None).test_client()
+
+    answer = press(client, "/tasks/periodic", "/tasks/periodic/report/run")
+
+    assert answer.location.endswith("?said=started")
+    assert "The run has begun." in client.get(answer.location).text
+
+
+def test_run_that_cannot_be_started(make_periodic, press, caplog):
+    """A periodic task whose `prepare=` raises is told on the page, and the log says why."""
+
+    def refuse():
+        raise ValueError("no reports today")
+
+    client = make_periodic(task(prepare=refuse)(refuse)).test_client()
+
+    answer = press(client, "/tasks/periodic", "/tasks/periodic/report/run")
+
+    assert answer.location == "/tasks/periodic?said=not-started"
+    assert "could not be started" in client.get(answer.location).text
+    assert "no reports today" in caplog.text
