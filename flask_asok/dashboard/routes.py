@@ -259,12 +259,13 @@ def _fields_of(action: str, id: str) -> dict[str, str]:
 
 
 def _wanted() -> Wanted:
-    def given(name: str) -> str | None:
-        return request.args.get(name, "").strip()[:LONGEST_FILTER] or None
-
-    state = given("state")
+    state, name, queue, error = (request.args.get(key, "") for key in ("state", "name", "queue", "error"))
     return Wanted(
-        state=state if state in STATES else None, name=given("name"), queue=given("queue"), error=given("error")
+        state=state if state in STATES else None,
+        # These are compared as a whole: a page of ours links to whatever name a task has.
+        name=name or None,
+        queue=queue or None,
+        error=error.strip()[:LONGEST_FILTER] or None,
     )
 
 

@@ -172,6 +172,21 @@ def test_list_and_filters(shop, client):
     assert names("state=other") == ["three", "two", "one"]
 
 
+@pytest.mark.parametrize(
+    "name", ["x" * 300, " spaces ", "tab\t", "a\nb", "a&b=c#d?e/../..", "a+b %20", "\N{SNOWMAN}"], ids=repr
+)
+def test_links_of_functions(shop, client, name):
+    """Whatever name a task has, the page of functions links to the list of its tasks."""
+    with shop.app_context():
+        task = background.using(name=name)(fail)
+        task.join(10)
+
+    links = re.findall(r'href="([^"]*[?]name=[^"]*)"', client.get("/tasks/functions").text)
+
+    assert len(links) == 2
+    assert all(f"task-{task.id}" in client.get(html.unescape(link)).text for link in links)
+
+
 @pytest.mark.parametrize("store", ["memory", "file", "none"])
 def test_page_by_page(make_dashboard, tmp_path, store):
     """Page by page each task comes once: tracked ones, and between them those that only this process knows."""
