@@ -6,7 +6,6 @@ import math
 import os
 import socket
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -135,8 +134,6 @@ class DashboardBlueprint(Blueprint):
         )
 
     def _overview(self, visit: Visit) -> ResponseReturnValue:
-        now = time.time()
-        ended = seen.ended_of(visit.app, now)
         failures = [
             one
             for state in ("failed", "abandoned")
@@ -147,11 +144,9 @@ class DashboardBlueprint(Blueprint):
             "overview",
             title="Overview",
             queues=seen.queues_of(visit.app),
-            ended=Counter(one.state for one in ended),
-            minutes=seen.by_minute(ended, now),
+            hour=seen.last_hour(visit.app, time.time()),
             processes=seen.processes_of(visit.app),
             failures=failures[:LATEST_FAILURES],
-            is_cut=len(ended) >= seen.MOST_ENDED,
         )
 
     def _tasks(self, visit: Visit) -> ResponseReturnValue:
@@ -190,7 +185,10 @@ class DashboardBlueprint(Blueprint):
     def _functions(self, visit: Visit) -> ResponseReturnValue:
         ended = seen.ended_of(visit.app, time.time())
         return visit.show(
-            "functions", title="Functions", functions=seen.functions_of(ended), is_cut=len(ended) >= seen.MOST_ENDED
+            "functions",
+            title="Functions",
+            functions=seen.functions_of(ended),
+            most=seen.MOST_ENDED if len(ended) >= seen.MOST_ENDED else None,
         )
 
     def _periodic(self, visit: Visit) -> ResponseReturnValue:

@@ -15,14 +15,14 @@ from ..handles import summary_of
 from ..sharing import shared_by
 from ..state import state_of
 from ..store.base import ProcessSummary, QueueSummary
-from ..store.pages import Ended, Mark, Wanted
+from ..store.pages import Ended, EndedCounts, Mark, Wanted, count_ended
 from ..store.record import Record
 from ..summaries import SETTLED, TaskSummary
 
 HOUR = 3_600.0
 MINUTES = 60
 MOST_ENDED = 5_000
-"""Of the last hour, that many tasks are counted: the latest ones."""
+"""Of the last hour, that many tasks are told of by name: the latest ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,21 @@ class SeenQueue:
     def waiting(self) -> int:
         """How many wait for a delay, a retry, a response or a commit."""
         return self.stored.waiting + self.waiting_here
+
+
+@dataclass(frozen=True, slots=True)
+class LastHour:
+    """What has ended within the last hour, or, of very much, `since` a later moment."""
+
+    states: Counter[str]
+    minutes: list[tuple[int, int]]
+    """How many succeeded, and how many failed or were abandoned, in each minute."""
+    since: float | None
+
+    @property
+    def most(self) -> int:
+        """How many ended in the minute with the most."""
+        return max(sum(minute) for minute in self.minutes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,22 +164,22 @@ def ended_of(app: Flask, now: float) -> list[Ended]:
     """Return what has ended within the last hour, the latest first: at most the latest 5,000 of the store."""
     store = shared_by(app)
     found = store.ended(now - HOUR, MOST_ENDED) if store is not None else []
-    here = [
-        Ended(one.name, one.queue, one.state, one.started, one.finished)
-        for one in _only_here(app)
-        if one.state in SETTLED and one.finished > now - HOUR
-    ]
-    return sorted([*found, *here], key=lambda one: one.finished, reverse=True)
+    return sorted([*found, *_ended_here(app, now - HOUR)], key=lambda one: one.finished, reverse=True)
 
 
-def by_minute(ended: Iterable[Ended], now: float) -> list[tuple[int, int]]:
-    """Return how many succeeded, and how many failed or were abandoned, in each minute of the last hour."""
+def last_hour(app: Flask, now: float) -> LastHour:
+    """Return what has ended within the last hour."""
+    store, since = shared_by(app), now - HOUR
+    counted = store.count_ended(since, 60) if store is not None else EndedCounts([], since)
+    here = count_ended(_ended_here(app, since), since, 60)
+    states: Counter[str] = Counter()
     good, bad = [0] * MINUTES, [0] * MINUTES
-    for one in ended:
-        minute = MINUTES - 1 - int((now - one.finished) // 60)
-        if 0 <= minute < MINUTES and one.state != "cancelled":
-            (good if one.state == "succeeded" else bad)[minute] += 1
-    return list(zip(good, bad, strict=True))
+    for one in counted.counts + here.counts:
+        states[one.state] += one.count
+        if one.state != "cancelled":
+            # The clock of the store may be a little ahead.
+            (good if one.state == "succeeded" else bad)[min(one.period, MINUTES - 1)] += one.count
+    return LastHour(states, list(zip(good, bad, strict=True)), counted.since if counted.since > since else None)
 
 
 def functions_of(ended: Iterable[Ended]) -> list[Function]:
@@ -204,6 +219,14 @@ def _only_here(app: Flask) -> list[TaskSummary]:
     if backend.distributed and store is not None:
         here = [one for one in here if store.read(one.id) is None]
     return here
+
+
+def _ended_here(app: Flask, since: float) -> list[Ended]:
+    return [
+        Ended(one.name, one.queue, one.state, one.started, one.finished)
+        for one in _only_here(app)
+        if one.state in SETTLED and one.finished > since
+    ]
 
 
 def _mark(seen: Seen) -> Mark:

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from ..progress import Progress
 from ..summaries import State
-from .pages import EVERY, Ended, Mark, Page, Wanted, newest_of
+from .pages import EVERY, MOST_COUNTED, Ended, EndedCounts, Mark, Page, Wanted, count_ended, newest_of
 from .record import Record as Record
 
 KEEP_SECONDS = 86_400.0
@@ -131,6 +131,10 @@ class Store(ABC):
     @abstractmethod
     def ended(self, since: float, limit: int) -> list[Ended]:
         """Return the latest `limit` tasks that were settled after `since`, the latest first."""
+
+    def count_ended(self, since: float, seconds: float) -> EndedCounts:
+        """Return how many tasks were settled after `since`, by state and by periods of `seconds` from then on."""
+        return count_ended(self.ended(since, MOST_COUNTED), since, seconds)
 
     @abstractmethod
     def settle_lost(self) -> None:

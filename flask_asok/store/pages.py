@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -65,6 +66,34 @@ class Ended:
     state: str
     started: float
     finished: float
+
+
+@dataclass(frozen=True, slots=True)
+class EndedCount:
+    """How many tasks of a state have ended in one period, the first of which is 0."""
+
+    state: str
+    period: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndedCounts:
+    """How many tasks have ended `since` a moment, which is later than the one asked for where there were too many."""
+
+    counts: list[EndedCount]
+    since: float
+
+
+MOST_COUNTED = 50_000
+"""Tasks that are counted one by one: the latest ones."""
+
+
+def count_ended(ended: list[Ended], since: float, seconds: float) -> EndedCounts:
+    """Count up to `MOST_COUNTED` tasks, the latest first, by state and by periods of `seconds`."""
+    found = Counter((one.state, int((one.finished - since) // seconds)) for one in ended)
+    counts = [EndedCount(state, period, count) for (state, period), count in found.items()]
+    return EndedCounts(counts, since if len(ended) < MOST_COUNTED else ended[-1].finished)
 
 
 def newest_of(page: Callable[[int, Wanted, Mark | None], Page], limit: int, wanted: Wanted) -> list[Record]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..progress import Progress
 from .base import ProcessSummary, Tick
 from .history import LATEST
-from .pages import Ended
+from .pages import Ended, EndedCount, EndedCounts
 
 TIMES = ("enqueued", "due", "scheduled", "started", "finished")
 COUNTS = {"attempts": 1e9, "claim": 2.0**53, "deaths": 1e9}
@@ -70,6 +71,18 @@ def ended_in(name: Any, queue: Any, state: Any, started: Any, finished: Any) -> 
     """Return what is counted of a settled task: nothing where it has no name, or no time of its end."""
     end = time_in(finished)
     return [Ended(text_in(name), text_in(queue), text_in(state), time_in(started), end)] if end and name else []
+
+
+def counted_in(rows: Iterable[Sequence[Any]], since: float) -> EndedCounts:
+    """Return what rows of a state, a period and a number tell; without those that are invalid."""
+    return EndedCounts(
+        [
+            EndedCount(text_in(state), int(period), count_in(count, 2.0**53))
+            for state, period, count in rows
+            if state and 0 <= period < LATEST
+        ],
+        since,
+    )
 
 
 def process_in(token: Any, host: Any, pid: Any, kind: Any, since: Any, queues: Any) -> ProcessSummary:

@@ -30,10 +30,10 @@ from .base import (
     Tick,
 )
 from .causes import at
-from .counts import count_by_queue
 from .hashes import fields_of, packed, record_of
-from .pages import EVERY, Ended, Mark, Page, Wanted
-from .ranked import CHUNK, page_of, read_ended
+from .looking import LOOKS
+from .pages import EVERY, Ended, EndedCounts, Mark, Page, Wanted
+from .ranked import CHUNK, count_ended, count_open, page_of, read_ended
 from .readable import process_in, tick_in
 from .scripts import SCRIPTS
 
@@ -59,7 +59,7 @@ class RedisStore(Store):
         self.reached: Reached = reached or Reached()
         self._prefix = f"{prefix}asok:{app_name}:"
         self._scripts: dict[str, Any] = {}
-        self.add_scripts(SCRIPTS)
+        self.add_scripts(SCRIPTS | LOOKS)
         self.me = ""
         self._closing = threading.Event()
         self._heart = HelperThread("asok-lease", self._beat, lambda: False)
@@ -87,11 +87,15 @@ class RedisStore(Store):
 
     def page(self, limit: int, wanted: Wanted = EVERY, before: Mark | None = None) -> Page:
         with self.reached:
-            return page_of(self.redis, self.key("newest"), self.read_all, limit, wanted, before)
+            return page_of(self.redis, self.key("newest"), self.run, self.read_all, limit, wanted, before)
 
     def ended(self, since: float, limit: int) -> list[Ended]:
         with self.reached:
             return read_ended(self.redis, self.key("settled"), self.key("task:"), since, limit)
+
+    def count_ended(self, since: float, seconds: float) -> EndedCounts:
+        with self.reached:
+            return count_ended(self.redis, self.key("settled"), self.run, since, seconds)
 
     def claim(self, id: str, owner: str, after: int | None = None) -> int:
         return int(self.run("claim", id, owner, self._stamp(), "" if after is None else after))
@@ -147,7 +151,7 @@ class RedisStore(Store):
 
     def queues(self) -> list[QueueSummary]:
         self.settle_lost()
-        return count_by_queue(self._unsettled())
+        return count_open(self.run)
 
     def _unsettled(self) -> Iterator[Record]:
         with self.reached:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from .base import ProcessSummary, QueueSummary, Record, Tick
-from .pages import EVERY, Ended, Mark, Page, Wanted
+from .pages import EVERY, Ended, EndedCounts, Mark, Page, Wanted
 
 
 class Shared(Protocol):
@@ -33,6 +33,9 @@ class Shared(Protocol):
 
     def ended(self, since: float, limit: int) -> list[Ended]:
         """Return the latest `limit` tasks that were settled after `since`, the latest first."""
+
+    def count_ended(self, since: float, seconds: float) -> EndedCounts:
+        """Return how many tasks were settled after `since`, by state and by periods of `seconds`."""
 
     def settle_lost(self) -> None:
         """Settle what was lost with its process, where nothing else sees to that."""

@@ -21,10 +21,10 @@ from .base import COMMAND, KEEP_SECONDS, LONGEST_TRACEBACK, LOST, ProcessSummary
 from .counts import sum_by_queue
 from .durable import DurableStore
 from .hashes import packed
-from .history import LONGEST
+from .history import LATEST, LONGEST
 from .open_file import SQLiteFile
-from .pages import EVERY, Ended, Mark, Page, Wanted
-from .readable import ended_in, process_in, tick_in
+from .pages import EVERY, Ended, EndedCounts, Mark, Page, Wanted
+from .readable import counted_in, ended_in, process_in, tick_in
 from .rows import SELECT, insertion_of, record_in
 
 LOST_AT_ONCE = 500
@@ -75,6 +75,9 @@ class SQLiteStore(SQLiteFile, DurableStore):
 
     def ended(self, since: float, limit: int) -> list[Ended]:
         return [one for row in self._rows(statements.ENDED, (since, limit)) for one in ended_in(*row)]
+
+    def count_ended(self, since: float, seconds: float) -> EndedCounts:
+        return counted_in(self._rows(statements.COUNT_ENDED, (since, seconds, since, LATEST)), since)
 
     def claim(self, id: str, owner: str, after: int | None = None) -> int:
         if after is not None and self._change_later(statements.CLAIM_OWN, (self.now(), id, after, owner)):

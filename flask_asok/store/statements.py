@@ -55,6 +55,10 @@ ENDED = """
 SELECT name, queue, state, started, finished FROM task WHERE finished > 0 AND finished > ?
 ORDER BY finished DESC LIMIT ?
 """
+COUNT_ENDED = """
+SELECT state, CAST((finished - ?) / ? AS INTEGER) AS period, count(*) FROM task
+WHERE finished > 0 AND finished > ? AND finished < ? GROUP BY state, period
+"""
 TAKE_TICK = """
 INSERT INTO tick (name, at, task_id) VALUES (?, ?, ?)
 ON CONFLICT (name) DO UPDATE SET at = excluded.at, task_id = excluded.task_id WHERE tick.at < excluded.at

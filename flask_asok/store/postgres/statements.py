@@ -84,6 +84,10 @@ ENDED = """
 SELECT name, queue, state, started, finished FROM asok_tasks
 WHERE app = %(app)s AND finished > 0 AND finished > %(since)s ORDER BY finished DESC LIMIT %(limit)s
 """
+COUNT_ENDED = """
+SELECT state, floor((finished - %(since)s) / %(seconds)s) AS period, count(*) FROM asok_tasks
+WHERE app = %(app)s AND finished > 0 AND finished > %(since)s AND finished < %(latest)s GROUP BY state, period
+"""
 ENTER = """
 INSERT INTO asok_processes (app, token, host, pid, kind, since, queues)
 VALUES (%(app)s, %(token)s, %(host)s, %(pid)s, %(kind)s, %(since)s, %(queues)s)

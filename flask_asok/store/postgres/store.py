@@ -23,9 +23,9 @@ from ...summaries import State
 from ..base import COMMAND, KEEP_SECONDS, LONGEST_TRACEBACK, LOST, ProcessSummary, QueueSummary, Record, Store, Tick
 from ..counts import sum_by_queue
 from ..hashes import packed
-from ..history import LONGEST
-from ..pages import EVERY, Ended, Mark, Page, Wanted
-from ..readable import ended_in, process_in, record_fields, tick_in
+from ..history import LATEST, LONGEST
+from ..pages import EVERY, Ended, EndedCounts, Mark, Page, Wanted
+from ..readable import counted_in, ended_in, process_in, record_fields, tick_in
 from . import statements
 from .connections import Connections
 
@@ -101,6 +101,9 @@ class PostgresStore(Store):
 
     def ended(self, since: float, limit: int) -> list[Ended]:
         return [one for row in self.rows(statements.ENDED, since=since, limit=limit) for one in ended_in(*row)]
+
+    def count_ended(self, since: float, seconds: float) -> EndedCounts:
+        return counted_in(self.rows(statements.COUNT_ENDED, since=since, seconds=seconds, latest=LATEST), since)
 
     def claim(self, id: str, owner: str, after: int | None = None) -> int:
         found = self.rows(statements.CLAIM, id=id, owner=owner, after=after)

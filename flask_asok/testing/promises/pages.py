@@ -87,3 +87,24 @@ class PagePromises(WithStore):
             Ended("task 1", "slow", "failed", 1_000_002.0, 1_000_002.0),
         ]
         assert store.ended(0.0, 1) == found[:1]
+
+    def test_count_ended(self, store: Store, make: Make, me: str, clock: Clock) -> None:
+        """What was settled after a moment is counted by state, and by the periods from then on."""
+        for seconds, state in [
+            (1.0, "failed"),
+            (59.5, "failed"),
+            (0.5, "succeeded"),
+            (1.5, "failed"),
+            (60.0, "failed"),
+        ]:
+            record = make()
+            clock.time += seconds
+            store.settle(record.id, claimed(store, record.id, me).claim, state)  # type: ignore[arg-type]
+        make(name="queued")
+
+        found = store.count_ended(1_000_001.0, 60.0)
+
+        assert found.since == 1_000_001.0
+        assert sorted((one.state, one.period, one.count) for one in found.counts) == [
+            ("failed", 0, 1), ("failed", 1, 1), ("failed", 2, 1), ("succeeded", 1, 1)
+        ]  # fmt: skip
