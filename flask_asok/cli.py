@@ -26,6 +26,7 @@ from .recipes import RECIPES
 from .settings import Given
 from .sharing import existing_store, shared_by
 from .state import state_of
+from .task_log import one_line
 from .validate import positive_seconds
 
 T = TypeVar("T")
@@ -206,7 +207,7 @@ def tasks(state: str | None, name: str | None, queue: str | None, limit: int, as
         percent = "" if fraction is None else f"{fraction:.0%}"
         when = f"{task.enqueued_at:%Y-%m-%d %H:%M:%S}"
         line = f"{task.id}  {when}  {task.state:9}  {percent:4}  {task.queue}  {task.name}  {task.error or ''}"
-        click.echo(line.rstrip())
+        click.echo(one_line(line.rstrip()))
 
 
 @asok_cli.command("dashboard")
@@ -229,7 +230,7 @@ def failed() -> None:
         click.echo("No task has failed or was abandoned.", err=True)
     for task in found:
         when = f"{task.finished_at:%Y-%m-%d %H:%M:%S}" if task.finished_at else "unknown"
-        click.echo(f"{task.id}  {when:19}  {task.name}  {task.error}")
+        click.echo(one_line(f"{task.id}  {when:19}  {task.name}  {task.error}"))
 
 
 @asok_cli.command("retry")

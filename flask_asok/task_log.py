@@ -38,8 +38,17 @@ class Known(NamedTuple):
 
 
 def log_of(task: Logged, level: int, message: str, *args: object, exc_info: ExcInfo = None) -> None:
-    """Log something about `task`, with its fields; never raises, as `log`."""
-    log(level, message, *args, app=task.app, exc_info=exc_info, extra=task.summary.log_fields())
+    """Log something about `task`, with its fields and its name on one line; never raises, as `log`."""
+    name = task.summary.name
+    shown = [one_line(arg) if isinstance(arg, str) and arg == name else arg for arg in args]
+    log(level, message, *shown, app=task.app, exc_info=exc_info, extra=task.summary.log_fields())
+
+
+def one_line(text: str) -> str:
+    """Return a text with each sign escaped that would begin another line, or tell a terminal to do something."""
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def task_fields(id: str, name: str) -> dict[str, str]:

@@ -184,6 +184,18 @@ def test_retry_is_one_line(app, caplog):
     ]
 
 
+def test_name_on_one_line(threads_app, caplog):
+    """A name with a line break forges no line of the log; the field has it as it is."""
+    name = "a\x1b[31m\n2026-11-27 ERROR forged"
+    with threads_app.app_context():
+        background.using(name=name)(fail).join(WAIT)
+
+    (record,) = [one for one in caplog.records if one.levelname == "ERROR"]
+
+    assert record.getMessage().isprintable()
+    assert record.task_name == name
+
+
 def test_traceback_of_a_retry(app, caplog):
     """At DEBUG there is the traceback of the earlier attempts as well."""
     caplog.set_level(logging.DEBUG, "asok")

@@ -89,6 +89,27 @@ def test_failed(web, command):
     assert "its process ended before it finished" in lines[0]
 
 
+class Forger(Exception):
+    def __repr__(self):
+        return "Forger(\x1b[2J\nfaked line)"
+
+
+def test_signs_that_terminals_obey(web, command):
+    """A name or an error that would begin a line of its own, or tell the terminal to do something, is on one line."""
+
+    def forge():
+        raise Forger
+
+    settled(forge, name="a\x1b]0;owned\x07\nforged\u2028line\x85")
+
+    for args in (["tasks"], ["failed"]):
+        output = command(*args).output
+
+        assert len(output.splitlines()) == 1
+        assert output.rstrip("\n").isprintable()
+        assert r"a\x1b]0;owned\x07\nforged\u2028line\x85" in output and "faked line" in output
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [(["tasks"], "no tracked task"), (["tasks", "--state", "failed"], "No task matches"), (["failed"], "has failed")],

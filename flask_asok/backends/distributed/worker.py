@@ -12,7 +12,7 @@ from ...logs import about_of, log
 from ...messages.message import Message
 from ...store.base import Record
 from ...summaries import TaskSummary
-from ...task_log import Known, log_cancelled, task_fields
+from ...task_log import Known, log_cancelled, one_line, task_fields
 from ..base import ASKED_TO_STOP
 from .commands import summary_of
 from .engine_store import EngineStore
@@ -63,7 +63,7 @@ class RemoteWorker:
             if record is None or self.hub.need_store().settle(record.id, record.claim, "abandoned", error=why):
                 log(
                     logging.ERROR, "Background task %s (%s) abandoned while running: %s.",
-                    message.name, message.id, why, app=self.hub.app, extra=message.log_fields(),
+                    one_line(message.name), message.id, why, app=self.hub.app, extra=message.log_fields(),
                 )  # fmt: skip
             return
         claim = 0 if record is None else self.hub.need_store().take_over(record)
@@ -117,7 +117,7 @@ class RemoteWorker:
         elif store.take_back(record) and message is not None:
             log(
                 logging.WARNING, "Background task %s (%s) was lost with its process, and is sent again.",
-                record.name, record.id, app=self.hub.app, extra=message.log_fields(),
+                one_line(record.name), record.id, app=self.hub.app, extra=message.log_fields(),
             )  # fmt: skip
 
     def stop(self, store: EngineStore, record: Record) -> None:
