@@ -12,6 +12,7 @@ from typing import NamedTuple
 from flask import Flask
 
 from ..errors import AsokError, MessageRefused
+from ..handles import summary_of
 from ..helper_thread import PausingThread
 from ..logs import log, log_exception
 from ..messages.message import Message
@@ -22,7 +23,7 @@ from ..state import state_of
 from ..store.away import WARN_SECONDS
 from ..store.base import Record
 from ..store.durable import DurableStore
-from ..task_log import SHUTS_DOWN, task_fields
+from ..task_log import SHUTS_DOWN
 from .home import durable_store, store_of_calls
 from .journal import DurableJournal
 
@@ -156,7 +157,7 @@ class Sweeper:
             log(
                 logging.ERROR, "Background task %r (%r) of another process is left to others for %g min: %s",
                 record.name, record.id, OTHERS_SECONDS / 60, error,
-                app=self._app, extra=task_fields(record.id, record.name),
+                app=self._app, extra=summary_of(record, time.time()).log_fields(),
             )  # fmt: skip
         elif self._is_due(record.id):
             store = durable_store(self._app)
@@ -165,7 +166,7 @@ class Sweeper:
                 log(
                     logging.ERROR, "Background task %r (%r) failed: no process could run it: %s",
                     record.name, record.id, error,
-                    app=self._app, extra=task_fields(record.id, record.name),
+                    app=self._app, extra=summary_of(record, time.time()).log_fields(),
                 )  # fmt: skip
         return False
 

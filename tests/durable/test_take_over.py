@@ -470,6 +470,8 @@ def test_left_to_others(app, next_app, sweep, leave, change_record, rows, caplog
     assert (left.state, left.message, left.owner, left.claim) == ("running", message, record.owner, record.claim)
     assert caplog.text.count("is left to others for 10 min") == 1
     assert caplog.text.count("failed: no process could run it") == 1
+    fields = {"task_id", "task_name", "task_queue", "task_attempt", "task_queued_ms", "task_duration_ms"}
+    assert all(fields <= vars(one).keys() for one in caplog.records if record.id in one.getMessage())
     failed = read(next_app, record.id)
     assert (failed.state, failed.message) == ("failed", message)
     assert failed.error.startswith("No process could run it")

@@ -17,7 +17,6 @@ from ...messages.message import VERSION, Message
 from ...signals import task_failed
 from ...store.base import KEEP_SECONDS, Record
 from ...summaries import SETTLED
-from ...task_log import task_fields
 from ..distributed.hub import keep_trying
 from ..distributed.task import Remote, RemoteTask
 from ..distributed.worker import ONCE, OTHER_KEY, RemoteWorker
@@ -180,7 +179,7 @@ class Worker(RemoteWorker):
             log(
                 logging.WARNING, "The message of background task %s (%s) is dropped: %s",
                 message.name, message.id, "its record is gone, so it was settled or cancelled.",
-                app=self.hub.app, extra=task_fields(message.id, message.name),
+                app=self.hub.app, extra=message.log_fields(),
             )  # fmt: skip
             return False
         if not message.recorded and keep_trying(lambda: is_over_in_records_before(store, message)):

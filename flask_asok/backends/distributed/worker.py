@@ -78,13 +78,17 @@ class RemoteWorker:
             case 1:
                 log(
                     logging.ERROR, "Refused a message for background tasks: %s (%s) is left to other workers: %s",
-                    name, id, why, app=self.hub.app, extra=task_fields(id, name),
+                    one_line(name), id, why, app=self.hub.app, extra=self._fields_of(id, name),
                 )  # fmt: skip
             case 2:
                 log(
                     logging.ERROR, "Background task %s (%s) failed: no worker could run it: %s",
-                    name, id, why, app=self.hub.app, extra=task_fields(id, name),
+                    one_line(name), id, why, app=self.hub.app, extra=self._fields_of(id, name),
                 )  # fmt: skip
+
+    def _fields_of(self, id: str, name: str) -> dict[str, Any]:
+        record = keep_trying(lambda: self.hub.need_store().read(id))
+        return task_fields(id, name) if record is None else summary_of(record).log_fields()
 
     def tell_cancelled(self, record: Record, why: str) -> None:
         """Log and count a task that was cancelled by its record, which no attempt of it will tell."""
