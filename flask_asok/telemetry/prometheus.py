@@ -268,10 +268,7 @@ def meters_of(queue: str, fn: Callable[..., Any]) -> TaskMeters:
     except KeyError:
         pass
     with writing:
-        if name not in _names and len(_names) >= MOST_NAMES:
-            name = "other"
-        else:
-            _names.add(name)
+        name = _one_of_few(name)
         if (queue, name) not in _meters:
             _meters[queue, name] = TaskMeters(queue, name)
         return _meters[queue, name]
@@ -280,4 +277,11 @@ def meters_of(queue: str, fn: Callable[..., Any]) -> TaskMeters:
 def count_skip(fn: Callable[..., Any], why: str) -> None:
     """Count a tick of a periodic task for which nothing runs."""
     with writing:
-        PERIODIC_SKIPPED.labels(label_of(fn), why).inc()
+        PERIODIC_SKIPPED.labels(_one_of_few(label_of(fn)), why).inc()
+
+
+def _one_of_few(name: str) -> str:
+    if name not in _names and len(_names) >= MOST_NAMES:
+        return "other"
+    _names.add(name)
+    return name

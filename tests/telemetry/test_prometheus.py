@@ -133,6 +133,7 @@ def test_most_functions(measured):
         import prometheus_client
         from flask import Flask
         from flask_asok import FlaskAsok, background
+        from flask_asok.telemetry.prometheus import count_skip
 
         app = Flask("shop")
         app.config["ASOK_METRICS"] = "prometheus"
@@ -146,13 +147,15 @@ def test_most_functions(measured):
         value = prometheus_client.REGISTRY.get_sample_value
         print(value("asok_tasks_total", {"queue": "default", "task": "other", "outcome": "succeeded"}))
         print(value("asok_tasks_total", {"queue": "default", "task": "__main__.work7", "outcome": "succeeded"}))
+        count_skip(work, "late")
+        print(value("asok_periodic_skipped_total", {"task": "other", "why": "late"}))
     """
 
     ended = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60, check=True
     )
 
-    assert ended.stdout.split() == ["100.0", "1.0"]
+    assert ended.stdout.split() == ["100.0", "1.0", "1.0"]
 
 
 def test_gauges(measured, gate):
