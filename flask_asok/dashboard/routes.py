@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flask import Blueprint, Flask, Response, abort, current_app, redirect, request, url_for
+from flask.blueprints import BlueprintSetupState
 from flask.typing import ResponseReturnValue
 from markupsafe import Markup
 
@@ -38,9 +39,6 @@ LONGEST_FILTER = 200
 LATEST_FAILURES = 5
 
 ASSETS = {"dashboard.css": "text/css", "dashboard.js": "text/javascript"}
-
-ANY_METHOD = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
-"""A method that fits nothing is refused by us, as an unknown page: "405" would tell that there is something."""
 
 SAID = {
     "retried": "The task runs once more.",
@@ -129,9 +127,11 @@ class DashboardBlueprint(Blueprint):
             except AsokError as error:
                 return respond("unavailable", visit.forms, visit=visit, status=503, said=str(error), here=_here())
 
+        # A redirect from another spelling of the address would tell that there is something.
         self.add_url_rule(
-            rule, name, visited, methods=ANY_METHOD, provide_automatic_options=False, strict_slashes=False
+            rule, name, visited, provide_automatic_options=False, strict_slashes=False, merge_slashes=False
         )
+        self.record(lambda setup: _take_every_method(setup, name))
 
     def _overview(self, visit: Visit) -> ResponseReturnValue:
         failures = [
@@ -234,6 +234,12 @@ class DashboardBlueprint(Blueprint):
             log_exception("The periodic task %s could not be started: %r", name, error, app=visit.app)
             return _back(visit, "periodic", "not-started")
         return _back(visit, "task", "started" if isinstance(task, RunnableTask) else "goes-on", id=task.id)
+
+
+def _take_every_method(setup: BlueprintSetupState, name: str) -> None:
+    """Let the view itself refuse a method, as an unknown page: "405" would tell that there is something."""
+    for rule in setup.app.url_map.iter_rules(".".join(filter(None, (setup.name_prefix, setup.name, name)))):
+        rule.methods = None
 
 
 def _back(visit: Visit, page: str, said: str, **values: Any) -> ResponseReturnValue:

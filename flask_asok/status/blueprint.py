@@ -169,6 +169,8 @@ def _secure(response: Response) -> Response:
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     if request.endpoint and request.endpoint.endswith(".static"):
         return response
+    # Also where no id was asked for: where the session was looked at, it would tell that the task is there.
+    response.vary.add("Cookie")
     # Not no-referrer: over https Flask-WTF wants to see where a form comes from.
     response.headers.setdefault("Referrer-Policy", "same-origin")
     if "Cache-Control" not in response.headers:

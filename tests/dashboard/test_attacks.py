@@ -56,7 +56,13 @@ def token_of(app, path):
 
 # Not let in
 
-PATHS = ["", "/", "/tasks", "/tasks/" + "0" * 32, "/functions", "/periodic", "/processes", "/assets/dashboard.css"]
+PATHS = [
+    "", "/", "/tasks", "/tasks/" + "0" * 32, "/functions", "/periodic", "/processes", "/assets/dashboard.css",
+    "//functions", "/tasks//" + "0" * 32, "/functions/",
+]  # fmt: skip
+METHODS = [
+    "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT", "PROPFIND", "QUERY", "ANY",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("said", [False, None, "admin", "Write", "", 0, 2, ["write"]], ids=repr)
@@ -67,7 +73,7 @@ def test_refused(make_target, is_untouched, said):
     unknown = client.get("/nothing")
 
     for path in PATHS:
-        for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"):
+        for method in METHODS:
             answer = client.open(f"/tasks{path}", method=method)
             assert answer.status_code == 404
             assert dict(answer.headers) == dict(unknown.headers) or method == "HEAD"

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from flask import Blueprint
+from flask import Blueprint, session
 from flask_wtf import CSRFProtect
 from markupsafe import Markup
 
@@ -218,6 +218,22 @@ def test_refused(make_status, refusal):
     assert refused.status_code == 404 and seen == [task.summary]
     assert refused.data == client.get(f"/status/{UNKNOWN}").data
     assert client.post(f"/status/{task.id}/cancel").status_code == 404
+
+
+def test_refused_by_the_session(make_app):
+    """A visitor whose session may not see a task gets the headers of an unknown one, too."""
+    app = make_app(ASOK_STORE="memory", ASOK_TRACKED=True)
+    view = FlaskAsok().status(access=lambda summary: summary.id in session.get("tasks", ()))
+    app.register_blueprint(view, url_prefix="/status")
+    with app.app_context():
+        task = background(int)
+        task.join(10)
+    client = app.test_client()
+
+    refused, unknown = client.get(f"/status/{task.id}"), client.get("/status/" + "0" * 32)
+
+    assert (refused.status_code, refused.data) == (unknown.status_code, unknown.data) == (404, unknown.data)
+    assert dict(refused.headers) == dict(unknown.headers)
     assert task.state == "waiting"
 
 
