@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+from flask import Flask
 
 from flask_asok import FlaskAsok, background, report_progress
 
@@ -46,6 +47,31 @@ def test_every_page(site, browser, width, scheme):
         assert browser.ask("document.querySelectorAll('h1').length") == 1, page
     assert browser.ask("window.evil") is None
     assert browser.ask("document.querySelector('#live').hidden") is False
+
+
+def test_long_names_on_a_small_phone(serve, browser):
+    """A long name of a queue makes no page wider than a phone, no button has two lines, and every page is in sight."""
+    own = FlaskAsok()
+    app = Flask("shop")
+    app.config.from_mapping(
+        SECRET_KEY="a secret of the tests", ASOK_STORE="memory", ASOK_PERIODIC="command", ASOK_QUEUES={"q" * 50: 1}
+    )
+    own.init_app(app)
+    own.periodic(every=3_600, name="a report with a long name " * 3)(int)
+    app.register_blueprint(own.dashboard(access=lambda: "write"), url_prefix="/tasks")
+    address = serve(app) + "/tasks/"
+
+    for width in (360, 1_000):
+        browser.show(width=width, height=800)
+        for page in PAGES:
+            browser.go(address + page)
+            assert browser.ask("document.documentElement.scrollWidth") <= width, page
+            assert (
+                browser.ask("document.querySelector('nav').scrollWidth - document.querySelector('nav').clientWidth")
+                <= 0
+            )
+            assert browser.ask("document.querySelector('nav').offsetHeight") < 60, page
+            assert browser.ask("[...document.querySelectorAll('button')].every(one => one.offsetHeight < 45)"), page
 
 
 def test_live(site, browser, gate):
