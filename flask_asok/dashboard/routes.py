@@ -48,7 +48,7 @@ SAID = {
     "discarded": "The task is forgotten.",
     "not-discarded": "The task could not be discarded: it is not over.",
     "started": "The run has begun.",
-    "goes-on": "A run of it goes on already.",
+    "goes-on": "A run is already going on.",
     "not-started": "The run could not be started; the log says why.",
 }
 """What a page says after an action, by the word in its address."""

@@ -100,7 +100,7 @@ def run_periodic(name: str) -> None:
     """
     Start one periodic task now, for its latest tick; on threads also wait for it.
 
-    Its next tick comes as ever. Exits with 1 if it fails, or if a run goes on already.
+    Its next tick comes as ever. Exits with 1 if it fails, or if a run is already going on.
     """
     app = _app()
     try:
@@ -108,7 +108,7 @@ def run_periodic(name: str) -> None:
     except (AsokError, TypeError, ValueError) as error:
         _refuse(str(error))
     if not isinstance(task, RunnableTask):
-        click.echo(f"A run of {name}, {task.id}, goes on already.", err=True)
+        click.echo(f"A run of {name}, {task.id}, is already going on.", err=True)
         sys.exit(1)
     if state_of(app).backend.distributed:
         click.echo(f"Sent {task.id}.")

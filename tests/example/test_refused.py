@@ -5,7 +5,7 @@ def test_blocking(visitor):
     """In the request, the email is out before the order is rolled back: the card says so."""
     visitor.press("/refused", "blocking")
 
-    assert "There is no order, and an email is out: Your order 1" in visitor.read("refused")
+    assert "There is no order, but an email has gone out: Your order 1" in visitor.read("refused")
 
 
 def test_background(visitor, tasks):

@@ -149,7 +149,7 @@ def test_run_while_one_goes_on(make_process, gate):
 
     gate.set()
     assert answer.exit_code == 1
-    assert f"A run of work, {other.tasks[0].id}, goes on already." in answer.output
+    assert f"A run of work, {other.tasks[0].id}, is already going on." in answer.output
 
 
 @pytest.mark.parametrize("command", [["list"], ["run", "work"], []], ids=str)
