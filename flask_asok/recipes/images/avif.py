@@ -16,13 +16,18 @@ _CONTAINERS = {
     b"mdia": 0,
     b"minf": 0,
     b"stbl": 0,
+    b"edts": 0,
     b"iprp": 0,
+    b"ipco": 0,
+    b"iinf": 6,
     b"meta": 4,
     b"stsd": 8,
     b"av01": 78,
 }
 """Boxes of boxes, and how many bytes come before these."""
 _MOST, _DEEPEST = 10_000, 10
+_LINKS = 100_000
+"""Properties of all items that are images, each of which names its own."""
 _TRANSPARENCY = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", b"urn:mpeg:hevc:2015:auxid:1")
 
 Crop = tuple[int, int, int, int]
@@ -112,7 +117,13 @@ def _boxes(data: bytes, depth: int = 0) -> Iterator[Property]:
     for kind, body in _children(data):
         yield kind, body
         if kind in _CONTAINERS and depth < _DEEPEST:
-            yield from _boxes(body[_CONTAINERS[kind] :], depth + 1)
+            yield from _boxes(body[_before(kind, body) :], depth + 1)
+
+
+def _before(kind: bytes, body: bytes) -> int:
+    """Return how many bytes come before the boxes in a box."""
+    # It has a count of them, of 32 bits in later versions.
+    return 8 if kind == b"iinf" and body[:1] != b"\0" else _CONTAINERS[kind]
 
 
 def _children(data: bytes) -> Iterator[Property]:
@@ -131,7 +142,7 @@ def _children(data: bytes) -> Iterator[Property]:
 
 
 def _entries(body: bytes) -> Iterator[bytes]:
-    return (entry for kind, entry in _children(body[8 if body[0] else 6 :]) if kind == b"infe")
+    return (entry for kind, entry in _children(body[_before(b"iinf", body) :]) if kind == b"infe")
 
 
 def _coded_items(boxes: dict[bytes, list[bytes]]) -> set[int]:
@@ -147,6 +158,7 @@ def _coded_items(boxes: dict[bytes, list[bytes]]) -> set[int]:
 def _items(boxes: dict[bytes, list[bytes]], properties: list[Property]) -> dict[int, list[Property]]:
     """Return the properties of each item by its number."""
     items: dict[int, list[Property]] = {}
+    left = _LINKS
     for body in boxes.get(b"ipma", ()):
         wide, long = body[0] >= 1, body[3] & 1
         position = 8
@@ -154,6 +166,9 @@ def _items(boxes: dict[bytes, list[bytes]], properties: list[Property]) -> dict[
             item = int.from_bytes(body[position : position + (4 if wide else 2)], "big")
             position += 4 if wide else 2
             count, position = body[position], position + 1
+            left -= 1 + count
+            if left < 0:
+                raise ImageError(f"The AVIF has more than {_LINKS:,} properties of items.")
             for _ in range(count):
                 index = int.from_bytes(body[position : position + 1 + long], "big") & (0x7FFF if long else 0x7F)
                 position += 1 + long

@@ -9,6 +9,8 @@ from .errors import ImageError
 
 _MOST = 100_000
 """Items, and their parts, that a file may have."""
+_NUMBERS = 3 * _MOST
+"""Numbers in one list of them; three stand for a run of parts."""
 _IN_BOX = 1
 """The way in which an item is stored that is not in the file itself but in a box of the head."""
 
@@ -73,4 +75,6 @@ def _samples(starts: bytes, sizes: bytes, runs: bytes) -> Iterator[tuple[int, in
 
 def _numbers(body: bytes) -> tuple[int, ...]:
     count = len(body) // 4
+    if count > _NUMBERS:
+        raise ImageError("The AVIF is in too many pieces.")
     return struct.unpack(f">{count}I", body[: 4 * count])

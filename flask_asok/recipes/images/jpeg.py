@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from math import ceil
 from typing import BinaryIO
 
+from .errors import ImageError
+
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 """The beginning of a segment, and the end of coded data: 0xFF that is neither escaped nor a restart."""
 _VIDEO = re.compile(rb"ftyp(?<=\0\0\0[\x08-\xff]ftyp)")
@@ -26,6 +28,8 @@ _UNREAD = {
     **dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF, 0xDE), "hierarchical"),
 }
 _MOST = 20_000
+_PIECES = 100_000
+"""Segments that a file may have: a photo has dozens, one of a hundred scans has hundreds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,9 +189,16 @@ def strip(data: bytes, exif: bytes) -> bytes | None:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield the kind of each segment, and where it starts and ends; the coded data of a scan belongs to it."""
-    position = 2
+    """
+    Yield the kind of each segment, and where it starts and ends; the coded data of a scan belongs to it.
+
+    ImageError if there are too many: millions would take seconds, in the request that saves an upload.
+    """
+    position, left = 2, _PIECES
     while marker := _MARKER.search(data, position):
+        left -= 1
+        if left < 0:
+            raise ImageError(f"The JPEG is in more than {_PIECES:,} pieces.")
         start = marker.start()
         kind = data[start + 1]
         if kind == _END:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import struct
 from typing import BinaryIO
 
+from .errors import ImageError
+
 _KEPT = frozenset({b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP"})
 _EXIF, _XMP = 0x08, 0x04
 """Flags of the head."""
 _HEAD = 1 << 16
+_PIECES = 100_000
+"""Chunks that a file may have; an animation has one for each frame."""
 
 
 def is_lossless(file: BinaryIO) -> bool:
@@ -22,14 +26,17 @@ def is_lossless(file: BinaryIO) -> bool:
 
 
 def strip(data: bytes, exif: bytes) -> bytes:
-    """Return the file without metadata other than `exif`."""
-    kept = bytearray()
+    """Return the file without metadata other than `exif`; ImageError if it has too many chunks."""
+    kept, left = bytearray(), _PIECES
     position, total = 12, min(len(data), 8 + int.from_bytes(data[4:8], "little"))
     body = exif.removeprefix(b"Exif\0\0")
     while position + 8 <= total:
         kind = data[position : position + 4]
         length = int.from_bytes(data[position + 4 : position + 8], "little")
         end = position + 8 + length + (length & 1)
+        left -= 1
+        if left < 0:
+            raise ImageError(f"The WebP is in more than {_PIECES:,} pieces.")
         if kind in _KEPT:
             chunk = bytearray(data[position:end])
             if kind == b"VP8X":
