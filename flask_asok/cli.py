@@ -53,6 +53,11 @@ NOT_TRACKED = (
 )
 
 
+PORT_UNUSED = (
+    "ASOK_METRICS_PORT is not used: a worker on threads serves no metrics. Set PROMETHEUS_MULTIPROC_DIR to the same "
+    "folder here and for the web processes, and their page has what this worker counts as well."
+)
+
 START_WORKER = "Is one running? Start it with `flask --app APP asok worker`."
 
 SECRET_WORDS = ("SECRET", "PASSWORD", "TOKEN", "KEY", "PROXY", "CELERY", "POSTGRES")
@@ -164,6 +169,8 @@ def worker(queues: str, concurrency: int | None, arguments: tuple[str, ...]) -> 
         )
     backend = state_of(current_app).backend
     if backend.in_process and not backend.distributed:
+        if state_of(current_app).config["ASOK_METRICS_PORT"]:
+            log(logging.WARNING, PORT_UNUSED)
         _asked(run_worker, current_app._get_current_object(), names, arguments)  # type: ignore[attr-defined]
     else:
         _asked(backend.run_worker, names, arguments)

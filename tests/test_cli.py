@@ -152,3 +152,12 @@ def test_worker_in_debug_mode(app, monkeypatch, caplog, debug):
     assert invoke(app, "worker", "--queues", "nonsense").exit_code == 2
 
     assert ("Set FLASK_DEBUG=0" in caplog.text) == (debug == "1")
+
+
+@pytest.mark.parametrize("port", [None, 9_100])
+def test_metrics_port_of_a_worker_on_threads(make_app, caplog, port):
+    """A worker on threads serves no metrics, and warns where a port is set for them."""
+    # The worker ends at once, for its queue is unknown.
+    invoke(make_app(ASOK_METRICS_PORT=port), "worker", "--queues", "unknown")
+
+    assert ("ASOK_METRICS_PORT is not used" in caplog.text) is (port is not None)

@@ -32,7 +32,8 @@ SETTINGS = (
     ),
     Setting(
         "ASOK_METRICS_PORT", None, or_none(_port),
-        "The port on which `flask asok worker` serves the metrics of its processes, from PROMETHEUS_MULTIPROC_DIR.",
+        "The port on which `flask asok worker` of Celery or PostgreSQL serves the metrics of its processes, from "
+        "PROMETHEUS_MULTIPROC_DIR. A worker on threads serves none, and says so: let the web process serve them all.",
     ),
     Setting(
         "ASOK_TRACE_LINKS", False, flag,
