@@ -92,10 +92,22 @@ def _is_local(environ: Mapping[str, Any]) -> bool:
     """Return True if the request has come from a program of this machine, under a name of it, and through no proxy."""
     if any(name.startswith("HTTP_X_FORWARDED") or name in FORWARDED for name in environ):
         return False
+    if environ.get("SERVER_PROTOCOL") == "HTTP/1.0":
+        # No browser of today: a proxy that adds no header, as nginx before 1.29 by default.
+        return False
+    if not all(_is_own_name(_host_of(environ[name])) for name in ("HTTP_ORIGIN", "HTTP_REFERER") if name in environ):
+        return False
     # What ProxyFix has overwritten: anybody can claim to be forwarded from here.
     found = {**environ, **environ.get("werkzeug.proxy_fix.orig", {})}
     # Under another name it may be a page of another site, whose name leads here.
     return _is_loopback(found.get("REMOTE_ADDR")) and _is_own_name(found.get("HTTP_HOST"))
+
+
+def _host_of(address: str) -> str:
+    try:
+        return urlsplit(address).netloc
+    except ValueError:
+        return ""
 
 
 def _is_own_name(host: str | None) -> bool:

@@ -195,6 +195,10 @@ def test_this_machine(debug_app, address, host):
         ("127.0.0.1", {"Forwarded": "for=127.0.0.1"}),
         ("127.0.0.1", {"X-Real-IP": "127.0.0.1"}),
         ("127.0.0.1", {"Via": "1.1 tunnel"}),
+        ("127.0.0.1", {"Referer": "https://shop.example/tasks/"}),
+        ("127.0.0.1", {"Origin": "https://shop.example"}),
+        ("127.0.0.1", {"Origin": "null"}),
+        ("127.0.0.1", {"Referer": "http://[::1"}),
         ("10.0.0.5", {"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Host": "localhost"}),
     ],
     ids=str,
@@ -208,6 +212,20 @@ def test_not_of_this_machine(debug_app, address, headers, proxied):
     answer = debug_app.test_client().get("/tasks/", headers=headers, environ_overrides={"REMOTE_ADDR": address})
 
     assert answer.status_code in (400, 404)
+
+
+def test_proxy_that_adds_nothing(debug_app):
+    """A request of HTTP/1.0, as a proxy makes it that adds no header, is refused; no browser makes one."""
+    answer = debug_app.test_client().get("/tasks/", environ_overrides={"SERVER_PROTOCOL": "HTTP/1.0"})
+
+    assert answer.status_code == 404
+
+
+@pytest.mark.parametrize("name", ["Origin", "Referer"])
+def test_link_of_this_machine(debug_app, name):
+    """A page of this machine may lead to the dashboard: its own, and one of another server."""
+    for address in ("http://localhost", "http://localhost:8000", "http://127.0.0.1:5000"):
+        assert debug_app.test_client().get("/tasks/", headers={name: address}).status_code == 200
 
 
 def test_proxy_fix_makes_a_peer_loopback(debug_app):
