@@ -53,10 +53,7 @@ NOT_TRACKED = (
 )
 
 
-PORT_UNUSED = (
-    "ASOK_METRICS_PORT is not used: a worker on threads serves no metrics. Set PROMETHEUS_MULTIPROC_DIR to the same "
-    "folder here and for the web processes, and their page has what this worker counts."
-)
+PORT_UNUSED = "ASOK_METRICS_PORT is not used: a worker on threads serves none. See docs: Telemetry, Several processes."
 
 START_WORKER = "Is one running? Start it with `flask --app APP asok worker`."
 

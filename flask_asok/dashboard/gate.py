@@ -93,7 +93,7 @@ def _is_local(environ: Mapping[str, Any]) -> bool:
     if any(name.startswith("HTTP_X_FORWARDED") or name in FORWARDED for name in environ):
         return False
     if environ.get("SERVER_PROTOCOL") == "HTTP/1.0":
-        # No browser of today: a proxy that adds no header, as nginx before 1.29 by default.
+        # No browser of today: a proxy that adds no header, as older nginx by default.
         return False
     if not all(_is_own_name(_host_of(environ[name])) for name in ("HTTP_ORIGIN", "HTTP_REFERER") if name in environ):
         return False
