@@ -268,8 +268,9 @@ class FlaskAsok:
         another way. Closing twice is harmless.
         """
         state_of(app).kept(Clock).stop()
-        state_of(app).close(timeout)
+        state_of(app).backend.close(timeout)
         abandon_deferred(app)
+        state_of(app).close_shared()
 
     send_webhook: Final = staticmethod(in_background(send_webhook))
     resize_image: Final = staticmethod(in_background(resize_image))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ from .errors import NotConfigured
 from .logs import log_exception
 from .options import Options
 from .serving import Serving
+from .triggers import abandon_deferred
 
 T = TypeVar("T")
 
@@ -37,6 +39,7 @@ class AppState:
         self._making = process.LateLock()
         self._begin_anew()
         process.after_fork(self._begin_anew)
+        _states.add(self)
 
     def is_durable(self, options: Options) -> bool:
         """Is a task with these options written down, so that it survives its process?"""
@@ -86,9 +89,13 @@ class AppState:
         """Close the backend, which may still use them, then the shared objects."""
         process.renew()
         self.backend.close(timeout)
+        self.close_shared()
+
+    def close_shared(self) -> None:
+        """Close the shared objects, the latest first, and the store last: the others may still write into it."""
         while self._shared:
-            key, shared = self._shared.popitem()
-            close = getattr(shared, "close", None)
+            key = next((key for key in reversed(list(self._shared)) if key != "store"), "store")
+            close = getattr(self._shared.pop(key, None), "close", None)
             if close is not None:
                 try:
                     close()
@@ -98,6 +105,22 @@ class AppState:
     def _begin_anew(self) -> None:
         # The parent's connections are the parent's to close.
         self._shared: dict[str, Any] = {}
+
+
+_states: weakref.WeakSet[AppState] = weakref.WeakSet()
+
+
+def _close_all_shared() -> None:
+    # What waits for a response or a commit is abandoned in the store as well.
+    abandon_deferred()
+    for state in list(_states):
+        # An engine has an end of its own, which its broker or database may hold up.
+        if not state.backend.distributed:
+            state.close_shared()
+
+
+# After the backends have closed, whose tasks write their ends into the store.
+process.at_exit(_close_all_shared, last=True)
 
 
 def state_of(app: Flask) -> AppState:

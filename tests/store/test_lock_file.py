@@ -218,3 +218,29 @@ def test_copied(path, store, tmp_path):
     store.newest(1)
 
     assert seen_from_another_process(path, me) == f"True ['{me}']"
+
+
+ENDS = """
+import sys
+from flask import Flask
+from flask_asok import FlaskAsok, background
+from flask_asok.owed import owed_by
+app = Flask("shop")
+app.config.from_mapping(SECRET_KEY="k", ASOK_STORE=sys.argv[1])
+FlaskAsok(app)
+with app.app_context():
+    background.using(tracked=True)(int).join()
+owed_by(app).add(lambda: print("written"))
+"""
+
+
+def test_orderly_exit(path):
+    """A process that ends leaves neither a lock file nor its name, and writes what it still owes the store."""
+    done = subprocess.run([sys.executable, "-c", ENDS, path], capture_output=True, text=True, timeout=30)
+    connection = sqlite3.connect(path)
+    entered = connection.execute("SELECT * FROM process").fetchall()
+    states = connection.execute("SELECT state FROM task").fetchall()
+    connection.close()
+
+    assert (done.stdout, done.stderr) == ("written\n", "")
+    assert (lock_files(path), entered, states) == ([], [], [("succeeded",)])
