@@ -188,7 +188,8 @@ class Task(threading.Thread, Generic[R]):
         if error is None:
             return self._value
         try:
-            raise error
+            # From where it was raised first: each raise adds to the traceback, and so keeps the frames of each caller.
+            raise error.with_traceback(self.__dict__.setdefault("_traceback", error.__traceback__))
         finally:
             # The error's traceback holds this frame from here on, and the frame the error: a cycle.
             del error, self

@@ -6,6 +6,7 @@ import gc
 import itertools
 import logging
 import threading
+import traceback
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -240,6 +241,22 @@ def test_result_raises_the_error_itself(app):
 
     assert errors == [task.exception(), task.exception()]
     assert errors[0] is errors[1]
+
+
+def test_asking_again_adds_no_frames(app):
+    """Whoever asks for the result again gets the error with a traceback that is no longer than the first time."""
+
+    def frames():
+        with pytest.raises(ValueError, match="no stock") as raised:
+            task.result(WAIT)
+        return [frame.f_code for frame, _ in traceback.walk_tb(raised.value.__traceback__)]
+
+    with app.app_context():
+        task = background(fail)
+    first = frames()
+
+    assert first[-1] is fail.__code__
+    assert [frames(), frames()] == [first, first]
 
 
 def test_traceback_leads_to_the_function(app):

@@ -125,7 +125,7 @@ class RemoteTask(RunnableTask[R]):
             # The record says more about the reason.
             if self._error is None:
                 raise
-            raise self._error from None
+            raise self._error.with_traceback(None) from None
         except TimeoutError as error:
             if self.summary.state != "queued":
                 raise
