@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from types import BuiltinFunctionType, FunctionType, MethodDescriptorType, MethodType
 from typing import Any
 
-from .options import PER_CALL, PER_FUNCTION
+from .options import DEFAULT, PER_CALL, PER_FUNCTION, Options
 
 Arguments = tuple[Any, ...]
 
@@ -45,6 +46,32 @@ def name_of(fn: Callable[..., Any]) -> str:
     return type(fn).__name__
 
 
+def options_of(fn: Any) -> Options:
+    """Return what `@task()` has set on `fn`, on the function of a partial or on `__call__`; or the defaults."""
+    for _ in range(_DEEPEST):
+        for place in (fn, _static(type(fn), "__call__")):
+            try:
+                options = getattr(place, "__asok_options__", None)
+            except Exception:  # a proxy to nothing
+                options = None
+            # A Mock or a stub has something under every name.
+            if type(options) is Options:
+                return options
+        if not _is_partial(type(fn)):
+            break
+        fn = fn.func
+    return DEFAULT
+
+
+def unfolded(fn: Any, args: Arguments, kwargs: dict[str, Any]) -> tuple[Any, Arguments, dict[str, Any]]:
+    """Return what a partial calls and with what, up to a function that has options of its own."""
+    for _ in range(_DEEPEST):
+        if not _is_partial(type(fn)) or type(getattr(fn, "__asok_options__", None)) is Options:
+            break
+        fn, args, kwargs = fn.func, _filled(fn.args, args), {**fn.keywords, **kwargs}
+    return fn, args, kwargs
+
+
 def path_of(fn: Callable[..., Any]) -> str:
     """Return `module:qualname` of a function; of a partial those of its function, of an object those of its class."""
     if type(fn) is FunctionType and type(fn.__module__) is str:
@@ -71,6 +98,19 @@ def decorated(fn: Callable[..., Any]) -> Callable[..., Any]:
 def begins_itself(fn: Callable[..., Any]) -> bool:
     """Return True if `fn` has `__asok_begins__`: it may put its attempt off, and says itself when it no longer does."""
     return type(fn) is FunctionType and "__asok_begins__" in vars(fn)
+
+
+def bind_run(run: Any, fn: Callable[..., Any], options: Options) -> None:
+    """Let a worker in another process, which knows the task by `run`, find its options."""
+    known = getattr(run, "__asok_decorated__", None)
+    # Defined anew, in a function or by a reload, it is still the same one.
+    if path_of(known) != path_of(fn) if known is not None else hasattr(run, "__asok_options__"):
+        raise TypeError(f"run={name_of(run)} has a @task() of its own, or is the run= of another one: wrap it.")
+    try:
+        run.__asok_options__ = replace(options, prepare=None, run=None)
+        run.__asok_decorated__ = fn
+    except AttributeError:
+        raise TypeError(f"run= must be a function of yours, not {run!r}: wrap it in one.") from None
 
 
 def check_fits(fn: Callable[..., Any], args: Arguments, kwargs: dict[str, Any], of: Callable[..., Any]) -> None:

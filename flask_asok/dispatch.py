@@ -14,7 +14,7 @@ from flask.globals import app_ctx
 
 from .arguments import PLAIN, check_function, checked
 from .attempt import RunnableTask
-from .callables import check_fits, name_of, option_hint
+from .callables import bind_run, check_fits, name_of, option_hint, options_of, unfolded
 from .errors import NotConfigured
 from .handles import get_task
 from .journal import journaled
@@ -26,7 +26,6 @@ from .options import (
     OptionValues,
     TaskOptionValues,
     checked_options,
-    options_of,
 )
 from .recording import Admit, record
 from .signals import emit, task_queued
@@ -64,23 +63,23 @@ def task(*misplaced: Never, **options: Unpack[TaskOptionValues]) -> Callable[[F]
     if misplaced:
         raise TypeError("@task takes options: write @task(retries=3). A function without any needs no decorator.")
     checked = DEFAULT.replace(**options)
-    if checked.run is not None:
-        if checked.prepare is None:
-            raise TypeError("run= needs prepare=, whose result it is called with.")
-        # A worker in another process knows the task by this function.
-        checked.run.__asok_options__ = dataclasses.replace(checked, prepare=None, run=None)  # type: ignore[attr-defined]
+    if inspect.iscoroutinefunction(checked.prepare):
+        raise TypeError("prepare must be a plain function, not an async one: it is called where the task is started.")
+    if checked.run is not None and checked.prepare is None:
+        raise TypeError("run= needs prepare=, whose result it is called with.")
 
     def decorate(fn: F) -> F:
         if not callable(fn):
             raise TypeError(f"@task() decorates a function, not {type(fn).__name__}.")
         try:
-            fn.__asok_options__ = checked  # type: ignore[attr-defined]
+            # A staticmethod hands out its function, and nothing that is set on itself.
+            (fn.__func__ if isinstance(fn, staticmethod) else fn).__asok_options__ = checked  # type: ignore[attr-defined]
         except AttributeError:
             raise TypeError(
                 f"Options cannot be set on {fn!r}: wrap it in a function of yours, or use background.using()."
             ) from None
         if checked.run is not None:
-            checked.run.__asok_decorated__ = fn  # type: ignore[attr-defined]
+            bind_run(checked.run, fn, checked)
         if type(fn) is FunctionType:
             for habit in _HABITS:
                 if not hasattr(fn, habit):
@@ -273,6 +272,7 @@ def _prepared(
     """Return the function that the task will call, and its arguments."""
     prepare = options.prepare
     assert prepare is not None
+    fn, args, kwargs = unfolded(fn, args, kwargs)
     # With `run` the caller's arguments are those of the decorated function, whatever `prepare` passes on.
     check_fits(prepare if options.run is None else fn, args, kwargs, of=fn)
     try:

@@ -232,12 +232,3 @@ _CHECKS: dict[str, Check] = {
 }
 
 DEFAULT = Options()
-
-
-def options_of(fn: object) -> Options:
-    """Return what `@task()` has set on `fn`, or the defaults: a Mock or a stub has something under every name."""
-    try:
-        options = getattr(fn, "__asok_options__", DEFAULT)
-    except Exception:  # a proxy to nothing
-        return DEFAULT
-    return options if type(options) is Options else DEFAULT

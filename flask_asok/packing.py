@@ -10,6 +10,7 @@ from typing import Any
 from flask import Flask
 from werkzeug.routing import MapAdapter
 
+from .callables import options_of
 from .calls import Call, Parts
 from .context import Captured
 from .errors import MessageRefused
@@ -18,7 +19,7 @@ from .messages.names import Names
 from .messages.serializer import Serializer, is_plain
 from .messages.signer import Signer
 from .messages.tracing import trace_headers, trace_variables
-from .options import Options, options_of
+from .options import Options
 from .settings import Setting
 from .summaries import TaskSummary
 from .validate import or_none, whole, wrong_type

@@ -1,5 +1,6 @@
 """What travels with a call: options of the function and of the call, retries, backoff, delay and timeout."""
 
+import functools
 import logging
 import threading
 from datetime import timedelta
@@ -140,6 +141,104 @@ def test_options_of_a_method(app):
         started = background(Shop().ship)
 
     assert (started.queue, started.result(WAIT)) == ("mail", "shipped")
+
+
+@task(retries=1, queue="mail")
+def mail(number):
+    return number
+
+
+class Mailer:
+    @task(retries=1, queue="mail")
+    def __call__(self, number):
+        return number
+
+    @task(retries=1, queue="mail")
+    def send(self, number):
+        return number
+
+    send_one = functools.partialmethod(send, 1)
+
+    @task(retries=1, queue="mail")
+    @staticmethod
+    def outside(number):
+        return number
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        functools.partial(mail, 1),
+        functools.partial(functools.partial(mail), number=1),
+        functools.partial(Mailer(), 1),
+        functools.partial(Mailer().send, 1),
+        Mailer().send_one,
+        functools.partial(Mailer.outside, 1),
+    ],
+    ids=["partial", "partial of a partial", "object", "method", "partialmethod", "staticmethod"],
+)
+def test_options_of_what_is_called(app, fn):
+    """The options of a function hold as well where a partial or an object leads to it, and above a staticmethod."""
+    with app.app_context():
+        options = background(fn).options
+
+    assert (options.retries, options.queue) == (1, "mail")
+
+
+def test_partial_of_a_prepared_function(app):
+    """`prepare` gets what a partial adds to the arguments, and may refuse it."""
+
+    def compose(amount, *, currency):
+        if currency == "XXX":
+            raise ValueError("No such currency.")
+        return (amount * 100,), {"currency": currency}
+
+    @task(prepare=compose)
+    def pay(amount, *, currency):
+        return amount, currency
+
+    with app.app_context():
+        assert background(functools.partial(pay, currency="CHF"), 5).result(10) == (500, "CHF")
+        with pytest.raises(ValueError, match="No such currency"):
+            background(functools.partial(pay, currency="XXX"), 5)
+
+
+def deliver(made):
+    return made
+
+
+def test_run_of_one_function_only():
+    """A function that is the `run` of another one, or has options, is no `run`; its own options stay."""
+
+    def order():
+        @task(prepare=int, run=deliver, retries=2)
+        def order(made): ...
+
+    order()
+    order()
+
+    with pytest.raises(TypeError, match="run=deliver has a @task"):
+        task(prepare=int, run=deliver)(lambda made: None)
+    with pytest.raises(TypeError, match="run=mail has a @task"):
+        task(prepare=int, run=mail)(lambda made: None)
+    assert deliver.__asok_options__.retries == 2
+    assert mail.__asok_options__.retries == 1
+
+
+@pytest.mark.parametrize("run", [print, "text".join])
+def test_run_is_a_function(run):
+    """What options cannot be set on is no `run`, and the error says what to do."""
+    with pytest.raises(TypeError, match=r"run= must be a function of yours, not <built-in .*>: wrap it in one\."):
+        task(prepare=int, run=run)(lambda made: None)
+
+
+def test_async_prepare():
+    """An async `prepare`, which would check nothing, is refused where it is written."""
+
+    async def compose(): ...
+
+    with pytest.raises(TypeError, match="prepare must be a plain function, not an async one"):
+        task(prepare=compose, run=int)
 
 
 def test_task_decorates_functions_only():

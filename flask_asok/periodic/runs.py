@@ -9,8 +9,8 @@ from typing import Any
 
 from flask import Flask
 
+from ..callables import options_of
 from ..dispatch import start_if
-from ..options import options_of
 from ..recording import Admit
 from ..sharing import existing_store, open_store
 from ..state import state_of

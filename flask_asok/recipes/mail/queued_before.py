@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from ...callables import options_of
 from ...dispatch import task
-from ...options import options_of
 from .addresses import Address, one_address
 from .outgoing import OutgoingMail
 from .receipt import Receipt
