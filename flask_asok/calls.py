@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from functools import partial
@@ -55,6 +56,9 @@ def make(call: Parts, task: Any) -> tuple[Any, BaseException | None]:
         if value is not None:
             if type(value) is CoroutineType:
                 value = _run_coroutine(app, value)
+            # A Task is awaitable to no purpose: it says how to wait for it.
+            if hasattr(type(value), "__await__") and not isinstance(value, threading.Thread):
+                raise TypeError(f"{task.name} returned an awaitable, of which nothing has run. Await it in the task.")
             if type(value) in _LAZY:
                 lazy = _LAZY[type(value)]
                 raise TypeError(f"{task.name} returned a {lazy}, of which nothing has run. Loop over it in a task.")

@@ -964,3 +964,22 @@ def test_a_method_that_is_a_generator_function(app):
     """Of a method it is seen at the call."""
     with app.app_context(), pytest.raises(TypeError, match="export is a generator function"):
         background(Exporter().export, [1])
+
+
+class Query:
+    def __await__(self):
+        yield from ()
+
+
+def test_awaitable_that_nobody_awaits(app):
+    """A function that returns an awaitable, of which nothing has run, has failed, and its error says what to do."""
+    with app.app_context():
+        error = background(Query).exception(WAIT)
+
+    assert str(error) == "Query returned an awaitable, of which nothing has run. Await it in the task."
+
+
+def test_task_as_a_result(app):
+    """A function may return the Task that it has started."""
+    with app.app_context():
+        assert background(background, int).result(WAIT).result(WAIT) == 0
