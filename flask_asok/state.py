@@ -49,10 +49,13 @@ class AppState:
         """Does a task with these options survive its process, here or by an engine?"""
         return self.backend.distributed or self.is_durable(options)
 
+    def is_tracked(self, options: Options) -> bool:
+        """Is a task with these options tracked?"""
+        return self.tracks_all if options.tracked is None else options.tracked
+
     def is_recorded(self, options: Options) -> bool:
         """Has a task with these options a record in the store?"""
-        tracked = self.tracks_all if options.tracked is None else options.tracked
-        return tracked or self.is_durable(options) or options.unique is not None
+        return self.is_tracked(options) or self.is_durable(options) or options.unique is not None
 
     def shared(self, key: str, make: Callable[[], T]) -> T:
         """

@@ -28,7 +28,7 @@ def draft_call(task: RunnableTask[Any], app: Flask, fn: Callable[..., Any]) -> D
     state, options, packer = state_of(app), task.options, packer_of(app)
     call = task.call
     assert call is not None
-    keep = options.tracked is True or state.tracks_all
+    keep = state.is_tracked(options)
     message: Message | None = None
     text = None if keep else packer.plain_text_of(call, options, task.summary)
     if text is None:

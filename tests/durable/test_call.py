@@ -198,8 +198,20 @@ def test_any_process_finds_it(either):
 
     assert asok.get(tracked.id).result(WAIT) == 7
     assert asok.get(plain.id).state == "succeeded"
-    with pytest.raises(ResultNotKept):
+    with pytest.raises(ResultNotKept, match="the task has no tracked=True"):
         asok.get(plain.id).result(WAIT)
+
+
+def test_untracked_where_all_are_tracked(make_durable):
+    """`tracked=False` at the call keeps no result of a durable task, though ASOK_TRACKED is on."""
+    with make_durable(ASOK_TRACKED=True).app_context():
+        plain, tracked = durable.using(tracked=False)(jobs.add, 1, 2), durable(jobs.add, 3, 4)
+        plain.join(WAIT)
+        tracked.join(WAIT)
+
+        assert asok.get(tracked.id).result(WAIT) == 7
+        with pytest.raises(ResultNotKept, match="the task has no tracked=True"):
+            asok.get(plain.id).result(WAIT)
 
 
 @pytest.mark.parametrize(
