@@ -148,14 +148,14 @@ class StoredTask(Handle[R]):
         """
         Wait like `join` and return what the function returned.
 
-        Raises as on every Task, and ResultNotKept where the value was not kept: it could not be written as a message
-        of at most 64 kB, or the application has no SECRET_KEY.
+        Raises as on every Task, and ResultNotKept where the value was not kept: the task is not tracked, the value could
+        not be written as a message of at most 64 kB, or the application has no SECRET_KEY.
         """
         error = self.exception(timeout)
         if error is not None:
             raise error
         if self._record.outcome is None:
-            why = "it cannot be written as a message of at most 64 kB, or SECRET_KEY is missing"
+            why = "the task has no tracked=True, no message of at most 64 kB can hold it, or SECRET_KEY is missing"
             raise ResultNotKept(
                 f"The result of task {self.name} was not kept: {GONE if self._is_gone else why}. "
                 "Let the task store what it makes, and return its id or path."
@@ -169,7 +169,8 @@ class StoredTask(Handle[R]):
         """Wait like `join` and return what the task raised, made again, or TaskFailed with its text; or None."""
         self.join(timeout)
         if not self._record.is_settled:
-            raise TimeoutError(f"Task {self.name} is {self._summary.state} after {timeout} s.")
+            after = f" after {timeout} s" if timeout is not None else ": the store could not be told of its end"
+            raise TimeoutError(f"Task {self.name} is {self._summary.state}{after}.")
         if self._record.state == "failed" and self._record.outcome is not None:
             # Signed with a key that is not valid here, for instance: its text is left.
             with contextlib.suppress(ResultNotKept):

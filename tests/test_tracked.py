@@ -370,6 +370,21 @@ def test_store_goes_away(threads, tmp_path, caplog, monkeypatch):
 # Progress
 
 
+def test_end_that_the_store_did_not_take(threads, gate, monkeypatch):
+    """A handle that waits without a limit says what is wrong where the task is over and the store was not told."""
+
+    def settle(*_, **__):
+        raise BackendUnavailable("The disk is full.")
+
+    monkeypatch.setattr(open_store(threads), "settle", settle)
+    task = tracked(gate.wait, WAIT)
+    handle = asok.get(task.id)
+    gate.set()
+
+    with pytest.raises(TimeoutError, match=r"Task wait is \w+: the store could not be told of its end\.$"):
+        handle.result()
+
+
 def test_progress(threads, gate, monkeypatch):
     """A handle shows what the store has; the last progress is there when the task has ended."""
     # However long the first one takes, the second one is not due for a report.
