@@ -28,19 +28,16 @@ SHORTEST_PAUSE = 0.005
 LONGEST_PAUSE = 0.25
 """Seconds between two looks at the store, for one that waits: quick at first, and rarer later on."""
 
-
 GONE = "its record is gone from the store"
 """The error of a task of which nothing can tell any more how it ends."""
 
 
 def summary_of(record: Record, now: float) -> TaskSummary:
     """Return what a record says, as a summary."""
-    state = record.state
-    if state == "waiting" and record.due and record.due <= now:
-        # Its process will notice that any moment.
-        state = "queued"
+    # Its process will notice that any moment.
+    is_due = record.state == "waiting" and 0 < record.due <= now
     summary = TaskSummary(record.name, record.queue, record.id)
-    summary.state, summary.attempts = state, record.attempts
+    summary.state, summary.attempts = "queued" if is_due else record.state, record.attempts
     summary.error, summary.progress = record.error or None, record.progress
     summary.enqueued, summary.started = record.enqueued, record.started
     summary.finished, summary.scheduled = record.finished, record.scheduled
@@ -148,8 +145,8 @@ class StoredTask(Handle[R]):
         """
         Wait like `join` and return what the function returned.
 
-        Raises as on every Task, and ResultNotKept where the value was not kept: the task is not tracked, the value could
-        not be written as a message of at most 64 kB, or the application has no SECRET_KEY.
+        Raises as on every Task, and ResultNotKept where the value was not kept: the task is not tracked, the value
+        could not be written as a message of at most 64 kB, or the application has no SECRET_KEY.
         """
         error = self.exception(timeout)
         if error is not None:
