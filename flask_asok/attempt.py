@@ -15,10 +15,10 @@ from .current import current
 from .errors import TaskCancelled
 from .logs import about_of, log_exception, safe_repr
 from .options import Options
-from .retries import NotYet, cause_of, next_wait
+from .retries import NotYet, cause_of, has_no_threads, next_wait
 from .signals import emit, task_abandoned, task_cancelled, task_failed, task_retried, task_started, task_succeeded
 from .summaries import LONGEST_ERROR_TEXT, State, TaskSummary
-from .task_log import log_abandoned, log_cancelled, log_failed, log_retry
+from .task_log import SHUTS_DOWN, log_abandoned, log_cancelled, log_failed, log_retry
 from .telemetry.tracing import begin
 from .waiting import JoinableTask, Runner, Trigger
 
@@ -84,9 +84,8 @@ class RunnableTask(JoinableTask[R]):
         return self._become("waiting")
 
     def _become(self, state: State) -> bool:
-        try:
-            call = self._box.pop()
-        except IndexError:
+        call = self.claim()
+        if call is None:
             return False
         self._summary.state = state
         self._box.append(call)
@@ -147,6 +146,8 @@ class RunnableTask(JoinableTask[R]):
         except BaseException as raised:
             # Ctrl-C, in a caller that runs the task itself: the task must still come to an end.
             error = raised
+        if self.journal is not None and has_no_threads(error) and self.app.extensions["asok"].backend.is_closed:
+            self.abandon(f"{SHUTS_DOWN}: {error}")
         # Missing when a shutdown has abandoned the task: it is settled, and its outcome comes too late.
         if runner.running.pop(self, self) is not self:
             if error is not None:

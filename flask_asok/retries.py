@@ -81,3 +81,8 @@ def wait_before(options: Options, attempt: int, chance: Callable[[], float] = ra
     if isinstance(backoff, Sequence):
         return float(backoff[min(attempt - 2, len(backoff) - 1)])
     return float(backoff)
+
+
+def has_no_threads(error: BaseException | None) -> bool:
+    """Was it raised because the process ends, and Python gives neither a thread nor a thread pool any more?"""
+    return isinstance(error, RuntimeError) and str(error).endswith(("interpreter shutdown", "after shutdown"))

@@ -370,6 +370,56 @@ threading._register_atexit(gate.set)  # runs before the end of the tasks
         assert [line for line in process.lines if "Waiting up to" not in line] == ["done", "done"]
 
 
+def test_a_durable_task_without_a_thread_pool_goes_on(script, tmp_path):
+    """Where Python has closed the thread pools, a durable task that needs one is left to the next process."""
+    (tmp_path / "jobs.py").write_text(
+        """
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+began, gate = threading.Event(), threading.Event()
+
+def work():
+    began.set()
+    assert gate.wait(30)
+    print(*ThreadPoolExecutor().map(str, ["done"]))
+"""
+    )
+    process = script(
+        HEAD
+        + """
+import atexit, jobs
+
+make_app(SECRET_KEY="key", ASOK_TASK_MODULES=["jobs"]).app_context().push()
+background.using(durable=True)(jobs.work)
+assert jobs.began.wait(30)
+# Python waits for this thread, and the tasks end in `atexit`.
+threading.Thread(target=threading.main_thread().join).start()
+atexit.register(jobs.gate.set)
+"""
+    )
+    assert process.wait() == 0, process.log
+    first = process.log
+
+    process = script(
+        HEAD
+        + """
+import jobs
+from flask_asok.durable.sweeper import sweeper_of
+
+jobs.gate.set()
+app = make_app(SECRET_KEY="key", ASOK_TASK_MODULES=["jobs"])
+app.app_context().push()
+while not jobs.began.wait(0.01):
+    sweeper_of(app).look()
+"""
+    )
+
+    assert process.wait() == 0
+    assert "failed" not in first
+    assert "done" in process.lines
+
+
 def test_a_thread_of_the_program_at_exit(script):
     """Where Python waits for a thread of the program, tasks are accepted as long as that runs, delays included."""
     process = script(
