@@ -32,7 +32,7 @@ from .store.base import ProcessSummary, QueueSummary
 from .summaries import TaskSummary, checked_state
 from .tasks import Task
 from .triggers import abandon_deferred, listen
-from .validate import check_by_name, task_id, whole
+from .validate import check_by_name, seconds, task_id, whole
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -267,8 +267,9 @@ class FlaskAsok:
         its caller, or is abandoned where it has a delay. Happens by itself at exit; call it in a server that stops in
         another way. Closing twice is harmless.
         """
+        limit = None if timeout is None else seconds("timeout", timeout)
         state_of(app).kept(Clock).stop()
-        state_of(app).backend.close(timeout)
+        state_of(app).backend.close(limit)
         abandon_deferred(app)
         state_of(app).close_shared()
 

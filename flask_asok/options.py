@@ -133,9 +133,13 @@ def seconds(name: str, value: object) -> float:
         value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be seconds or a timedelta, not {type(value).__name__}.")
-    if not math.isfinite(value) or value < 0:
+    try:
+        found = float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must be finite and not negative, not such a number.") from None
+    if not math.isfinite(found) or found < 0:
         raise ValueError(f"{name} must be finite and not negative, not {value!r}.")
-    return float(value)
+    return found
 
 
 def _retries(name: str, value: object) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
@@ -40,7 +41,10 @@ def _seconds(name: str, value: object) -> float:
         return value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise wrong_type(name, value, "seconds, or a timedelta")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def whole(least: int) -> Check:
@@ -51,6 +55,8 @@ def whole(least: int) -> Check:
             raise wrong_type(name, value, f"a whole number, {least} or more")
         if value < least:
             raise ValueError(f"{name} must be {least} or more, not {value!r}.")
+        if value > sys.maxsize:
+            raise ValueError(f"{name} must be {sys.maxsize} or less.")
         return value
 
     return check

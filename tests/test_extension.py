@@ -77,6 +77,13 @@ def test_no_such_app(ask):
         ask(FlaskAsok())
 
 
+@pytest.mark.parametrize(("key", "value"), [("ASOK_SHUTDOWN_TIMEOUT", 10**400), ("ASOK_RECENT_TASKS", 10**30)])
+def test_numbers_beyond_all_bounds(make_app, key, value):
+    """A number that is too large for the machine is refused by the name of its key."""
+    with pytest.raises(ValueError, match=f"{key} must be"):
+        make_app(**{key: value})
+
+
 def test_close_of_no_such_app():
     """So does closing it."""
     with pytest.raises(NotConfigured, match="not set up on the app 'bare'"):

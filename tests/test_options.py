@@ -284,6 +284,13 @@ def test_bad_values(options, error, text):
     assert str(of_function.value).startswith(text)
 
 
+@pytest.mark.parametrize("option", ["delay", "timeout", "backoff"])
+def test_seconds_beyond_all_numbers(option):
+    """A number that no clock can hold is refused by the name of its option."""
+    with pytest.raises(ValueError, match=f"{option} must be finite"):
+        background.using(**{option: 10**400})
+
+
 def test_bad_prepare():
     """`prepare` must be callable."""
     with pytest.raises(TypeError, match=r"prepare must be callable, not int\."):

@@ -143,7 +143,7 @@ class WorkerPool:
     def finish(self, deadline: float, but: Iterable[int | None] = ()) -> None:
         """Wait, until `deadline` by the monotonic clock, for the workers of a closed pool to exit, `but` for some."""
         spared = {threading.get_ident(), *threads_that_wait(), *but}
-        while (left := deadline - time.monotonic()) > 0:
+        while (left := min(deadline - time.monotonic(), threading.TIMEOUT_MAX)) > 0:
             # Looked up each time: a worker that found more to do may have started one more.
             others = (thread for thread in list(self.threads.values()) if thread.ident not in spared)
             thread = next(others, None)

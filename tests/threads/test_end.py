@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+from datetime import timedelta
 
 import pytest
 
@@ -277,3 +278,28 @@ def test_at_exit(limit, seconds, shipped):
     assert "Background task reminder" in ended.stderr
     assert "Background task letter" in ended.stderr
     assert ("Background task ship (" + ended.stdout.split()[0] in ended.stderr) is not shipped
+
+
+@pytest.mark.parametrize(
+    ("timeout", "error"), [("5", TypeError), (True, TypeError), (-1, ValueError), (float("nan"), ValueError)]
+)
+def test_bad_timeout_of_close(make_app, timeout, error):
+    """A timeout of `close` that is no number of seconds is refused, and nothing is closed."""
+    app = make_app()
+
+    with pytest.raises(error, match="timeout must"):
+        FlaskAsok().close(app, timeout)
+    with app.app_context():
+        assert background(threading.current_thread).result(WAIT).name == "asok-default-1"
+
+
+@pytest.mark.parametrize("timeout", [1e300, timedelta(days=100_000_000)])
+def test_endless_timeout_of_close(make_app, timeout):
+    """However long the end may take, the application closes once its tasks are done."""
+    app = make_app(ASOK_SHUTDOWN_TIMEOUT=timeout)
+
+    with app.app_context():
+        task = background(int)
+        FlaskAsok().close(app)
+
+    assert task.result(0) == 0
