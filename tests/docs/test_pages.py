@@ -503,8 +503,10 @@ def index():
 """
 
 
-def test_deployment(page):
-    """The settings of the deployment page are accepted, and its server finishes its tasks on SIGTERM."""
+@pytest.mark.parametrize(("file", "needed"), [("serve.py", "waitress"), ("serve_asgi.py", "uvicorn")])
+def test_deployment(page, file, needed):
+    """The settings of the deployment page are accepted, and its servers finish their tasks on SIGTERM."""
+    pytest.importorskip(needed)
     asok_logger = logging.getLogger("asok")
     port = free_port()
     Path("shop.py").write_text(SHOP)
@@ -515,7 +517,7 @@ def test_deployment(page):
     finally:
         asok_logger.handlers.clear()
         asok_logger.setLevel(logging.NOTSET)
-    server = subprocess.Popen([sys.executable, "serve.py"], stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen([sys.executable, file], stdout=subprocess.PIPE, text=True)
     try:
         get_when_up(f"http://127.0.0.1:{port}/")
         while (line := server.stdout.readline()) and line != "began\n":
