@@ -8,6 +8,7 @@ from flask import Flask
 from itsdangerous import BadData, URLSafeTimedSerializer
 
 from .errors import NotConfigured
+from .secret_keys import secret_keys
 
 KEEP_SECONDS = 86_400
 """How long a token is good for."""
@@ -35,8 +36,6 @@ def need_secret_key(app: Flask, what: str) -> None:
 
 def _serializer(app: Flask, purpose: str) -> URLSafeTimedSerializer:
     need_secret_key(app, "A form")
-    # As Flask has it for sessions: the newest key, which signs, comes last.
-    keys = [*(app.config.get("SECRET_KEY_FALLBACKS") or ()), app.secret_key]
     return URLSafeTimedSerializer(
-        keys, salt=f"asok:{app.name}:{purpose}", signer_kwargs={"digest_method": hashlib.sha256}
+        secret_keys(app), salt=f"asok:{app.name}:{purpose}", signer_kwargs={"digest_method": hashlib.sha256}
     )

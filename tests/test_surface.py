@@ -17,7 +17,7 @@ PACKAGE = Path(flask_asok.__file__).parent
 # Each may import what stands in a line above its own, and what is of its own folder.
 ORDER = [
     {"aside", "baton", "current", "errors", "hints", "process", "progress", "validate"},
-    {"helper_thread", "logs"},
+    {"helper_thread", "logs", "secret_keys"},
     {"options"},
     {"signals", "retries", "context", "serving", "summaries", "settings", "tokens"},
     {"task_log"},

@@ -13,6 +13,7 @@ import itsdangerous
 from flask import Flask
 
 from ..errors import MessageRefused, NotConfigured
+from ..secret_keys import secret_keys
 from .message import compact
 
 
@@ -28,12 +29,13 @@ class Signer:
     def __init__(self, app: Flask) -> None:
         if not app.secret_key:
             raise NotConfigured("Tasks for other processes are signed: set SECRET_KEY, the same for web and workers.")
-        self._keys = _keys_of(app)
+        # The last one signs; all of them verify.
+        self._keys = secret_keys(app)
         self._app_name = app.name
 
     def is_current(self, app: Flask) -> bool:
         """Return True if it signs with the keys that `app` has now."""
-        return self._keys == _keys_of(app)
+        return self._keys == secret_keys(app)
 
     def sign(self, payload: Mapping[str, Any], purpose: str) -> str:
         """Return `payload` as signed JSON, accepted for this `purpose` and this application only."""
@@ -64,11 +66,6 @@ class Signer:
         # What is signed for one task only would fill the cache with keys that never come again.
         make = _derived.__wrapped__ if ":" in purpose else _derived
         return make(self._keys, f"flask_asok:{purpose}:{self._app_name}")
-
-
-def _keys_of(app: Flask) -> tuple[Any, ...]:
-    # The last key signs; all of them verify.
-    return (*reversed(app.config.get("SECRET_KEY_FALLBACKS") or ()), app.secret_key)
 
 
 @functools.lru_cache(maxsize=16)

@@ -181,6 +181,23 @@ def test_a_rotated_key_signs(threads):
         packer.read(record(threads, first.id).message)
 
 
+@pytest.mark.parametrize("fallbacks", [{"old"}, ("old",), frozenset({b"old"}), [], None])
+def test_older_keys_in_any_collection(threads, fallbacks):
+    """The older keys may be in a list, a tuple or a set, as for Flask's sessions."""
+    threads.config["SECRET_KEY_FALLBACKS"] = fallbacks
+
+    assert durable(jobs.add, 1, 2).result(WAIT) == 3
+
+
+@pytest.mark.parametrize("fallbacks", ["old", b"old", [None], [""], 5])
+def test_older_keys_that_are_none(threads, fallbacks):
+    """A str in the place of the list, each letter of which would be a key, and an empty key sign and verify nothing."""
+    threads.config["SECRET_KEY_FALLBACKS"] = fallbacks
+
+    with pytest.raises(NotConfigured, match="SECRET_KEY_FALLBACKS must be a list of keys"):
+        durable(jobs.add, 1, 2)
+
+
 def test_a_failed_task_keeps_its_call(either):
     """So it can be retried."""
     failed = durable(jobs.fail, "no")
