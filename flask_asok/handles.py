@@ -13,7 +13,7 @@ from flask import Flask
 
 from .current import current
 from .errors import ResultNotKept, TaskAbandoned, TaskCancelled, TaskFailed
-from .progress import Progress
+from .progress import Progress, plain_text
 from .results import outcome_of
 from .sharing import existing_store, shared_by
 from .state import state_of
@@ -235,6 +235,7 @@ def newest(
     app: Flask, *, state: str | None = None, name: str | None = None, queue: str | None = None, limit: int = 100
 ) -> list[TaskSummary]:
     """Return the newest tasks that match, of this process and of the store, the oldest of them first."""
+    name, queue = (value and plain_text(value) for value in (name, queue))
     store = shared_by(app)
     found = {summary.id: summary for summary in state_of(app).backend.tasks() if not _is_gone(summary, store)}
     if store is not None:

@@ -93,7 +93,8 @@ def task_id(value: str) -> str:
     """Return an id, or the None of a task that is not there yet; a Task in its place would be known nowhere."""
     if value is not None and not isinstance(value, str):
         raise wrong_type("id", value, "the id of a task, `task.id`")
-    return value
+    # What no store takes, half of a character or a NUL, is in no id: "?" is not in one either.
+    return value and value.encode("utf-8", "replace").decode().replace("\0", "?")
 
 
 def mapping(name: str, value: object) -> Mapping[Any, Any]:

@@ -87,6 +87,19 @@ def test_half_of_a_character(app, monkeypatch, retries):
     assert task.name == "photo?.jpg"
 
 
+@pytest.mark.parametrize("odd", ["\ud800", "a\0b"])
+def test_odd_questions(app, odd):
+    """Asked for what no store can hold, or for more tasks than any has, it answers as for others."""
+    with app.app_context():
+        done = tracked(add, 1)
+        done.join(WAIT)
+
+        assert asok.get(odd) is None
+        assert not any(ask(odd) for ask in (asok.cancel, asok.retry, asok.discard))
+        assert asok.tasks(name=odd) == asok.tasks(queue=odd) == []
+        assert [[one.id for one in asok.tasks(limit=limit)] for limit in (2**63 - 1, 10**30)] == [[done.id]] * 2
+
+
 def test_keys_with_half_of_a_character(make_app, tmp_path):
     """Two unique keys that differ in nothing else are two."""
     with make_app(ASOK_STORE=str(tmp_path / "asok.sqlite3")).app_context():

@@ -27,6 +27,9 @@ COMMAND = "command"
 LOST = "its process ended before it finished"
 """The error of a task that is settled for its lost process."""
 
+MOST_LISTED = 2**53
+"""Records of one list. It is more than there are, and a number that every store takes."""
+
 LONGEST_TRACEBACK = 8_000
 """Characters of a traceback that a record keeps: its last ones, which name the error."""
 
@@ -119,7 +122,7 @@ class Store(ABC):
         self, limit: int, *, state: str | None = None, name: str | None = None, queue: str | None = None
     ) -> list[Record]:
         """Return the newest `limit` records that match as they are stored, the oldest of them first."""
-        return newest_of(self.page, limit, Wanted(state=state, name=name, queue=queue))
+        return newest_of(self.page, min(limit, MOST_LISTED), Wanted(state=state, name=name, queue=queue))
 
     def listed(
         self, limit: int, *, state: str | None = None, name: str | None = None, queue: str | None = None
