@@ -29,7 +29,7 @@ class Journal(RecordWriter):
         """Return the value or the error as signed text."""
         return text_of(task.app, task.id, value, error)
 
-    def owe(self, task: RunnableTask[Any], write: Callable[[], None]) -> None:
+    def owe(self, task: RunnableTask[Any], write: Callable[[], object]) -> None:
         """Write it in another thread, when the store takes it again."""
         with contextlib.suppress(RuntimeError):
             owed_by(task.app).add(write)

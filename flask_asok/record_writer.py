@@ -127,7 +127,7 @@ class RecordWriter:
                 warn_of_store(task, error)
                 self.owe(task, write)
 
-    def owe(self, task: RunnableTask[Any], write: Callable[[], None]) -> None:
+    def owe(self, task: RunnableTask[Any], write: Callable[[], object]) -> None:
         """Write the end of a task later, which the store did not take."""
 
     def _write_end(

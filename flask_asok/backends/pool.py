@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 import threading
 import time
@@ -14,7 +15,7 @@ from typing import Any
 
 from ..attempt import RunnableTask
 from ..baton import Baton
-from ..task_log import SHUTS_DOWN, log_timeout
+from ..task_log import SHUTS_DOWN, log_of, log_timeout
 from ..waiting import threads_that_wait
 from .scheduler import IDLE_SECONDS, Scheduler
 
@@ -72,6 +73,11 @@ class WorkerPool:
                 self.scheduler.at(seconds, _queue_again, task)
             except RuntimeError as error:
                 task.abandon(str(error))
+                if task.goes_on:
+                    log_of(
+                        task, logging.WARNING, "Background task %s (%s) is left to any process of the application: %s",
+                        task.name, task.id, error,
+                    )  # fmt: skip
         # Again: it may have been closed, and drained, meanwhile.
         if self.scheduler.is_closed:
             task.abandon(SHUTS_DOWN)

@@ -13,6 +13,8 @@ from ..errors import AsokError
 from ..journal import Journal
 from ..messages.message import Message
 from ..packing import Packer
+from ..state import state_of
+from ..store.away import warn_of_store
 from ..store.durable import DurableStore
 from ..task_log import log_of
 
@@ -72,10 +74,23 @@ class DurableJournal(Journal):
         """Leave the task to the process that comes next; False if none may run it."""
         if self.is_last or self._is_unwritten(task) or (self._runs_once() and task.state == "running"):
             return False
-        # What does not run needs no word: this process is its owner for as long as it lives.
         if task.state == "running":
             self._leave(task)
+        elif not state_of(task.app).backend.is_closed:
+            if not self._durable.is_shared:
+                return False
+            self._give_up(task)
+        # Else it needs no word: this process is its owner for as long as it lives, which is not for long.
         return True
+
+    def _give_up(self, task: RunnableTask[Any]) -> None:
+        """Leave a task that this process cannot wait for to any process that looks, this one included."""
+        claim = self._claim
+        try:
+            self._durable.give_up(task.id, claim)
+        except AsokError as error:
+            warn_of_store(task, error)
+            self.owe(task, lambda: self._durable.give_up(task.id, claim))
 
     def _leave(self, task: RunnableTask[Any]) -> None:
         # Where the store is away it is as if this process were killed: the next one counts a death.

@@ -43,6 +43,10 @@ class DurableStore(Store):
         The attempt is not counted, nor is a death. What it still writes is refused. That it was asked to stop stays.
         """
 
+    def give_up(self, id: str, claim: int) -> bool:
+        """Make a record that is queued or waits an orphan, though its process lives; False if `claim` is too old."""
+        return False
+
     @abstractmethod
     def probe(self, value: str, *, replaces: str = "") -> str:
         """Keep `value` as the probe of the signing key, unless there is one besides `replaces`; return what is kept."""

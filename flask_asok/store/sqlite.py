@@ -177,6 +177,9 @@ class SQLiteStore(SQLiteFile, DurableStore):
     def hand_over(self, id: str, claim: int) -> bool:
         return self._change(statements.HAND_OVER, (id, claim)) > 0
 
+    def give_up(self, id: str, claim: int) -> bool:
+        return self._change(statements.GIVE_UP, (id, claim)) > 0
+
     def probe(self, value: str, *, replaces: str = "") -> str:
         self._change(statements.PROBE, (value, replaces))
         return str(self._rows("SELECT value FROM about WHERE name = 'probe'", ())[0][0])

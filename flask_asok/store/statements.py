@@ -86,6 +86,7 @@ HAND_OVER = """
 UPDATE task SET state = 'queued', attempts = attempts - 1, claim = claim + 1
 WHERE id = ? AND claim = ? AND state = 'running'
 """
+GIVE_UP = "UPDATE task SET owner = '' WHERE id = ? AND claim = ? AND state IN ('queued', 'waiting')"
 PROBE = """
 INSERT INTO about (name, value) VALUES ('probe', ?)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE value = ?

@@ -9,10 +9,11 @@ import durable_jobs as jobs
 import pytest
 from flask import g
 
-from flask_asok import FlaskAsok, background
+from flask_asok import BackendUnavailable, FlaskAsok, background
 from flask_asok.durable import sweeper
 from flask_asok.durable.sweeper import sweeper_of
 from flask_asok.messages.signer import Signer
+from flask_asok.owed import owed_by
 from flask_asok.sharing import open_store
 from flask_asok.signals import task_abandoned
 from flask_asok.store import file
@@ -267,6 +268,48 @@ def test_taken_over_behind_a_task_that_joins_it(make_durable, leave, rows):
         sweeper_of(app).look()
 
         assert parent.result(2 * WAIT) == ["left"]
+
+
+def test_no_thread_to_wait_in(app, next_app, sweep, rows, monkeypatch, caplog):
+    """A task for whose delay the system gives no thread is left to any process, though its own lives on."""
+
+    def refuse(*args, **kwargs):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(app.extensions["asok"].backend.scheduler, "at", refuse)
+    with app.app_context():
+        left = durable.using(delay=60)(jobs.note, "later")
+    open_store(next_app).now = lambda: time.time() + 61
+
+    sweep()
+
+    assert jobs.noted(rows) == ["later"]
+    assert f"Background task note ({left.id}) is left to any process of the application: can't start" in caplog.text
+
+
+def test_no_thread_to_wait_in_and_no_store(app, rows, monkeypatch):
+    """If the store is away just then it is told later, so that the task goes on in this process, for one."""
+    backend, store = app.extensions["asok"].backend, open_store(app)
+    monkeypatch.setattr(backend.scheduler, "at", lambda *args: (_ for _ in ()).throw(RuntimeError("no thread")))
+    give_up, asked = store.give_up, []
+
+    def away(*args):
+        asked.append(args)
+        store.give_up = give_up
+        raise BackendUnavailable("The store is away.")
+
+    store.give_up = away
+    with app.app_context():
+        left = durable.using(delay=60)(jobs.note, "later")
+    monkeypatch.undo()
+    owed_by(app).close()
+    store.now = lambda: time.time() + 61
+    sweeper_of(app).look()
+    with app.app_context():
+        asok.get(left.id).join(WAIT)
+
+    assert len(asked) == 1
+    assert jobs.noted(rows) == ["later"]
 
 
 def test_room(app, next_app, sweep, rows, monkeypatch):
