@@ -72,6 +72,9 @@ REMOTE = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs"})
 MOUNTS = Path("/proc/self/mountinfo")
 """Where Linux lists what is mounted."""
 
+SUSPECT = ".suspect"
+"""The end of the name of the file beside a store that is to be checked."""
+
 PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EIO})
 """What is wrong with the machine, and not with the path: no file descriptors or no room left."""
 
@@ -112,9 +115,14 @@ def connect(path: str, app_name: str, *, sync: str = "normal") -> sqlite3.Connec
     set aside under another name, with an ERROR, and a new one takes its place.
     """
     try:
-        return _connected(path, app_name, sync)
+        connection = _connected(path, app_name, sync)
+        if os.path.exists(path + SUSPECT) and not _others_of(path):
+            _check(connection)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path + SUSPECT)
+        return connection
     except sqlite3.DatabaseError as error:
-        if not _is_damaged(error):
+        if not is_damaged(error):
             raise unavailable(path, error) from None
         _set_aside(path, error)
         make(path)
@@ -191,17 +199,47 @@ def _make_tables(connection: sqlite3.Connection, app_name: str) -> None:
         raise
 
 
-def _is_damaged(error: sqlite3.Error) -> bool:
+def _check(connection: sqlite3.Connection) -> None:
+    """Raise DatabaseError, with the connection closed, if a page of the file is damaged. It reads all of them."""
+    try:
+        (said,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if said != "ok":
+            raise _Damaged(said)
+    except sqlite3.DatabaseError:
+        connection.close()
+        raise
+
+
+class _Damaged(sqlite3.DatabaseError):
+    sqlite_errorname = "SQLITE_CORRUPT"
+
+
+def suspect(path: str) -> None:
+    """Note that a page was found damaged, for the next process that connects while no other one lives."""
+    with contextlib.suppress(OSError):
+        os.close(os.open(path + SUSPECT, os.O_WRONLY | os.O_CREAT, 0o600))
+
+
+def is_damaged(error: sqlite3.Error) -> bool:
+    """Return True if SQLite has found a page damaged."""
     return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
 
 
+def _others_of(path: str) -> list[str]:
+    """Return the other processes that live, and have the file open."""
+    found = (token for token in lifeline.tokens(path) if not lifeline.is_own(path, token))
+    return [token for token in found if lifeline.is_alive(path, token)]
+
+
 def _set_aside(path: str, error: sqlite3.Error) -> None:
-    alive = [token for token in lifeline.tokens(path) if lifeline.is_alive(path, token)]
+    alive = _others_of(path)
     if alive:
         raise BackendUnavailable(
             f"The store {path} is damaged ({error}), and {len(alive)} other processes have it open. "
             "Stop them all, and start them again."
         )
+    with contextlib.suppress(OSError):
+        os.unlink(path + SUSPECT)
     stamp = time.strftime("%Y%m%d-%H%M%S")
     try:
         for suffix in ("", "-wal", "-shm"):

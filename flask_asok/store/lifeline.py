@@ -82,6 +82,11 @@ def is_held(store: str, token: str) -> bool:
     return True
 
 
+def is_own(store: str, token: str) -> bool:
+    """Return True if this process has taken the lock of that file."""
+    return str(path_of(store, token)) in _held
+
+
 def end(store: str, token: str) -> None:
     """Give the lock back and remove its file; harmless where this process does not hold it."""
     path = str(path_of(store, token))

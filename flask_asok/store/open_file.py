@@ -54,7 +54,7 @@ class SQLiteFile:
                     connection = self._connected()
                 return connection.execute(statement, values).rowcount
             except sqlite3.Error as error:
-                raise file.unavailable(self.path, error) from None
+                raise self._unavailable(error) from None
             finally:
                 if process.FORKS_UNSEEN:
                     self._leave_to_forks()
@@ -92,7 +92,7 @@ class SQLiteFile:
             try:
                 yield self._connected()
             except sqlite3.Error as error:
-                raise file.unavailable(self.path, error) from None
+                raise self._unavailable(error) from None
             finally:
                 self._leave_to_forks()
 
@@ -144,6 +144,14 @@ class SQLiteFile:
         """Close the connection where a fork is not seen; one in the middle of a transaction, at the end of that."""
         if process.is_forked_unseen() and self._connection is not None and not self._connection.in_transaction:
             self._disconnect()
+
+    def _unavailable(self, error: sqlite3.Error) -> Exception:
+        if file.is_damaged(error):
+            # The next call connects anew, which sets the file aside if nobody else has it open.
+            file.suspect(self.path)
+            if self._connection is not None and not self._connection.in_transaction:
+                self._disconnect()
+        return file.unavailable(self.path, error)
 
     def _disconnect(self) -> None:
         if self._connection is not None:

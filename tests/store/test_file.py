@@ -371,6 +371,34 @@ def test_damaged(path, open_store, caplog):
     assert Path(os.path.dirname(path), kept).read_bytes().startswith(b"no database at all")
 
 
+@pytest.mark.parametrize("when", ["at the next start", "at the next call"])
+def test_damaged_page(path, open_store, caplog, when):
+    """A file of which a page is damaged is set aside too, once a call has met that."""
+    store = open_store()
+    me = store.enter("web", [])
+    for _ in range(100):
+        store.add(record(me, error="x" * 500))
+    (root,) = store._rows("SELECT rootpage FROM sqlite_master WHERE name = 'task'", ())[0]
+    store.close()
+    with open(path, "r+b") as written:
+        written.seek((root - 1) * 4096)
+        written.write(b"\xff" * 4096)
+    store = open_store()
+    store.enter("web", [])
+
+    with pytest.raises(BackendUnavailable, match="malformed"):
+        store.newest(10)
+    if when == "at the next start":
+        store.close()
+        store = open_store()
+
+    assert store.newest(10) == []
+    id = store.add(record(store.enter("web", [])))
+    assert store.read(id).id == id
+    assert "was damaged" in caplog.text
+    assert not any(name.endswith(file.SUSPECT) for name in os.listdir(os.path.dirname(path)))
+
+
 def test_damaged_while_others_live(path, open_store, start):
     """A damaged file that another process has open stays where it is, and the call raises."""
     other = start("live")
