@@ -32,8 +32,8 @@ SETTINGS = (
     ),
     Setting(
         "ASOK_METRICS_PORT", None, or_none(_port),
-        "The port on which `flask asok worker` of Celery or PostgreSQL serves the metrics of its processes, from "
-        "PROMETHEUS_MULTIPROC_DIR. A worker on threads serves none, and says so: let the web process serve them all.",
+        "The port on which `flask asok worker` of a distributed backend serves the metrics of its processes, from "
+        "PROMETHEUS_MULTIPROC_DIR. A worker on threads serves none, and says so.",
     ),
     Setting(
         "ASOK_TRACE_LINKS", False, flag,

@@ -218,6 +218,7 @@ def test_refused(make_status, refusal):
     assert refused.status_code == 404 and seen == [task.summary]
     assert refused.data == client.get(f"/status/{UNKNOWN}").data
     assert client.post(f"/status/{task.id}/cancel").status_code == 404
+    assert task.state == "waiting"
 
 
 def test_refused_by_the_session(make_app):
@@ -234,7 +235,6 @@ def test_refused_by_the_session(make_app):
 
     assert (refused.status_code, refused.data) == (unknown.status_code, unknown.data) == (404, unknown.data)
     assert dict(refused.headers) == dict(unknown.headers)
-    assert task.state == "waiting"
 
 
 def test_allowed(make_status):
