@@ -264,8 +264,7 @@ class FlaskAsok:
         Finish the tasks of `app` within `timeout` seconds (None: `ASOK_SHUTDOWN_TIMEOUT`) and end its threads.
 
         Tasks that are not finished then are abandoned, each logged by name and id. A task started afterwards runs in
-        its caller, or is abandoned where it has a delay. Happens by itself at exit; call it in a server that stops in
-        another way. Closing twice is harmless.
+        its caller, or with a delay is abandoned. Happens by itself at exit; twice is harmless.
         """
         limit = None if timeout is None else seconds("timeout", timeout)
         state_of(app).kept(Clock).stop()
