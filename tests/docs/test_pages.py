@@ -56,7 +56,6 @@ from flask_asok.sharing import open_store
 from flask_asok.state import state_of
 from flask_asok.store import away as store_away
 from flask_asok.store import file as store_file
-from flask_asok.store import lifeline
 from flask_asok.store.postgres.connections import reached
 from flask_asok.testing import AsokTasks
 
@@ -836,9 +835,11 @@ def store_trouble(said_by, folder):
     call(folder / "later.sqlite3")
     damaged = folder / "damaged.sqlite3"
     damaged.write_bytes(b"no database at all" * 500)
-    token = lifeline.begin(str(damaged))
+    hold = "import sys; from flask_asok.store import lifeline; lifeline.begin(sys.argv[1]); print(); sys.stdin.read()"
+    other = subprocess.Popen([sys.executable, "-c", hold, str(damaged)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    other.stdout.readline()
     call(damaged)
-    lifeline.end(str(damaged), token)
+    other.communicate(timeout=TIMEOUT)
     away = call("redis://127.0.0.1:1")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "redis", None)
