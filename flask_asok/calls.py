@@ -11,6 +11,7 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, NamedTuple
 
 from flask import Flask
+from werkzeug.local import LocalProxy
 
 from .aside import start_aside
 from .context import Captured, fresh
@@ -21,6 +22,9 @@ Parts = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], Captured]
 """A call as each task keeps it: a Call, which names its parts, would cost a tenth more."""
 
 _CALLING = (map, filter, itertools.starmap, itertools.filterfalse, itertools.takewhile, itertools.dropwhile)
+
+_AWAITABLE_TO_NO_PURPOSE = (threading.Thread, LocalProxy)
+"""A Task says how to wait for it, and a proxy passes on whatever its type has."""
 
 _LAZY: dict[type, str] = {
     GeneratorType: "generator",
@@ -56,8 +60,7 @@ def make(call: Parts, task: Any) -> tuple[Any, BaseException | None]:
         if value is not None:
             if type(value) is CoroutineType:
                 value = _run_coroutine(app, value)
-            # A Task is awaitable to no purpose: it says how to wait for it.
-            if hasattr(type(value), "__await__") and not isinstance(value, threading.Thread):
+            if hasattr(type(value), "__await__") and not isinstance(value, _AWAITABLE_TO_NO_PURPOSE):
                 raise TypeError(f"{task.name} returned an awaitable, of which nothing has run. Await it in the task.")
             if type(value) in _LAZY:
                 lazy = _LAZY[type(value)]
