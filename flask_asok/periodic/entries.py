@@ -182,8 +182,8 @@ def _grace(value: float | timedelta) -> float:
     grace = seconds("grace", value)
     if grace < SHORTEST_GRACE:
         raise ValueError(
-            f"grace must be 1 second or more, not {grace:g} s: each tick is seen to a moment after it has come. "
-            "None is for however late."
+            f"grace must be 1 second or more, not {grace:g} s: a clock wakes a moment after each tick. None is for "
+            "however late."
         )
     return grace
 

@@ -80,3 +80,15 @@ def test_asked_to_stop(backend, store, lost, caplog):
 
     assert (store.read(task.id).state, store.begin(task.id, "another worker", "")) == ("cancelled", (0, 0))
     assert caplog.messages[-1] == f"Background task add ({task.id}) cancelled: it was asked to stop."
+
+
+def test_queue_that_is_gone(alone, config, start_worker, wait_until):
+    """Each worker tells of tasks whose queue was renamed or removed, which it cannot run."""
+    app = alone(ASOK_QUEUES={"reports": 1})
+    background.using(queue="reports")(jobs.add, 1)
+    background.using(queue="reports", delay=3_600)(jobs.add, 2)
+
+    worker = start_worker({**config, "NAME": app.name}, "--concurrency", "1").ready()
+
+    told = "left in the queue 'reports', which is not in ASOK_QUEUES, and no worker runs them: 2."
+    wait_until(lambda: told in worker.log(), 60, "the line")

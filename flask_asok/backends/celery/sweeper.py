@@ -54,6 +54,7 @@ class Sweeper(WorkerSweeper):
             self._rarely_at = self.now()
             store.expire()
             store.processes()
+            self.tell_unknown()
 
     def _send(self, store: RedisEngineStore, sendings: Sequence[Sending]) -> None:
         messages = store.messages_of([id for id, _ in sendings])

@@ -20,6 +20,10 @@ RARELY_SECONDS = 10.0
 """How often it looks for old records, and for processes that have ended."""
 
 
+UNKNOWN_SECONDS = 600.0
+"""How often it looks for tasks in queues that the application has no more."""
+
+
 class WorkerSweeper(ABC):
     """Looks, in a thread of a worker's process, for tasks that are to be sent; one of all sweepers sends each."""
 
@@ -27,7 +31,7 @@ class WorkerSweeper(ABC):
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
-        self._warned_at = float("-inf")
+        self._warned_at = self._unknown_at = float("-inf")
         self._thread = PausingThread("asok-sweeper", self._turn, lambda: True, pause=LOOK_SECONDS)
 
     def start(self) -> None:
@@ -44,6 +48,20 @@ class WorkerSweeper(ABC):
 
     def missed(self) -> None:  # noqa: B027 - nothing to do by default
         """Note that a look has failed: the store or the engine is away."""
+
+    def tell_unknown(self) -> None:
+        """Tell, now and then, of tasks whose queue was renamed or removed: no worker takes them."""
+        if self.now() - self._unknown_at < UNKNOWN_SECONDS:
+            return
+        self._unknown_at = self.now()
+        for queue in self.hub.need_store().queues():
+            if queue.name not in self.hub.config["ASOK_QUEUES"]:
+                log(
+                    logging.ERROR,
+                    "Background tasks are left in the queue %r, which is not in ASOK_QUEUES, and no worker runs them: "
+                    "%s. Add the queue, or cancel them.",
+                    queue.name, queue.queued + queue.waiting, app=self.hub.app,
+                )  # fmt: skip
 
     def _turn(self) -> float:
         try:

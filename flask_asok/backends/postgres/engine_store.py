@@ -211,9 +211,13 @@ class PostgresEngineStore(PostgresStore, EngineStore):
         return found[0][0] if found else None
 
     def counts(self) -> dict[str, tuple[int, int, float]]:
-        """Return, for each queue, how many tasks are queued, how many wait, and for how long the oldest one is due."""
+        """
+        Return, for each queue, how many tasks are queued, how many wait, and for how long the oldest one is due.
+
+        One that the application has no more is among them, if it has tasks.
+        """
         found = {queue: (queued, waiting, age) for queue, queued, waiting, age in self.rows(statements.COUNTS)}
-        return {queue: found.get(queue, (0, 0, 0.0)) for queue in self._queues}
+        return {**dict.fromkeys(self._queues, (0, 0, 0.0)), **found}
 
     def bound(self, values: Mapping[str, Any]) -> dict[str, Any]:
         queues = {"queues": list(self.lines), "lines": list(self.lines.values())}

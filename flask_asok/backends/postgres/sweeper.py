@@ -79,3 +79,4 @@ class PostgresSweeper(WorkerSweeper):
             store.sweep()
             self._expire()
             store.processes()
+            self.tell_unknown()
