@@ -219,8 +219,7 @@ class StoredTask(Handle[R]):
 def get_task(app: Flask, id: str) -> Task[Any] | None:
     """Return a handle on the task of `app` with this id, wherever it runs; None if it is unknown."""
     store = shared_by(app)
-    record = None if store is None else store.get(id)
-    if store is not None and record is not None:
+    if store is not None and (record := store.get(id)) is not None:
         return StoredTask(app, store, record)
     summary = state_of(app).backend.get(id)
     if summary is not None and _is_gone(summary, store):
@@ -240,8 +239,10 @@ def newest(
     found = {summary.id: summary for summary in state_of(app).backend.tasks() if not _is_gone(summary, store)}
     if store is not None:
         now = store.now()
-        for record in store.listed(limit, state=state, name=name, queue=queue):
-            found[record.id] = summary_of(record, now)
+        # What waits and is due counts as queued.
+        for stored in ("queued", "waiting") if state == "queued" else (state,):
+            for record in store.listed(limit, state=stored, name=name, queue=queue):
+                found[record.id] = summary_of(record, now)
     matching = [
         summary
         for summary in found.values()
@@ -287,8 +288,7 @@ def cancel_task(app: Flask, id: str, *, running: bool = False) -> bool:
     store, backend = shared_by(app), state_of(app).backend
     here = backend.find(id)
     # Not `read`: one that was lost with its process is over, and nobody would ever stop it.
-    record = None if store is None else store.get(id)
-    if store is not None and record is not None:
+    if store is not None and store.get(id) is not None:
         # On threads the process tells of it that has the task.
         if backend.cancel(id) if backend.distributed else store.cancel(id):
             if here is not None:

@@ -411,6 +411,22 @@ def test_progress(threads, gate, monkeypatch):
 # Lists
 
 
+@pytest.mark.parametrize("backend", ["threads", "immediate"])
+def test_due_and_not_begun(make_app, tmp_path, backend):
+    """A task whose delay is over, and which no thread has had time for, is queued in every list."""
+    app = make_app(ASOK_BACKEND=backend, ASOK_STORE=str(tmp_path / "asok.sqlite3"))
+    with app.app_context():
+        store = open_store(app)
+        times = {"due": time.time() - 1, "later": time.time() + 3_600}
+        for number, (name, due) in enumerate(times.items()):
+            waits = {"state": "waiting", "enqueued": 1.0 + number, "due": due, "owner": store.me}
+            store.add(Record(id=f"{number:032}", name=name, queue="default", **waits))
+
+        listed = {state: [task.name for task in asok.tasks(state=state)] for state in (None, "queued", "waiting")}
+
+    assert listed == {None: ["due", "later"], "queued": ["due"], "waiting": ["later"]}
+
+
 def test_lists(threads):
     """The newest tasks come, the oldest of them first, of this process and of the store, each once."""
     plain = background(add, 1)
