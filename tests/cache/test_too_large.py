@@ -70,7 +70,8 @@ def app(request, make_app, own_redis):
         # As every Redis does for half a gibibyte: it closes the connection.
         with Redis(port=port) as redis:
             redis.config_set("proto-max-bulk-len", "1mb")
-    app = make_app(CACHE_REDIS_URL=f"redis://127.0.0.1:{port}/0")
+    # Longer than by default: the line itself must answer in time, however busy the machine is.
+    app = make_app(CACHE_REDIS_URL=f"redis://127.0.0.1:{port}/0", ASOK_CACHE_REDIS_TIMEOUT=2)
     with app.app_context():
         yield app
 

@@ -63,7 +63,7 @@ class Cache:
             self._own_loader = _loader_on(store)
         self._ttl = UNSET if ttl is UNSET else fresh_seconds(ttl)
         self._stale = 0.0 if stale is UNSET else stale_seconds(stale)
-        self.prefix = _checked_prefix(prefix)
+        self.prefix: str = _checked_prefix(prefix)
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value if it is there and fresh, else `default`. A store that cannot be reached has no values."""

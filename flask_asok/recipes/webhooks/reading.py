@@ -25,9 +25,9 @@ class Reading:
     __slots__ = ("ends", "starts", "text")
 
     def __init__(self, text: str, starts: Sequence[int], ends: Sequence[int]) -> None:
-        self.text = text
-        self.starts = starts
-        self.ends = ends
+        self.text: str = text
+        self.starts: Sequence[int] = starts
+        self.ends: Sequence[int] = ends
 
     def folded(self) -> str:
         """Return its text for comparisons: without case, and with a space for the plus of a form."""
