@@ -20,7 +20,7 @@ began, gate = threading.Event(), threading.Event()
 
 def held():
     began.set()
-    assert gate.wait(30)
+    assert gate.wait(60)
 """
 
 STAMP = r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] "
@@ -522,7 +522,7 @@ print(threading.active_count())
 
 
 def test_memory_stays_flat(script):
-    """A hundred thousand tasks offered to threads that are busy: each is run, and memory does not grow with them."""
+    """Thousands of tasks too many, offered to threads that are busy: all run, and memory does not grow with them."""
     process = script(
         HEAD
         + """
@@ -541,10 +541,10 @@ app = make_app(ASOK_QUEUES={"default": 1})
 app.app_context().push()
 background(held)
 assert began.wait(30)
-for _ in range(20_000):
+for _ in range(11_000):
     background(count)
 before = peak()
-for _ in range(80_000):
+for _ in range(9_000):
     background(count)
 grown = peak() - before
 gate.set()
@@ -555,9 +555,9 @@ print(grown, done)
 
     assert process.wait() == 0
     *warnings, (grown, done) = *process.lines[:-1], map(int, process.lines[-1].split())
-    # Kilobytes. Those 80,000 would take about 50,000 of them.
-    assert grown < 5_000
-    assert done == 100_000
+    # Kilobytes. Those 9,000 would take about 5,600 of them.
+    assert grown < 3_000
+    assert done == 20_000
     assert warnings
     full = r"WARNING asok\.background: Queue 'default' holds 10000 tasks \(ASOK_MAX_QUEUED\): background task \w+ runs"
     assert all(re.match(STAMP + full, warning) for warning in warnings)

@@ -144,10 +144,10 @@ def test_memory_stays_flat(make_app, gate, quiet, busy):
     done = []
 
     with app.app_context(), busy(gate):
-        for _ in range(10_000):
+        for _ in range(1_000):
             alive.add(background(done.append, 1))
         kept, ran = len(alive), len(done)
     FlaskAsok().close(app, WAIT)
 
-    assert (kept, ran) == (10, 9_990)
-    assert len(done) == 10_000
+    assert (kept, ran) == (10, 990)
+    assert len(done) == 1_000

@@ -39,7 +39,7 @@ class Warming:
 
     def perform(self) -> Any:
         """Load and store; return the value."""
-        return Cache(prefix=self.prefix).warm(self.key, self.load, self.ttl, stale=self.stale)
+        return _cache_of(self.prefix).warm(self.key, self.load, self.ttl, stale=self.stale)
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,12 @@ def warm_queued_before(key: str, load: Callable[[], T], ttl: float | None, *, st
 
     Its messages name `flask_asok.recipes.cache.warm:warm_cache`, and give the prefix of the cache as `cache`.
     """
-    return Cache(prefix=cache).warm(key, load, ttl, stale=stale)
+    return _cache_of(cache).warm(key, load, ttl, stale=stale)
+
+
+def _cache_of(prefix: str) -> Cache:
+    """Return the Cache that a message names; one of a version before this may name what was the default then."""
+    return Cache() if prefix == "asok:" else Cache(prefix=prefix)
 
 
 def warm_all(
