@@ -20,7 +20,7 @@ began, gate = threading.Event(), threading.Event()
 
 def held():
     began.set()
-    assert gate.wait(60)
+    assert gate.wait(30)
 """
 
 STAMP = r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] "
@@ -532,21 +532,16 @@ def count():
     global done
     done += 1
 
-def peak():
-    # Not ru_maxrss, which a process inherits from the one that starts it.
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
-
-app = make_app(ASOK_QUEUES={"default": 1})
+app = make_app(ASOK_QUEUES={"default": 1}, ASOK_MAX_QUEUED=1_000, ASOK_RECENT_TASKS=10)
 app.app_context().push()
 background(held)
 assert began.wait(30)
-for _ in range(11_000):
+for _ in range(1_100):
     background(count)
-before = peak()
-for _ in range(9_000):
+before = sys.getallocatedblocks()
+for _ in range(3_900):
     background(count)
-grown = peak() - before
+grown = sys.getallocatedblocks() - before
 gate.set()
 FlaskAsok().close(app, 30)
 print(grown, done)
@@ -555,9 +550,9 @@ print(grown, done)
 
     assert process.wait() == 0
     *warnings, (grown, done) = *process.lines[:-1], map(int, process.lines[-1].split())
-    # Kilobytes. Those 9,000 would take about 5,600 of them.
-    assert grown < 3_000
-    assert done == 20_000
+    # Blocks of memory. Each task that is kept has several.
+    assert grown < 3_900
+    assert done == 5_000
     assert warnings
-    full = r"WARNING asok\.background: Queue 'default' holds 10000 tasks \(ASOK_MAX_QUEUED\): background task \w+ runs"
+    full = r"WARNING asok\.background: Queue 'default' holds 1000 tasks \(ASOK_MAX_QUEUED\): background task \w+ runs"
     assert all(re.match(STAMP + full, warning) for warning in warnings)
