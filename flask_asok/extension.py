@@ -31,7 +31,7 @@ from .status import Access, StatusBlueprint, asok_progress
 from .store.base import ProcessSummary, QueueSummary
 from .summaries import TaskSummary, checked_state
 from .tasks import Task
-from .triggers import abandon_deferred, listen
+from .triggers import listen
 from .validate import check_by_name, seconds, task_id, whole
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -268,9 +268,7 @@ class FlaskAsok:
         """
         limit = None if timeout is None else seconds("timeout", timeout)
         state_of(app).kept(Clock).stop()
-        state_of(app).backend.close(limit)
-        abandon_deferred(app)
-        state_of(app).close_shared()
+        state_of(app).close(limit)
 
     send_webhook: Final = staticmethod(in_background(send_webhook))
     resize_image: Final = staticmethod(in_background(resize_image))

@@ -89,9 +89,11 @@ class AppState:
         return key in self._shared
 
     def close(self, timeout: float | None = None) -> None:
-        """Close the backend, which may still use them, then the shared objects."""
+        """Close the backend, abandon what waits for a response or a commit, then close the shared objects."""
         process.renew()
         self.backend.close(timeout)
+        # Before the store closes, into which it writes.
+        abandon_deferred(self.backend.app)
         self.close_shared()
 
     def close_shared(self) -> None:

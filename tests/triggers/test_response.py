@@ -379,7 +379,7 @@ def test_an_exit_at_the_release(make_app):
     context.push()
     leaving, other = after_response(leave), after_response(int)
     # From now on the caller runs each task itself.
-    app.extensions["asok"].close()
+    app.extensions["asok"].backend.close()
     with pytest.raises(BaseException) as raised:  # noqa: PT011 - Flask 3.2 puts it into a group
         context.pop()
 
