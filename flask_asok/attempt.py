@@ -18,7 +18,7 @@ from .options import Options
 from .retries import NotYet, cause_of, has_no_threads, next_wait
 from .signals import emit, task_abandoned, task_cancelled, task_failed, task_retried, task_started, task_succeeded
 from .summaries import LONGEST_ERROR_TEXT, State, TaskSummary
-from .task_log import SHUTS_DOWN, log_abandoned, log_cancelled, log_failed, log_retry
+from .task_log import ASKED_TO_STOP, SHUTS_DOWN, log_abandoned, log_cancelled, log_failed, log_retry
 from .telemetry.tracing import begin
 from .waiting import JoinableTask, Runner, Trigger
 
@@ -248,7 +248,7 @@ class RunnableTask(JoinableTask[R]):
                 self.runner.wait(self, error.after)
             return
         if self.stopping and isinstance(error, TaskCancelled):
-            self._settle_cancelled("it was asked to stop")
+            self._settle_cancelled(ASKED_TO_STOP)
             return
         seconds, cause = self._seconds_to_retry(error), cause_of(error)
         # Whatever the log and the signal raise, Ctrl-C for one: a caller may wait for the end of this task.

@@ -17,6 +17,9 @@ FAILED = "Background task %s failed: %r"
 SHUTS_DOWN = "the application shuts down"
 """Why a task that is not running is abandoned when its application ends."""
 
+ASKED_TO_STOP = "it was asked to stop"
+"""Why a task that ran is cancelled."""
+
 
 class Logged(Protocol):
     """What the log asks of a task."""

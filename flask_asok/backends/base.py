@@ -39,9 +39,6 @@ NOT_DURABLE = (
 )
 """Why a task is not durable whose store several machines share."""
 
-ASKED_TO_STOP = "it was asked to stop"
-"""Why a task that ran is cancelled."""
-
 KEY_TAKEN = "another task has its unique key"
 """Why a task is cancelled that has waited for a response or a commit."""
 

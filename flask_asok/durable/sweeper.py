@@ -23,7 +23,7 @@ from ..state import state_of
 from ..store.away import WARN_SECONDS
 from ..store.base import Record
 from ..store.durable import DurableStore
-from ..task_log import SHUTS_DOWN
+from ..task_log import ASKED_TO_STOP, SHUTS_DOWN
 from .home import durable_store, store_of_calls
 from .journal import DurableJournal
 
@@ -140,7 +140,7 @@ class Sweeper:
         why = _why_not(record, message)
         if record.stopping and record.state != "waiting":
             # Also where its process has handed it over. What waits for a retry has outlived the attempt that was asked.
-            task.withdraw("it was asked to stop")
+            task.withdraw(ASKED_TO_STOP)
         elif why:
             journal.is_last = True
             backend.abandon(task, why)

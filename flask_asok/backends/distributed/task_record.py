@@ -12,8 +12,7 @@ from ...errors import BackendUnavailable
 from ...record_writer import RecordWriter, traceback_of
 from ...store.away import warn_of_store
 from ...summaries import State
-from ...task_log import log_cancelled, log_of
-from ..base import ASKED_TO_STOP
+from ...task_log import ASKED_TO_STOP, log_cancelled, log_of
 from .engine_store import EngineStore, ForeignRecord
 from .hub import Hub
 from .outcomes import signed_outcome

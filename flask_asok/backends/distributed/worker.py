@@ -12,8 +12,7 @@ from ...logs import about_of, log
 from ...messages.message import Message
 from ...store.base import Record
 from ...summaries import TaskSummary
-from ...task_log import Known, log_cancelled, one_line, task_fields
-from ..base import ASKED_TO_STOP
+from ...task_log import ASKED_TO_STOP, Known, log_cancelled, one_line, task_fields
 from .commands import summary_of
 from .engine_store import EngineStore
 from .hub import Hub, keep_trying

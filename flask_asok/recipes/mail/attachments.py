@@ -35,8 +35,8 @@ def attached_file(value: Any, problems: list[str]) -> AttachedFile:
 
     A path; `(filename, data)` or `(filename, data, content_type)`, with data of str, bytes or a file open for reading;
     a file that has a name (an upload); a Flask-Mail Attachment. An upload is read from its start, an open file from
-    where it is. Adds a reason to `problems` for a name that cannot be
-    sent, since a visitor may have chosen it. Raises OSError for a file that cannot be read.
+    where it is. Adds a reason to `problems` for a name that cannot be sent, since a visitor may have chosen it. Raises
+    OSError for a file that cannot be read.
     """
     from flask_mail import Attachment
 
